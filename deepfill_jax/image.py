@@ -1,0 +1,68 @@
+"""Value ranges, masks and composites: the one home of each pixel formula.
+
+An image is uint8 in 0..255 on the host and float32 in [-1, 1] inside steps and networks, RGB,
+[B, H, W, 3]. A mask is 1 in the hole and 0 on known pixels, [B, H, W, 1]. Every function takes
+numpy or JAX arrays, and any leading axes.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def to_float(image: jax.Array) -> jax.Array:
+    """Maps 0..255 to float32 in [-1, 1]."""
+    return jnp.asarray(image, jnp.float32) / 127.5 - 1.0
+
+
+def to_255(image: jax.Array) -> jax.Array:
+    """Maps [-1, 1] to float32 in 0..255, clipped; the range that the metrics are defined on."""
+    return jnp.clip((image + 1.0) * 127.5, 0.0, 255.0)
+
+
+def to_uint8(image: jax.Array) -> np.ndarray:
+    """Maps [-1, 1] to uint8 on the host, clipped and rounded to the nearest value."""
+    return np.asarray(jnp.round(to_255(image))).astype(np.uint8)
+
+
+def mask_out(image: jax.Array, mask: jax.Array) -> jax.Array:
+    """Sets the hole to 0, mid grey in [-1, 1]: what the generator sees."""
+    return image * (1.0 - mask)
+
+
+def composite(filled: jax.Array, known: jax.Array, mask: jax.Array) -> jax.Array:
+    """Takes `filled` inside the hole and `known` outside it; known pixels are exact.
+
+    Selecting, where the references multiply by the mask and add, keeps a NaN of the fill out of
+    the known pixels. The mask must be binary.
+    """
+    return jnp.where(mask > 0.5, filled, known)
+
+
+def shrink(x: jax.Array, factor: int, *, nearest: str) -> jax.Array:
+    """Divides height and width of [B, H, W, C] by `factor`, taking the nearest pixel.
+
+    "Nearest" is not one rule. PyTorch takes pixel `factor * i` ("floor"). The TF1 release resizes
+    with align_corners, which maps the last pixel to the last ("align_corners").
+
+    Args:
+        x: [B, H, W, C]; H and W are multiples of `factor`.
+        factor: Whole number of pixels of `x` a pixel of the result.
+        nearest: "floor" or "align_corners".
+    """
+    if nearest == "floor":
+        return x[:, ::factor, ::factor]
+    assert nearest == "align_corners", nearest
+    rows, columns = (_aligned_indices(size, size // factor) for size in x.shape[1:3])
+    return x[:, rows][:, :, columns]
+
+
+def _aligned_indices(size: int, shrunk: int) -> np.ndarray:
+    """The `shrunk` of `size` positions, first and last included; halves round up, in float32."""
+    scale = np.float32(size - 1) / np.float32(max(shrunk - 1, 1))
+    return np.floor(np.arange(shrunk, dtype=np.float32) * scale + np.float32(0.5)).astype(np.int32)
+
+
+def double(x: jax.Array) -> jax.Array:
+    """Doubles height and width of [B, H, W, C] by repeating pixels: nearest, in every library."""
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
