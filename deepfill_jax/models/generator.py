@@ -1,0 +1,190 @@
+"""The generator: a coarse network fills the hole, a second one refines it (section 3.4).
+
+Both work at a quarter of the picture's size in the middle, with dilated convolutions there. The
+second has two branches, one of them with contextual attention. Features are [B, H, W, C]; the
+tables below are read downwards.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from deepfill_jax import image
+from deepfill_jax.models import attention
+from deepfill_jax.models.layers import Conv, GatedConv
+from deepfill_jax.models.variants import Variant
+
+MULTIPLE = 8  # Sides must be multiples of it: two strides, and the attention's halving.
+
+# Kernel size, stride, channels in units of the width.
+COARSE_ENCODER = ((5, 1, 1), (3, 2, 2), (3, 1, 2), (3, 2, 4), (3, 1, 4), (3, 1, 4))
+CONV_ENCODER = ((5, 1, 1), (3, 2, 1), (3, 1, 2), (3, 2, 2), (3, 1, 4), (3, 1, 4))
+ATTENTION_ENCODER = ((5, 1, 1), (3, 2, 1), (3, 1, 2), (3, 2, 4), (3, 1, 4), (3, 1, 4))
+DILATIONS = (2, 4, 8, 16)
+# Doubled before it, channels in units of the width.
+DECODER = ((False, 4), (False, 4), (True, 2), (False, 2), (True, 1), (False, 0.5))
+
+
+class Prediction(NamedTuple):
+    """What the generator returns, each [B, H, W, 3] float32 in [-1, 1]."""
+
+    coarse: jax.Array  # Stage 1, the whole image.
+    refined: jax.Array  # Stage 2, the whole image.
+    completed: jax.Array  # `refined` inside the hole; known pixels are the input's, exactly.
+
+
+class Generator(nn.Module):
+    """Fills the hole of a masked image.
+
+    With `checkpoint_stages`, the stages' activations are computed again in the backward pass
+    instead of being kept: less memory, about a third more time.
+    """
+
+    variant: Variant
+    dtype: jnp.dtype = jnp.float32
+    checkpoint_stages: bool = False
+
+    @nn.compact
+    def __call__(self, masked: jax.Array, mask: jax.Array) -> Prediction:
+        """Fills the hole.
+
+        Args:
+            masked: [B, H, W, 3] in [-1, 1], 0 in the hole; H and W are multiples of 8.
+            mask: [B, H, W, 1], 1 in the hole.
+        """
+        height, width = masked.shape[1:3]
+        if height % MULTIPLE or width % MULTIPLE:
+            raise ValueError(f"Sides must be multiples of {MULTIPLE}, got {height}x{width}.")
+        coarse_net, refine_net = CoarseNet, RefineNet
+        if self.checkpoint_stages:
+            coarse_net, refine_net = nn.remat(CoarseNet), nn.remat(RefineNet)
+        coarse = coarse_net(self.variant, self.dtype, name="coarse")(masked, mask)
+        pasted = image.composite(coarse, masked, mask)
+        refined = refine_net(self.variant, self.dtype, name="refine")(pasted, mask)
+        return Prediction(coarse, refined, image.composite(refined, masked, mask))
+
+
+class CoarseNet(nn.Module):
+    """Stage 1: one encoder, dilated convolutions, one decoder."""
+
+    variant: Variant
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, masked: jax.Array, mask: jax.Array) -> jax.Array:
+        """[B, H, W, 3] and [B, H, W, 1] -> [B, H, W, 3]."""
+        conv = _gated_conv(self.variant, self.dtype)
+        x = _encode(conv, _with_mask(masked, mask), COARSE_ENCODER, self.variant.width)
+        x = _dilate(conv, x, 4 * self.variant.width)
+        return Decoder(self.variant, self.variant.width, self.dtype, name="decoder")(x)
+
+
+class RefineNet(nn.Module):
+    """Stage 2: a branch that imagines, a branch that copies, one decoder for both."""
+
+    variant: Variant
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, pasted: jax.Array, mask: jax.Array) -> jax.Array:
+        """[B, H, W, 3] and [B, H, W, 1] -> [B, H, W, 3]."""
+        x = _with_mask(pasted, mask) if self.variant.refine_sees_mask else pasted
+        imagined = ConvBranch(self.variant, self.dtype, name="conv_branch")(x)
+        copied = AttentionBranch(self.variant, self.dtype, name="attention_branch")(x, mask)
+        x = jnp.concatenate([imagined, copied], axis=-1)
+        width = self.variant.refine_decoder_width
+        return Decoder(self.variant, width, self.dtype, name="decoder")(x)
+
+
+class ConvBranch(nn.Module):
+    """An encoder and dilated convolutions: [B, H, W, C] -> [B, H/4, W/4, 4 * width]."""
+
+    variant: Variant
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H/4, W/4, 4 * width]."""
+        conv = _gated_conv(self.variant, self.dtype)
+        x = _encode(conv, x, CONV_ENCODER, self.variant.width)
+        return _dilate(conv, x, 4 * self.variant.width)
+
+
+class AttentionBranch(nn.Module):
+    """An encoder, contextual attention on its output, two convolutions.
+
+    The attention's [B, h, w, 2] offsets are sown as "offsets" into "intermediates".
+    """
+
+    variant: Variant
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """[B, H, W, C] and [B, H, W, 1] -> [B, H/4, W/4, 4 * width]."""
+        variant = self.variant
+        conv = _gated_conv(variant, self.dtype)
+        last = {"activation": variant.attention_activation}
+        x = _encode(conv, x, ATTENTION_ENCODER, variant.width, last=last)
+        attended, weights = attention.contextual_attention(
+            x,
+            x,
+            image.shrink(mask, 4, nearest=variant.nearest),
+            nearest=variant.nearest,
+            unavailable=variant.unavailable,
+            overlap=variant.overlap,
+        )
+        h, w = x.shape[1] // 2, x.shape[2] // 2
+        self.sow("intermediates", "offsets", attention.offsets(weights, h, w))
+        x = conv(4 * variant.width, name="attended1")(attended)
+        return conv(4 * variant.width, name="attended2")(x)
+
+
+class Decoder(nn.Module):
+    """Back to the picture's size and to RGB."""
+
+    variant: Variant
+    width: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H/4, W/4, C] -> float32 [B, H, W, 3] in [-1, 1]."""
+        conv = _gated_conv(self.variant, self.dtype)
+        for index, (doubled, multiple) in enumerate(DECODER, start=1):
+            x = image.double(x) if doubled else x
+            x = conv(int(multiple * self.width), name=f"decode{index}")(x)
+        if self.variant.gated_rgb:
+            to_rgb = partial(conv, activation=lambda value: value)
+        else:
+            to_rgb = _conv(Conv, self.variant, self.dtype)
+        return jnp.tanh(to_rgb(3, name="to_rgb")(x).astype(jnp.float32))
+
+
+def _conv(layer, variant, dtype):
+    return partial(layer, padding=variant.padding, kernel_init=variant.kernel_init, dtype=dtype)
+
+
+_gated_conv = partial(_conv, GatedConv)
+
+
+def _with_mask(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Appends a channel of ones, which shows padding where it is zeros, and the mask."""
+    return jnp.concatenate([x, jnp.ones_like(mask), mask], axis=-1)
+
+
+def _encode(conv, x, table, width, *, last=None):
+    """Runs an encoder's table; `last` are more arguments for its last convolution."""
+    for index, (kernel_size, stride, multiple) in enumerate(table, start=1):
+        extra = last if last and index == len(table) else {}
+        x = conv(multiple * width, kernel_size, stride, name=f"encode{index}", **extra)(x)
+    return x
+
+
+def _dilate(conv, x, features):
+    for dilation in DILATIONS:
+        x = conv(features, dilation=dilation, name=f"dilate{dilation}")(x)
+    return x

@@ -1,0 +1,146 @@
+"""Convolutions of the networks: plain, gated and spectrally normalised.
+
+Feature maps are [B, H, W, C]; kernels [height, width, in, out]. Parameters are float32, the
+arithmetic runs in `dtype`.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+EPSILON = 1e-12  # Of torch.nn.utils.spectral_norm and of the TF1 release.
+
+
+def convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    padding: str = "SAME",
+    dtype: jnp.dtype = jnp.float32,
+) -> jax.Array:
+    """Convolves [B, H, W, I] with a square kernel [k, k, I, O] to [B, ceil(H / stride), ..., O].
+
+    Args:
+        x: Feature map.
+        kernel: Odd-sized kernel.
+        bias: [O].
+        stride: In pixels of `x`.
+        dilation: Distance of the kernel's taps, in pixels of `x`.
+        padding: "SAME" pads zeros by TF's and XLA's rule: with a stride more after than before,
+            so that the grid of an even-sized map starts half a step later than with the other two.
+            "SYMMETRIC" pads equally many zeros on both sides, "REFLECT" mirrors the map without
+            repeating its edge; both are PyTorch's `dilation * (k - 1) / 2`.
+        dtype: Type of the arithmetic and the result.
+    """
+    if padding != "SAME":
+        reach = dilation * (kernel.shape[0] - 1) // 2
+        mode = {"SYMMETRIC": "constant", "REFLECT": "reflect"}[padding]
+        x = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode=mode)
+        padding = "VALID"
+    y = lax.conv_general_dilated(
+        x.astype(dtype),
+        kernel.astype(dtype),
+        window_strides=(stride, stride),
+        padding=padding,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return y + bias.astype(dtype)
+
+
+class Conv(nn.Module):
+    """Plain convolution with a bias, see `convolve`."""
+
+    features: int  # Channels out.
+    kernel_size: int = 3
+    stride: int = 1
+    dilation: int = 1
+    padding: str = "SAME"
+    kernel_init: jax.nn.initializers.Initializer = jax.nn.initializers.glorot_uniform()
+    dtype: jnp.dtype = jnp.float32
+
+    def kernel_and_bias(self, channels_in: int, channels_out: int) -> tuple[jax.Array, jax.Array]:
+        """Creates or looks up the two parameters."""
+        shape = (self.kernel_size, self.kernel_size, channels_in, channels_out)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = self.param("bias", jax.nn.initializers.zeros, (channels_out,), jnp.float32)
+        return kernel, bias
+
+    def convolve(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        """Convolves with this layer's stride, dilation, padding and dtype."""
+        return convolve(
+            x,
+            kernel,
+            bias,
+            stride=self.stride,
+            dilation=self.dilation,
+            padding=self.padding,
+            dtype=self.dtype,
+        )
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H / stride, W / stride, features]."""
+        return self.convolve(x, *self.kernel_and_bias(x.shape[-1], self.features))
+
+
+class GatedConv(Conv):
+    """Convolution that learns where to look: activation(value) * sigmoid(gate), per pixel, channel.
+
+    Section 3.1 of the paper. `features` counts channels after the gate; the kernel makes twice as
+    many, values first, gates second, in both references.
+    """
+
+    activation: Callable[[jax.Array], jax.Array] = nn.elu
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H / stride, W / stride, features]."""
+        y = self.convolve(x, *self.kernel_and_bias(x.shape[-1], 2 * self.features))
+        value, gate = jnp.split(y, 2, axis=-1)
+        return self.activation(value) * nn.sigmoid(gate)
+
+
+class SNConv(Conv):
+    """Convolution with its kernel divided by an estimate of the kernel's largest singular value.
+
+    Spectral normalisation (Miyato et al., ICLR 2018, https://arxiv.org/abs/1802.05957) of the
+    kernel as a matrix [k * k * in, out]; the bias is left alone. The stored kernel is the raw one.
+    The vectors of the power iteration live in the collection "spectral": u [out], v [k * k * in].
+    """
+
+    gradient: str = "stopped"  # Variant.spectral_gradient.
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, update_spectral: bool) -> jax.Array:
+        """[B, H, W, C] -> [B, H / stride, W / stride, features].
+
+        Args:
+            x: Feature map.
+            update_spectral: Make one power iteration first, and store its vectors.
+        """
+        kernel, bias = self.kernel_and_bias(x.shape[-1], self.features)
+        matrix = kernel.reshape(-1, self.features)
+        u = self.variable("spectral", "u", self._random_direction)
+        v = self.variable("spectral", "v", lambda: _normalise(matrix @ u.value))
+        left, right = v.value, u.value
+        if update_spectral:
+            iterated = matrix if self.gradient == "through" else lax.stop_gradient(matrix)
+            left = _normalise(iterated @ right)
+            right = _normalise(left @ iterated)
+            u.value, v.value = right, left
+        sigma = left @ matrix @ right
+        return self.convolve(x, kernel / sigma, bias)
+
+    def _random_direction(self) -> jax.Array:
+        return _normalise(jax.random.normal(self.make_rng("params"), (self.features,)))
+
+
+def _normalise(vector: jax.Array) -> jax.Array:
+    return vector / jnp.maximum(jnp.linalg.norm(vector), EPSILON)

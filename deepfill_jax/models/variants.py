@@ -1,0 +1,104 @@
+"""The two published DeepFillv2 architectures: every difference, in one table.
+
+OFFICIAL is the TF1 release of the paper's authors (JiahuiYu/generative_inpainting, v2.0.0);
+MMAGIC is OpenMMLab's (MMagic 1.2.0), from which the published CelebA-HQ and Places tables come.
+A difference that is not a field here does not exist in the networks.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+
+from deepfill_jax.errors import UsageError
+
+initializers = jax.nn.initializers
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """An architecture. `width` and `discriminator_width` scale it; the rest is the published form.
+
+    Channels are counted after the gate, everywhere: the release's `cnum=48` is `width=24`.
+    """
+
+    name: str
+
+    # Generator.
+    padding: str  # "SAME": zeros, XLA's and TF's rule. "REFLECT": mirrored, symmetric.
+    gated_rgb: bool  # Is the last convolution of each stage gated too?
+    refine_sees_mask: bool  # Does stage 2 get the ones and mask channels as stage 1 does?
+    refine_decoder_scale: float  # Width of the stage-2 decoder, in units of `width`.
+    attention_activation: Callable[[jax.Array], jax.Array]  # Of the convolution before attention.
+    kernel_init: initializers.Initializer
+
+    # Contextual attention (models/attention.py).
+    nearest: str  # Rule of its downscaling, see image.shrink.
+    unavailable: str  # Keys with hole pixels: "zero_logit" or "excluded" from the softmax.
+    overlap: str  # Divisor where pasted patches overlap: "constant" 4 or "counted".
+
+    # Discriminator.
+    discriminator_padding: str  # "SAME", or "SYMMETRIC": the same number of zeros on both sides.
+    discriminator_kernel_init: initializers.Initializer
+    spectral_gradient: str  # "through" the power iteration, or "stopped" at its vectors.
+
+    width: int = 24  # Channels after the first gated convolution; even.
+    discriminator_width: int = 64
+
+    @property
+    def refine_decoder_width(self) -> int:
+        """Width of the stage-2 decoder, rounded to an even number as its last layer halves it."""
+        return 2 * round(self.width * self.refine_decoder_scale / 2)
+
+
+OFFICIAL = Variant(
+    name="official",
+    padding="SAME",
+    gated_rgb=False,
+    refine_sees_mask=False,
+    refine_decoder_scale=1.0,
+    attention_activation=nn.relu,
+    kernel_init=initializers.glorot_uniform(),
+    nearest="align_corners",
+    unavailable="zero_logit",
+    overlap="constant",
+    discriminator_padding="SAME",
+    discriminator_kernel_init=initializers.glorot_uniform(),
+    spectral_gradient="through",
+)
+
+MMAGIC = Variant(
+    name="mmagic",
+    padding="REFLECT",
+    gated_rgb=True,
+    refine_sees_mask=True,
+    refine_decoder_scale=4 / 3,  # Their config slims every part but this by 3/4.
+    attention_activation=nn.elu,
+    kernel_init=initializers.normal(0.02),
+    nearest="floor",
+    unavailable="excluded",
+    overlap="counted",
+    discriminator_padding="SYMMETRIC",
+    # Kaiming normal of the outputs, for leaky ReLU of slope 0.2: gain 2 / (1 + 0.2^2).
+    discriminator_kernel_init=initializers.variance_scaling(2 / 1.04, "fan_out", "normal"),
+    spectral_gradient="stopped",
+)
+
+VARIANTS = {variant.name: variant for variant in (OFFICIAL, MMAGIC)}
+
+
+def make_variant(name: str, *, width: int = 24, discriminator_width: int = 64) -> Variant:
+    """Returns the variant called `name` at a width.
+
+    Raises:
+        UsageError: The name is unknown, or a width is not a positive even number.
+    """
+    if name not in VARIANTS:
+        raise UsageError(f"Unknown architecture {name!r}; choose one of {', '.join(VARIANTS)}.")
+    if width < 2 or width % 2 or discriminator_width < 1:
+        raise UsageError(
+            f"Width {width} and discriminator width {discriminator_width} cannot be built: "
+            "the first must be even and at least 2, the second at least 1."
+        )
+    return dataclasses.replace(VARIANTS[name], width=width, discriminator_width=discriminator_width)

@@ -1,0 +1,49 @@
+"""Pixel formulas."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deepfill_jax import image
+
+
+def test_every_uint8_value_survives_the_way_to_float_and_back():
+    values = np.arange(256, dtype=np.uint8)
+    as_float = image.to_float(values)
+    assert as_float.min() == -1 and as_float.max() == 1
+    np.testing.assert_array_equal(image.to_uint8(as_float), values)
+
+
+def test_uint8_is_rounded_and_clipped():
+    # 0.0 is 127.5, which rounds to the even 128.
+    np.testing.assert_array_equal(
+        image.to_uint8(jnp.array([-1.5, 0.0, 0.9999, 2.0])), [0, 128, 255, 255]
+    )
+
+
+def test_composite_keeps_known_pixels_bit_for_bit_and_a_nan_inside():
+    known = np.random.default_rng(0).normal(size=(1, 4, 4, 3)).astype(np.float32)
+    mask = np.zeros((1, 4, 4, 1), np.float32)
+    mask[0, 1, 2] = 1
+    result = image.composite(np.full_like(known, np.nan), known, mask)
+    assert np.isnan(result[0, 1, 2]).all()
+    outside = mask[..., 0] == 0
+    np.testing.assert_array_equal(np.asarray(result)[outside], known[outside])
+
+
+def test_shrink_takes_the_nearest_pixel_of_either_rule():
+    x = np.arange(64, dtype=np.float32).reshape(1, 64, 1, 1) * np.ones((1, 1, 4, 1), np.float32)
+    floor = image.shrink(x, 2, nearest="floor")[0, :, 0, 0]
+    np.testing.assert_array_equal(floor, np.arange(0, 64, 2))
+    aligned = image.shrink(x, 2, nearest="align_corners")[0, :, 0, 0]
+    # TF1's rule: 2i up to 30, then 2i + 1, so that the last pixel is the last.
+    np.testing.assert_array_equal(aligned, [*range(0, 31, 2), *range(33, 64, 2)])
+    with pytest.raises(AssertionError):
+        image.shrink(x, 2, nearest="linear")
+
+
+def test_double_repeats_pixels():
+    x = np.arange(4, dtype=np.float32).reshape(1, 2, 2, 1)
+    np.testing.assert_array_equal(
+        image.double(x)[0, :, :, 0], [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    )

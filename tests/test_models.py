@@ -1,0 +1,239 @@
+"""Networks against both references: parameter counts, parts, whole outputs."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import references
+from references import golden, nhwc, random_variables, rgb
+
+from deepfill_jax import image
+from deepfill_jax.errors import UsageError
+from deepfill_jax.models import MMAGIC, OFFICIAL, Discriminator, Generator, make_variant
+from deepfill_jax.models.layers import GatedConv
+
+SMALL = {v.name: dataclasses.replace(v, width=4, discriminator_width=4) for v in (OFFICIAL, MMAGIC)}
+
+
+def count(tree) -> int:
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("variant, expected", [(OFFICIAL, 4_052_478), (MMAGIC, 4_414_908)])
+def test_parameter_counts(variant, expected):
+    arguments = jax.random.key(0), jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
+    assert count(jax.eval_shape(Generator(variant).init, *arguments)["params"]) == expected
+    critic = jax.eval_shape(Discriminator(variant).init, *arguments)
+    assert count(critic["params"]) == 5_946_816
+
+
+@pytest.mark.parametrize("case", ["k3s2", "k3s2_odd", "k3d16", "k3out", "k3zeros"])
+def test_gated_convolution_is_mmagics(case):
+    arrays = {
+        k.split("/")[1]: v for k, v in golden("gatedconv").items() if k.startswith(case + "/")
+    }
+    size, stride, dilation, _ = map(int, arrays["cfg"])
+    layer = GatedConv(
+        features=arrays["out"].shape[1],
+        kernel_size=size,
+        stride=stride,
+        dilation=dilation,
+        padding="SYMMETRIC" if case == "k3zeros" else "REFLECT",
+        **({"activation": lambda value: value} if case == "k3out" else {}),
+    )
+    params = {"kernel": arrays["weight"].transpose(2, 3, 1, 0), "bias": arrays["bias"]}
+    result = layer.apply({"params": params}, nhwc(arrays["x"]))
+    np.testing.assert_allclose(result, nhwc(arrays["out"]), atol=1e-5)
+
+
+def test_generator_is_mmagics():
+    arrays = golden("gen_g22_b2_72x72")
+    predicted, state = jax.jit(Generator(MMAGIC).apply, static_argnames="mutable")(
+        {"params": references.mmagic_model().generator},
+        rgb(arrays["masked"]),
+        nhwc(arrays["mask"]),
+        mutable="intermediates",
+    )
+    np.testing.assert_allclose(predicted.coarse, rgb(arrays["stage1"]), atol=5e-5)
+    np.testing.assert_allclose(predicted.refined, rgb(arrays["stage2"]), atol=1e-3)
+    rows, columns = np.divmod(arrays["att_argmax"], 9)
+    expected = np.stack([rows - np.arange(9)[:, None], columns - np.arange(9)], axis=-1)
+    offsets = state["intermediates"]["refine"]["attention_branch"]["offsets"][0]
+    np.testing.assert_array_equal(offsets, expected)
+
+
+@pytest.mark.parametrize("size", ["64x64", "72x72"])
+def test_generator_is_the_releases(size):
+    arrays = golden(f"tf_gen_g22_b1_{size}")
+    mask = nhwc(arrays["mask"])
+    predicted = jax.jit(Generator(OFFICIAL).apply)(
+        {"params": references.official_model().generator},
+        image.mask_out(rgb(arrays["image"]), mask),
+        mask,
+    )
+    np.testing.assert_allclose(predicted.coarse, rgb(arrays["stage1"]), atol=5e-5)
+    np.testing.assert_allclose(predicted.refined, rgb(arrays["stage2"]), atol=1e-3)
+
+
+def spectral_norms(variables):
+    for name, params in sorted(variables["params"].items()):
+        vectors = variables["spectral"][name]
+        matrix = params["kernel"].reshape(-1, params["kernel"].shape[-1])
+        yield vectors["v"] @ matrix @ vectors["u"]
+
+
+def test_discriminator_is_mmagics():
+    arrays = golden("disc_b2_72")
+    network = Discriminator(MMAGIC)
+    variables = references.mmagic_model(discriminator_gain=1.0).discriminator
+    picture, mask = rgb(arrays["image"]), nhwc(arrays["mask"])
+    for turn in (1, 2):
+        scores, moved = network.apply(
+            variables, picture, mask, update_spectral=True, mutable=["spectral"]
+        )
+        variables = {"params": variables["params"], "spectral": moved["spectral"]}
+        np.testing.assert_allclose(scores, nhwc(arrays[f"out_train_{turn}"]), atol=1e-5)
+        sigma = list(spectral_norms(variables))
+        np.testing.assert_allclose(sigma, arrays[f"sigma_{turn}"], rtol=1e-5)
+    scores = network.apply(variables, picture, mask)
+    np.testing.assert_allclose(scores, nhwc(arrays["out_eval_after2"]), atol=1e-5)
+
+
+def test_discriminator_is_the_releases():
+    arrays = golden("tf_disc_b2_64")
+    tensors = references.tf_tensors()
+    params, spectral = {}, {}
+    for n in range(1, 7):
+        layer = f"discriminator/sn_patch_gan/conv{n}"
+        kernel = tensors[f"{layer}/kernel"]
+        params[f"patch{n}"] = {"kernel": kernel, "bias": tensors[f"{layer}/bias"]}
+        u = tensors[f"{layer}/kernel_sn/u"].ravel()
+        spectral[f"patch{n}"] = {"u": u / np.linalg.norm(u), "v": np.zeros(kernel[..., 0].size)}
+    variables = {"params": params, "spectral": spectral}
+    for turn in (1, 2):
+        # The TF weights see BGR, as does the golden.
+        scores, moved = Discriminator(OFFICIAL).apply(
+            variables,
+            nhwc(arrays["image"]),
+            nhwc(arrays["mask"]),
+            update_spectral=True,
+            mutable=["spectral"],
+        )
+        variables = {"params": params, "spectral": moved["spectral"]}
+        np.testing.assert_allclose(scores.reshape(2, -1), arrays[f"out_{turn}"], atol=1e-5)
+
+
+def test_spectral_norm_reaches_the_largest_singular_value():
+    network = Discriminator(SMALL["mmagic"])
+    picture, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
+    variables = random_variables(network)
+    iterate = jax.jit(partial(network.apply, update_spectral=True, mutable="spectral"))
+    for _ in range(200):
+        variables |= iterate(variables, picture, mask)[1]
+    for sigma, layer in zip(spectral_norms(variables), range(1, 7), strict=True):
+        kernel = variables["params"][f"patch{layer}"]["kernel"]
+        exact = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]), compute_uv=False)[0]
+        np.testing.assert_allclose(sigma, exact, rtol=1e-2)
+
+
+def test_gradient_through_the_power_iteration_is_a_difference_of_the_variants():
+    picture, mask = jnp.ones((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
+    variables = random_variables(Discriminator(SMALL["mmagic"]))
+
+    def gradient(spectral_gradient):
+        variant = dataclasses.replace(SMALL["mmagic"], spectral_gradient=spectral_gradient)
+
+        def loss(params):
+            scores, _ = Discriminator(variant).apply(
+                {**variables, "params": params},
+                picture,
+                mask,
+                update_spectral=True,
+                mutable="spectral",
+            )
+            return jnp.mean(scores)
+
+        return jax.jit(jax.grad(loss))(variables["params"])["patch2"]["kernel"]
+
+    through, stopped = gradient("through"), gradient("stopped")
+    assert np.abs(through - stopped).max() > 1e-2 * np.abs(stopped).max()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_example_does_not_depend_on_its_neighbours(name):
+    network = Generator(SMALL[name])
+    random = np.random.default_rng(0)
+    masked = random.uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
+    mask = (random.uniform(size=(2, 64, 64, 1)) < 0.1).astype(np.float32)
+    variables = random_variables(network)
+    apply = jax.jit(network.apply)
+    both = apply(variables, masked, mask)
+    masked[1], mask[1] = 0.5, 1.0
+    other = apply(variables, masked, mask)
+    for a, b in zip(both, other, strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+        assert np.abs(a[1] - b[1]).max() > 0
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("hole", ["none", "all"])
+def test_value_and_gradient_are_finite_without_and_with_nothing_but_hole(name, hole):
+    network = Generator(SMALL[name])
+    picture = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
+    mask = np.full((1, 64, 64, 1), float(hole == "all"), np.float32)
+    variables = random_variables(network)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(variables):
+        predicted = network.apply(variables, image.mask_out(picture, mask), mask)
+        return jnp.mean(jnp.abs(predicted.refined - picture))
+
+    value, gradients = loss(variables)
+    assert np.isfinite(value)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
+
+
+def test_stages_can_be_checkpointed_without_a_change():
+    masked = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
+    mask = np.zeros((1, 64, 64, 1), np.float32)
+    variables = random_variables(Generator(SMALL["mmagic"]))
+
+    def gradients(checkpoint_stages):
+        network = Generator(SMALL["mmagic"], checkpoint_stages=checkpoint_stages)
+        loss = lambda v: jnp.mean(network.apply(v, masked, mask).refined)  # noqa: E731
+        return jax.jit(jax.grad(loss))(variables)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), gradients(False), gradients(True)
+    )
+
+
+def test_bfloat16_computes_near_float32():
+    masked = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
+    mask = np.zeros((1, 64, 64, 1), np.float32)
+    variables = random_variables(Generator(SMALL["mmagic"]))
+    exact, rough = (
+        jax.jit(Generator(SMALL["mmagic"], dtype=dtype).apply)(variables, masked, mask).coarse
+        for dtype in (jnp.float32, jnp.bfloat16)
+    )
+    assert rough.dtype == jnp.float32
+    assert 0 < np.abs(exact - rough).max() < 0.05 * np.abs(exact).max()
+
+
+def test_sides_must_be_multiples_of_eight():
+    with pytest.raises(ValueError, match="multiples of 8, got 60x64"):
+        Generator(OFFICIAL).init(
+            jax.random.key(0), jnp.zeros((1, 60, 64, 3)), jnp.zeros((1, 60, 64, 1))
+        )
+
+
+def test_make_variant():
+    assert make_variant("mmagic", width=12).refine_decoder_width == 16
+    with pytest.raises(UsageError, match="'nvidia'; choose one of official, mmagic"):
+        make_variant("nvidia")
+    with pytest.raises(UsageError, match="Width 7"):
+        make_variant("official", width=7)
