@@ -1,0 +1,50 @@
+"""How arrays lie on devices: parameters everywhere, batches split along one axis.
+
+The only mesh, the only partition specs, and the only place where a batch goes from host to
+devices. With 4 million parameters, splitting the batch is all that is worth splitting.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from deepfill_jax.errors import UsageError
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """One axis "data" over the devices, by default all devices of all processes."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first axis split over the devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, *, name: str = "config.batch_size") -> None:
+    """Checks that a global batch splits evenly.
+
+    Raises:
+        UsageError: It does not; the message says what would.
+    """
+    if batch_size < 1 or batch_size % mesh.size:
+        nearest = max(mesh.size, batch_size // mesh.size * mesh.size)
+        raise UsageError(
+            f"{name}={batch_size} must be a multiple of the {mesh.size} devices; try {nearest}."
+        )
+
+
+def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Puts this process's rows of a batch on its devices; returns the global arrays."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
+    }
