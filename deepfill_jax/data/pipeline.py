@@ -1,0 +1,185 @@
+"""Batches of images and masks from a source, decoded in parallel by tf.data.
+
+Global batch b holds elements [b * B, (b + 1) * B) of one stream that depends on nothing but the
+source and the seed, B being the batch size. Process p of P gets rows [p * B/P, (p + 1) * B/P) of
+it. So any number of processes together see the same batches, and a run resumes at any of them.
+"""
+
+import weakref
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from deepfill_jax.data import examples
+from deepfill_jax.data.examples import Preprocessing
+from deepfill_jax.data.sources import Source
+from deepfill_jax.errors import UsageError
+from deepfill_jax.masks import DrawMask
+
+Batch = dict[str, np.ndarray]
+
+PREFETCHED_BATCHES = 2
+
+
+def training_batches(
+    source: Source,
+    preprocessing: Preprocessing,
+    draw_mask: DrawMask,
+    *,
+    seed: int,
+    batch_size: int,
+    first_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Streams shuffled batches without end.
+
+    Args:
+        source: The pictures.
+        preprocessing: How a picture becomes an image.
+        draw_mask: Draws the mask of one example; see `masks.sampler`.
+        seed: Of order, crops, flips and masks.
+        batch_size: Global, a multiple of `process_count`.
+        first_step: Number of the first batch, to go on where another run stopped.
+        process_index: Whose rows of each batch to yield.
+        process_count: Between how many processes each batch is divided.
+
+    Returns:
+        Iterator of {"image": uint8 [B/P, S, S, 3], "mask": uint8 [B/P, S, S, 1]}.
+
+    Raises:
+        UsageError: The seed is negative or the processes cannot share a batch. While iterating:
+            the source can no longer be read.
+    """
+    _check(seed, batch_size, process_count)
+    first = first_step * batch_size
+    batches = _batches(
+        source.shuffled(seed, first).enumerate(first),
+        source,
+        preprocessing,
+        draw_mask,
+        seed=seed,
+        batch_size=batch_size,
+        process_index=process_index,
+        process_count=process_count,
+    )
+    return ({"image": batch["image"], "mask": batch["mask"]} for batch in batches)
+
+
+def evaluation_batches(
+    source: Source,
+    preprocessing: Preprocessing,
+    draw_mask: DrawMask,
+    *,
+    seed: int,
+    batch_size: int,
+    num_examples: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Streams the examples once in source order, always with the same crops and masks.
+
+    All batches have the same shape, and all processes get the same number of them: the last batch
+    is filled up with examples that are not `valid`.
+
+    Args:
+        source: The pictures.
+        preprocessing: How a picture becomes an image.
+        draw_mask: Draws the mask of one example; see `masks.sampler`.
+        seed: Of crops, flips and masks.
+        batch_size: Global, a multiple of `process_count`.
+        num_examples: At most so many, from the first; 0 takes all.
+        process_index: Whose rows of each batch to yield.
+        process_count: Between how many processes each batch is divided.
+
+    Returns:
+        Iterator of the arrays of `training_batches` and {"valid": bool [B/P], "index": int64
+        [B/P], the position in the source}.
+
+    Raises:
+        UsageError: See `training_batches`.
+    """
+    _check(seed, batch_size, process_count)
+    count = min(num_examples or len(source), len(source))
+    filled_up = -(-count // batch_size) * batch_size
+    batches = _batches(
+        source.in_order().repeat().enumerate().take(filled_up),
+        source,
+        preprocessing,
+        draw_mask,
+        seed=seed,
+        batch_size=batch_size,
+        process_index=process_index,
+        process_count=process_count,
+    )
+    return ({**batch, "valid": batch["index"] < count} for batch in batches)
+
+
+def _check(seed: int, batch_size: int, process_count: int) -> None:
+    if seed < 0:
+        raise UsageError(f"config.seed={seed} must be 0 or more.")
+    if batch_size < 1 or batch_size % process_count:
+        raise UsageError(
+            f"config.batch_size={batch_size} must be a multiple of {process_count}, the number of "
+            "processes."
+        )
+
+
+def _batches(
+    elements: tf.data.Dataset,
+    source: Source,
+    preprocessing: Preprocessing,
+    draw_mask: DrawMask,
+    *,
+    seed: int,
+    batch_size: int,
+    process_index: int,
+    process_count: int,
+) -> Iterator[Batch]:
+    """Decodes and batches this process's rows of a stream of (index, item)."""
+    rows = batch_size // process_count
+    size = preprocessing.image_size
+    failures = []
+
+    def make(index: np.int64, item: np.int64 | bytes) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            picture = source.picture(item)
+            return examples.make_example(picture, preprocessing, draw_mask, seed=seed, index=index)
+        except UsageError as error:
+            failures.append(error)
+            raise
+
+    def example(index: tf.Tensor, item: tf.Tensor) -> dict[str, tf.Tensor]:
+        image, mask = tf.numpy_function(make, [index, item], (tf.uint8, tf.uint8))
+        return {
+            "index": index,
+            "image": tf.ensure_shape(image, [size, size, 3]),
+            "mask": tf.ensure_shape(mask, [size, size, 1]),
+        }
+
+    own = elements.filter(lambda index, _: index % batch_size // rows == process_index)
+    batches = own.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(rows, drop_remainder=True)
+    return _iterate(batches.prefetch(PREFETCHED_BATCHES), failures)
+
+
+def _iterate(dataset: tf.data.Dataset, failures: list[UsageError]) -> Iterator[Batch]:
+    """Yields batches; an error of ours is raised as itself, not as what TensorFlow makes of it."""
+    running = [dataset.as_numpy_iterator()]
+
+    def batches() -> Iterator[Batch]:
+        while running:
+            try:
+                batch = next(running[0])
+            except StopIteration:
+                return
+            except tf.errors.OpError:
+                if failures:
+                    raise failures[0] from None
+                raise
+            yield batch
+
+    iterator = batches()
+    # Also at exit: Python hangs or aborts if it goes down while TensorFlow's threads run `make`.
+    weakref.finalize(iterator, running.clear)
+    return iterator

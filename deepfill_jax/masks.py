@@ -1,0 +1,231 @@
+"""Hole masks for free-form inpainting, drawn on the host.
+
+Every mask is uint8 [H, W, 1] with 1 in the hole and 0 on known pixels, and no mask is empty.
+`rng` is a `numpy.random.Generator` (not a JAX key), so a mask is a function of the seed it was
+made from. The published lengths and widths, in pixels, are for 256 px: they are drawn as
+published and then scaled by min(H, W) / 256.
+
+OpenCV draws because it releases the GIL while it does (Pillow keeps it), so that the threads of
+a data pipeline draw in parallel.
+"""
+
+import functools
+import logging
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from deepfill_jax.errors import UsageError
+
+DrawMask = Callable[[np.random.Generator, int, int], np.ndarray]  # (rng, height, width) -> mask
+
+PUBLISHED_SIZE = 256  # The picture side that every length below is for.
+MAX_DRAWS = 10_000  # Of one irregular mask, before its area bounds count as out of reach.
+
+
+def box(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """A rectangle with sides of 96 to 128 px, even, anywhere in the picture.
+
+    TF1 release, `random_bbox` and `bbox2mask`: a box of 128 px is placed, then loses up to 16 px
+    on both sides of each axis. The last row and column are never reached, as there.
+    """
+    scale = min(height, width) / PUBLISHED_SIZE
+    side = max(1, round(128 * scale))
+    top, left = (rng.integers(max(1, length - side)) for length in (height, width))
+    # Rounded down, unlike `side`, so that a tiny box cannot shrink to nothing.
+    rows, columns = (int(rng.integers(17) * scale) for _ in range(2))
+    mask = np.zeros((height, width, 1), np.uint8)
+    mask[top + rows : top + side - rows, left + columns : left + side - columns] = 1
+    return mask
+
+
+def brush_strokes(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """One to three zigzag strokes of a round brush of 12 to 39 px.
+
+    TF1 release, `brush_stroke_mask`; algorithm 1 of Yu et al., "Free-Form Image Inpainting with
+    Gated Convolution" (ICCV 2019). The flips at the end of the algorithm do nothing in the
+    release (their result is discarded) and are left out.
+    """
+    scale = min(height, width) / PUBLISHED_SIZE
+    mask = np.zeros((height, width), np.uint8)
+    for _ in range(rng.integers(1, 4)):
+        vertices = _zigzag(rng, height, width)
+        brush = max(1, int(int(rng.uniform(12, 40)) * scale))
+        # OpenCV rounds the ends of thick lines: the disc that the release draws on every vertex.
+        cv2.polylines(mask, [vertices], isClosed=False, color=1, thickness=brush)
+    return mask[..., np.newaxis]
+
+
+def _zigzag(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Vertices int32 [5 to 12, 2], as x and y, of a path that turns back at every vertex."""
+    count = rng.integers(4, 12)
+    smallest = 2 * math.pi / 5 - rng.uniform(0, 2 * math.pi / 15)
+    largest = 2 * math.pi / 5 + rng.uniform(0, 2 * math.pi / 15)
+    angles = rng.uniform(smallest, largest, count)
+    angles[::2] = 2 * math.pi - angles[::2]
+    mean = math.hypot(height, width) / 8
+    lengths = np.clip(rng.normal(mean, mean // 2, count), 0, 2 * mean)
+
+    x, y = rng.integers(width), rng.integers(height)
+    vertices = [(x, y)]
+    for angle, length in zip(angles, lengths, strict=True):
+        x = int(min(max(x + length * math.cos(angle), 0), width))
+        y = int(min(max(y + length * math.sin(angle), 0), height))
+        vertices.append((x, y))
+    return np.array(vertices, np.int32)
+
+
+def box_or_strokes(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """The union of a box and brush strokes: the training mask of the TF1 release."""
+    return box(rng, height, width) | brush_strokes(rng, height, width)
+
+
+def irregular(
+    rng: np.random.Generator, height: int, width: int, *, min_area: float, max_area: float
+) -> np.ndarray:
+    """Four to nine bent strokes whose brush changes at every bend, of a wanted total area.
+
+    MMagic, `get_irregular_mask`, with the values of its DeepFillv2 configuration (whose areas are
+    0.15 and 0.65). Masks are drawn until one fits.
+
+    Args:
+        rng: Numpy generator.
+        height: Rows of the mask.
+        width: Columns of the mask.
+        min_area: Share of the picture that the hole exceeds.
+        max_area: Share of the picture that the hole stays below.
+
+    Raises:
+        UsageError: None of `MAX_DRAWS` masks has such an area.
+    """
+    for _ in range(MAX_DRAWS):
+        mask = _bent_strokes(rng, height, width)
+        if min_area < cv2.countNonZero(mask) / mask.size < max_area:
+            return mask[..., np.newaxis]
+    raise UsageError(
+        f"No irregular mask of {height} x {width} px with an area between {min_area} and "
+        f"{max_area} came out of {MAX_DRAWS:,} draws; widen min_area and max_area "
+        "(published: 0.15 and 0.65)."
+    )
+
+
+def _bent_strokes(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Strokes of any area, uint8 [H, W]; MMagic, `random_irregular_mask`."""
+    scale = min(height, width) / PUBLISHED_SIZE
+    mask = np.zeros((height, width), np.uint8)
+    for stroke in range(rng.integers(4, 10)):
+        row, column = int(rng.integers(height)), int(rng.integers(width))
+        bends = rng.integers(1, 6)
+        # Whole radians below max_angle = 6. The 0.01 keeps a line off the axis.
+        angles = 0.01 + rng.integers(6, size=bends)
+        if stroke % 2 == 0:  # Of the stroke, not of the bend as in the paper: all its bends turn.
+            angles = 2 * math.pi - angles
+        lengths = np.maximum(1, rng.integers(20, 128, size=bends) * scale)
+        brushes = np.maximum(1, (rng.integers(10, 45, size=bends) * scale).astype(int)).tolist()
+        # The sine moves the row: MMagic swaps the axes of its points when it draws.
+        downs, rights = (lengths * np.sin(angles)).tolist(), (lengths * np.cos(angles)).tolist()
+        for down, right, brush in zip(downs, rights, brushes, strict=True):
+            start = (column, row)
+            row, column = int(row + down), int(column + right)
+            cv2.line(mask, start, (column, row), color=1, thickness=brush)
+    return mask
+
+
+def from_file(path: str | Path, height: int, width: int) -> np.ndarray:
+    """Reads a picture of a mask, white in the hole, and resizes it with nearest.
+
+    Grey values above 127 are the hole, as in `test.py` of the TF1 release. Any format that Pillow
+    reads; an alpha channel is ignored.
+
+    Raises:
+        UsageError: The file cannot be read, or no pixel of the result is in the hole.
+    """
+    try:
+        with Image.open(path) as picture:
+            grey = np.asarray(
+                picture.convert("L").resize((width, height), Image.Resampling.NEAREST)
+            )
+    except Exception as error:  # Pillow's readers raise many kinds, SyntaxError among them.
+        raise UsageError(f"The mask {path} cannot be read as a picture: {error}") from error
+    mask = (grey > 127).astype(np.uint8)[..., np.newaxis]
+    if not mask.any():
+        raise UsageError(
+            f"The mask {path} has no hole at {height} x {width} px; paint the hole white."
+        )
+    return mask
+
+
+def sampler(
+    kinds: Mapping[str, float], *, min_area: float, max_area: float, folder: str
+) -> DrawMask:
+    """Makes the function that draws masks of several kinds, each as often as its weight says.
+
+    One mask of each kind is drawn here, so that a setting that cannot work fails at once.
+
+    Args:
+        kinds: Weight of each kind: "box", "strokes", "box_or_strokes", "irregular", "folder".
+            Weights need not sum to 1; a kind of weight 0 is not used.
+        min_area: See `irregular`.
+        max_area: See `irregular`.
+        folder: Where the kind "folder" takes its files, all equally often, also from subfolders.
+
+    Raises:
+        UsageError: A kind does not exist, a weight is negative, all are 0, the folder holds no
+            usable mask, or no irregular mask can have such an area.
+    """
+    makers = {
+        "box": lambda: box,
+        "strokes": lambda: brush_strokes,
+        "box_or_strokes": lambda: box_or_strokes,
+        "irregular": lambda: functools.partial(irregular, min_area=min_area, max_area=max_area),
+        "folder": lambda: _folder_sampler(folder),
+    }
+    if unknown := sorted(set(kinds) - set(makers)):
+        raise UsageError(
+            f"There is no mask kind {', '.join(unknown)}; the kinds are {', '.join(makers)}."
+        )
+    weights = np.array(list(kinds.values()), float)
+    if not (weights >= 0).all() or not 0 < weights.sum() < math.inf:
+        raise UsageError(f"The mask weights {dict(kinds)} must be 0 or more, and not all 0.")
+
+    draws = [makers[name]() for name, weight in kinds.items() if weight > 0]
+    shares = np.cumsum(weights[weights > 0])
+    shares /= shares[-1]  # Exactly 1 at the end, which rng.random() stays below.
+    for draw in draws:
+        draw(np.random.default_rng(0), PUBLISHED_SIZE, PUBLISHED_SIZE)
+
+    def draw_mask(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+        return draws[np.searchsorted(shares, rng.random(), side="right")](rng, height, width)
+
+    return draw_mask
+
+
+def _folder_sampler(folder: str) -> DrawMask:
+    """Draws a file of the folder; one that is no usable mask is named once and passed over."""
+    suffixes = Image.registered_extensions()
+    # An empty name would be the current folder.
+    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in suffixes and folder)
+    if not paths:
+        raise UsageError(
+            f"The mask folder {folder!r} does not exist or holds no pictures; name one that does, "
+            "or give the mask kind folder no weight."
+        )
+    named = set()
+
+    def draw(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+        first = rng.integers(len(paths))
+        for offset in range(len(paths)):
+            path = paths[(first + offset) % len(paths)]
+            try:
+                return from_file(path, height, width)
+            except UsageError as error:
+                if path not in named:
+                    named.add(path)
+                    logging.warning("%s The next mask of the folder takes its place.", error)
+        raise UsageError(f"The mask folder {folder} holds no usable mask; see the warnings.")
+
+    return draw

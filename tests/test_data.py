@@ -1,0 +1,468 @@
+import collections
+import functools
+import io
+import itertools
+import subprocess
+import sys
+import time
+import warnings
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from deepfill_jax import masks
+from deepfill_jax.data import examples, files, pipeline, sources
+from deepfill_jax.errors import UsageError
+
+WHOLE = examples.Preprocessing(image_size=16, crop_size=0, enlarge=False, flip=False)
+RANDOM = examples.Preprocessing(image_size=16, crop_size=12, enlarge=False, flip=True)
+
+
+def encode(picture, kind="PNG", **options):
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8)
+
+
+def write_pictures(folder, count, size=20):
+    """Picture i has red = 10 * i everywhere, and noise elsewhere to see crops and flips by."""
+    folder.mkdir(exist_ok=True)
+    for i in range(count):
+        picture = noise(size, size, seed=i)
+        picture[..., 0] = 10 * i
+        Image.fromarray(picture).save(folder / f"{i:02d}.png")
+    return sources.open_source(f"folder:{folder}")
+
+
+def numbers(batches):
+    """Which of `write_pictures` each example is."""
+    return [int(image[0, 0, 0]) // 10 for batch in batches for image in batch["image"]]
+
+
+def take(count, batches):
+    return list(itertools.islice(batches, count))
+
+
+def training(source, preprocessing=RANDOM, *, seed=0, batch_size=4, **options):
+    return pipeline.training_batches(
+        source, preprocessing, masks.box_or_strokes, seed=seed, batch_size=batch_size, **options
+    )
+
+
+def evaluation(source, preprocessing=WHOLE, *, seed=0, batch_size=4, **options):
+    return list(
+        pipeline.evaluation_batches(
+            source, preprocessing, masks.box_or_strokes, seed=seed, batch_size=batch_size, **options
+        )
+    )
+
+
+def assert_same(batches, others):
+    assert len(batches) == len(others)
+    for batch, other in zip(batches, others, strict=True):
+        assert batch.keys() == other.keys()
+        for name in batch:
+            np.testing.assert_array_equal(batch[name], other[name])
+
+
+# Decoding.
+
+
+def with_transparent_colours():
+    picture = Image.new("P", (3, 2), 1)
+    picture.putpalette([0, 0, 0, 10, 20, 30])
+    return encode(picture, transparency=bytes([255, 100]))
+
+
+@pytest.mark.parametrize(
+    "encoded, colour",
+    [
+        (encode(Image.new("L", (3, 2), 77)), (77, 77, 77)),
+        (encode(Image.new("LA", (3, 2), (77, 5))), (77, 77, 77)),
+        (encode(Image.new("1", (3, 2), 1)), (255, 255, 255)),
+        (encode(Image.new("RGBA", (3, 2), (10, 20, 30, 0))), (10, 20, 30)),
+        (encode(Image.new("RGB", (3, 2), (10, 20, 30)).quantize(4)), (10, 20, 30)),
+        (with_transparent_colours(), (10, 20, 30)),
+        (encode(Image.new("CMYK", (3, 2), (245, 235, 225, 0)), "TIFF"), (10, 20, 30)),
+        (encode(Image.fromarray(np.full((2, 3), 77 * 256 + 200, np.uint16))), (77, 77, 77)),
+        (encode(Image.new("RGB", (3, 2), (10, 20, 30)), "WEBP", lossless=True), (10, 20, 30)),
+    ],
+    ids=["grey", "grey+alpha", "1-bit", "RGBA", "palette", "P+alpha", "CMYK", "16-bit", "WebP"],
+)
+def test_decode_any_mode(encoded, colour):
+    with warnings.catch_warnings(action="error"):
+        picture = examples.decode(encoded)
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture, np.broadcast_to(colour, (2, 3, 3)))
+
+
+@pytest.mark.parametrize("orientation, turns", [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_decode_turns_pictures_upright(orientation, turns):
+    stored = noise(5, 8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = examples.decode(encode(Image.fromarray(stored), exif=exif))
+    np.testing.assert_array_equal(upright, np.rot90(stored, turns))
+
+
+def test_decode_refuses_what_is_not_a_whole_picture():
+    jpeg = encode(Image.fromarray(noise(64, 64)), "JPEG")
+    for encoded in (b"", b"some text", jpeg[: len(jpeg) // 2], encode(Image.new("L", (9, 9)))[:40]):
+        with pytest.raises(examples.UnreadablePicture):
+            examples.decode(encoded)
+
+
+# Preprocessing.
+
+
+def preprocess(picture, *, image_size, crop_size=0, enlarge=False, flip=False, seed=0):
+    preprocessing = examples.Preprocessing(image_size, crop_size, enlarge, flip)
+    return examples.preprocess(picture, preprocessing, np.random.default_rng(seed))
+
+
+def windows(picture, height, width):
+    """Every crop of a picture, by its bytes, with its place."""
+    return {
+        picture[top : top + height, left : left + width].tobytes(): (top, left)
+        for top in range(picture.shape[0] - height + 1)
+        for left in range(picture.shape[1] - width + 1)
+    }
+
+
+def test_whole_picture_is_resized_without_its_aspect():
+    picture = noise(40, 30)
+    expected = cv2.resize(picture, (16, 16), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(preprocess(picture, image_size=16), expected)
+
+
+def test_crops_are_native_pixels_from_everywhere():
+    picture = noise(12, 10)
+    places = windows(picture, 8, 8)
+    seen = collections.Counter(
+        places[preprocess(picture, image_size=8, crop_size=8, seed=seed).tobytes()]
+        for seed in range(1500)
+    )
+    assert len(seen) == 5 * 3
+    assert min(seen.values()) > 50  # 100 expected.
+
+
+def test_crop_is_clipped_to_the_picture_on_each_axis():
+    picture = noise(6, 20)
+    resized = {
+        cv2.resize(picture[:, left : left + 8], (16, 16)).tobytes(): left for left in range(13)
+    }
+    seen = {
+        resized[preprocess(picture, image_size=16, crop_size=8, seed=seed).tobytes()]
+        for seed in range(300)
+    }
+    assert seen == set(range(13))
+
+
+def test_small_pictures_are_enlarged_to_contain_the_crop():
+    picture = noise(10, 7)  # 20 * 10 / 7 is 28.6, rounded up.
+    places = windows(cv2.resize(picture, (20, 29)), 20, 20)
+    seen = {
+        places[preprocess(picture, image_size=20, crop_size=20, enlarge=True, seed=seed).tobytes()]
+        for seed in range(200)
+    }
+    assert seen == {(top, 0) for top in range(10)}
+
+
+def test_pictures_that_contain_the_crop_are_not_enlarged():
+    picture = noise(11, 8)
+    options = {"image_size": 6, "crop_size": 6, "seed": 3}
+    enlarged = preprocess(picture, enlarge=True, **options)
+    np.testing.assert_array_equal(enlarged, preprocess(picture, **options))
+
+
+def test_half_of_the_images_are_mirrored():
+    picture = noise(8, 8)
+    flipped = [preprocess(picture, image_size=8, flip=True, seed=seed) for seed in range(400)]
+    mirrored = [np.array_equal(image, picture[:, ::-1]) for image in flipped]
+    same = [np.array_equal(image, picture) for image in flipped]
+    assert sum(mirrored) + sum(same) == 400
+    assert sum(mirrored) == pytest.approx(200, abs=40)  # Four standard deviations.
+
+
+@pytest.mark.parametrize("sizes", [(0, 0, False), (16, -1, False), (16, 0, True)])
+def test_preprocessing_refuses(sizes):
+    with pytest.raises(UsageError, match="_size"):
+        examples.Preprocessing(*sizes, flip=False)
+
+
+def test_masks_do_not_depend_on_picture_or_preprocessing():
+    make = functools.partial(examples.make_example, draw_mask=masks.brush_strokes, seed=1)
+    _, mask = make(noise(20, 20), WHOLE, index=5)
+    _, same = make(noise(33, 50), RANDOM, index=5)
+    _, other = make(noise(20, 20), WHOLE, index=6)
+    np.testing.assert_array_equal(mask, same)
+    assert not np.array_equal(mask, other)
+
+
+def test_random_streams_of_an_element_are_independent():
+    draws = {
+        examples.generator(seed, index, stream).random()
+        for seed, index, stream in itertools.product(range(3), range(3), range(3))
+    }
+    assert len(draws) == 27
+
+
+# The training stream.
+
+
+def test_training_batches_have_the_promised_arrays(tmp_path):
+    batch = next(training(write_pictures(tmp_path, 6)))
+    assert {name: (array.shape, array.dtype) for name, array in batch.items()} == {
+        "image": ((4, 16, 16, 3), np.uint8),
+        "mask": ((4, 16, 16, 1), np.uint8),
+    }
+    assert set(np.unique(batch["mask"])) == {0, 1}
+    assert len({mask.tobytes() for mask in batch["mask"]}) == 4  # One mask an example.
+
+
+def test_every_file_comes_once_an_epoch_in_a_new_order(tmp_path):
+    source = write_pictures(tmp_path, 10)
+    stream = numbers(take(10, training(source, batch_size=3)))
+    epochs = [stream[:10], stream[10:20], stream[20:30]]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert stream != numbers(take(10, training(source, batch_size=3, seed=1)))
+    for number, epoch in enumerate(epochs):
+        assert epoch == examples.generator(0, number, examples.ORDER).permutation(10).tolist()
+
+
+@pytest.mark.parametrize("first_step", [1, 3, 5, 13])
+def test_training_resumes_where_it_stopped(tmp_path, first_step):
+    source = write_pictures(tmp_path, 10)
+    whole = take(16, training(source))
+    assert_same(whole, take(16, training(source)))
+    assert_same(whole[first_step:], take(16 - first_step, training(source, first_step=first_step)))
+
+
+def test_batches_do_not_depend_on_the_timing_of_threads(tmp_path, monkeypatch):
+    source = write_pictures(tmp_path, 10)
+    expected = take(10, training(source))
+    read = source.picture
+
+    def slow_for_some(item):
+        time.sleep(0.02 * (item % 3 == 0))
+        return read(item)
+
+    monkeypatch.setattr(source, "picture", slow_for_some)
+    assert_same(take(10, training(source)), expected)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("stream", [lambda *a, **o: take(5, training(*a, **o)), evaluation])
+def test_processes_share_the_batches_of_one(tmp_path, count, stream):
+    source = write_pictures(tmp_path, 10)
+    parts = [
+        stream(source, RANDOM, batch_size=8, process_index=index, process_count=count)
+        for index in range(count)
+    ]
+    together = [
+        {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        for batches in zip(*parts, strict=True)
+    ]
+    assert_same(together, stream(source, RANDOM, batch_size=8))
+
+
+@pytest.mark.parametrize("stream", [training, evaluation])
+def test_what_cannot_be_shared_is_refused_at_once(tmp_path, stream):
+    source = write_pictures(tmp_path, 2)
+    with pytest.raises(UsageError, match="config.batch_size=6 must be a multiple of 4"):
+        stream(source, batch_size=6, process_count=4)
+    with pytest.raises(UsageError, match="config.batch_size=0"):
+        stream(source, batch_size=0)
+    with pytest.raises(UsageError, match="config.seed=-1"):
+        stream(source, seed=-1)
+
+
+# The evaluation stream.
+
+
+def test_evaluation_is_one_pass_in_order_with_the_last_batch_filled_up(tmp_path):
+    batches = evaluation(write_pictures(tmp_path, 10))
+    assert numbers(batches)[:10] == list(range(10))
+    assert [batch["image"].shape for batch in batches] == [(4, 16, 16, 3)] * 3
+    valid = np.concatenate([batch["valid"] for batch in batches])
+    assert valid.dtype == bool and valid.tolist() == [True] * 10 + [False] * 2
+    index = np.concatenate([batch["index"] for batch in batches])
+    assert index.dtype == np.int64 and index.tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("num_examples, valid, batches", [(5, 5, 2), (4, 4, 1), (99, 10, 3)])
+def test_evaluation_of_the_first_examples(tmp_path, num_examples, valid, batches):
+    found = evaluation(write_pictures(tmp_path, 10), num_examples=num_examples)
+    assert len(found) == batches
+    assert sum(batch["valid"].sum() for batch in found) == valid
+
+
+def test_evaluation_examples_do_not_depend_on_the_batch_size(tmp_path):
+    source = write_pictures(tmp_path, 6)
+    small, large = (evaluation(source, RANDOM, batch_size=size) for size in (2, 6))
+    for name in ("image", "mask"):
+        np.testing.assert_array_equal(
+            np.concatenate([batch[name] for batch in small]), large[0][name]
+        )
+
+
+# Folders and lists.
+
+
+def test_folder_is_sorted_and_searched_to_the_bottom(tmp_path):
+    for name in ("b/2.png", "a/deeper/1.JPG", "c.bmp", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("txt"):
+            (tmp_path / name).write_text("no picture")
+        else:
+            Image.new("RGB", (8, 8)).save(tmp_path / name)
+    source = sources.open_source(f"folder:{tmp_path}")
+    assert source.name == f"folder:{tmp_path}" and len(source) == 3
+    assert list(source.paths) == [str(tmp_path / p) for p in ("a/deeper/1.JPG", "b/2.png", "c.bmp")]
+
+
+def test_unreadable_files_are_left_out_and_listed_once(tmp_path, caplog):
+    write_pictures(tmp_path, 3)
+    jpeg = encode(Image.fromarray(noise(64, 64)), "JPEG")
+    (tmp_path / "whole.jpg").write_bytes(jpeg)
+    (tmp_path / "half.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    source = sources.open_source(f"folder:{tmp_path}")
+    assert len(source) == 4
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "left out 3 of 7" in warning
+    assert all(name in warning for name in ("half.jpg", "text.jpg", "empty.png"))
+    assert "whole.jpg" not in warning
+
+
+def test_no_more_than_ten_unreadable_files_are_named(tmp_path, caplog):
+    write_pictures(tmp_path, 1)
+    for i in range(12):
+        (tmp_path / f"bad{i}.png").write_text("no picture")
+    assert len(sources.open_source(f"folder:{tmp_path}")) == 1
+    assert "left out 12 of 13" in caplog.text and caplog.text.count(".png") == files._NAMED == 10
+
+
+def test_list_keeps_its_order(tmp_path, caplog):
+    write_pictures(tmp_path / "pictures", 3)
+    lines = ["# comment", "pictures/02.png", "", f"{tmp_path}/pictures/00.png", "pictures/gone.png"]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    source = sources.open_source(f"flist:{tmp_path}/list.txt")
+    assert numbers(evaluation(source, batch_size=1)) == [2, 0]
+    assert "left out 1 of 3" in caplog.text and "gone.png" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "spec, message",
+    [
+        ("folder:{}/missing", "there is no folder .*missing"),
+        ("folder:{}/empty", "none of its 0 picture files can be read"),
+        ("folder:{}/bad", "none of its 1 picture files can be read"),
+        ("flist:{}/missing.txt", "missing.txt cannot be read"),
+        ("flist:{}/bad/bad.png", "bad.png cannot be read"),
+        ("flist:{}/empty", "empty cannot be read"),
+        ("{}", "none of the forms folder:PATH, flist:FILE"),
+        ("folder:", "none of the forms"),
+        ("tfds:", "none of the forms"),
+    ],
+)
+def test_unusable_sources_are_refused(tmp_path, spec, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/bad.png").write_bytes(b"\xff\xfe no picture")
+    with pytest.raises(UsageError, match=message):
+        sources.open_source(spec.format(tmp_path))
+
+
+def test_a_file_that_becomes_unreadable_is_replaced_by_the_next(tmp_path, caplog):
+    source = write_pictures(tmp_path, 5)
+    for name in ("01.png", "04.png"):
+        (tmp_path / name).write_text("no picture")
+    (tmp_path / "02.png").unlink()
+    for _ in range(2):
+        assert numbers(evaluation(source, batch_size=5)) == [0, 3, 3, 3, 0]
+    assert sorted(numbers(take(5, training(source, batch_size=1)))) == [0, 0, 3, 3, 3]
+    assert caplog.text.count("become unreadable") == 3
+
+
+def test_a_lost_disk_ends_the_run_with_our_message(tmp_path):
+    source = write_pictures(tmp_path, 3)
+    batches = training(source)
+    next(batches)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(UsageError, match="can be read any more"):
+        take(50, batches)
+
+
+# TFDS.
+
+
+@pytest.fixture
+def mock_tfds():
+    with tfds.testing.mock_data(num_examples=10):
+        yield
+
+
+@pytest.mark.parametrize("dataset", ["places365_small", "celeb_a_hq/64"])
+def test_tfds_streams_like_files(mock_tfds, dataset):
+    source = sources.open_source(f"tfds:{dataset}")
+    assert len(source) == 10
+    whole = take(6, training(source))
+    assert whole[0]["image"].shape == (4, 16, 16, 3)
+    assert_same(whole[2:], take(4, training(source, first_step=2)))
+    halves = [take(6, training(source, process_index=i, process_count=2)) for i in range(2)]
+    for batch, *parts in zip(whole, *halves, strict=True):
+        np.testing.assert_array_equal(batch["image"], np.concatenate([p["image"] for p in parts]))
+    valid = np.concatenate([batch["valid"] for batch in evaluation(source)])
+    assert valid.sum() == 10 and valid.size == 12
+
+
+def test_tfds_epochs_hold_each_element_once_in_a_new_order(mock_tfds):
+    source = sources.open_source("tfds:places365_small:validation")
+    images = evaluation(source, batch_size=10)[0]["image"]
+    first, second = take(2, training(source, WHOLE, batch_size=10))
+    known = {image.tobytes() for image in images}
+    assert len(known) == 10
+    assert {image.tobytes() for image in first["image"]} == known
+    assert {image.tobytes() for image in second["image"]} == known
+    assert not np.array_equal(first["image"], second["image"])
+
+
+@pytest.mark.parametrize(
+    "spec, message",
+    [
+        ("tfds:places365_small", "not prepared in .*run `tfds build places365_small` once"),
+        ("tfds:celeb_a_hq/256", "`tfds build celeb_a_hq/256` once, with a --manual_dir .*data2x2"),
+        ("tfds:no_such_data_set", "no_such_data_set not found"),
+        ("tfds:celeb_a_hq/no_such_size", "no_such_size not found"),
+        ("tfds:wine_quality", "no feature image, only features, quality"),
+    ],
+)
+def test_tfds_that_cannot_be_used_is_refused(tmp_path, monkeypatch, spec, message):
+    monkeypatch.setattr(tfds, "builder", functools.partial(tfds.builder, data_dir=tmp_path))
+    with pytest.raises(UsageError, match=message) as error:
+        sources.open_source(spec)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unread_stream_does_not_keep_the_process_from_ending(tmp_path):
+    write_pictures(tmp_path, 3)
+    script = f"""
+from deepfill_jax import masks
+from deepfill_jax.data import examples, pipeline, sources
+source = sources.open_source("folder:{tmp_path}")
+recipe = examples.Preprocessing(64, 0, False, False)
+batches = pipeline.training_batches(source, recipe, masks.brush_strokes, seed=0, batch_size=4)
+next(batches)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60, capture_output=True)
