@@ -1,4 +1,4 @@
-"""The one error that a user can cause, and how commands report it."""
+"""The two errors that a user should read, and how commands report them."""
 
 import sys
 from collections.abc import Callable
@@ -12,10 +12,18 @@ class UsageError(ValueError):
     """
 
 
+class FailedError(RuntimeError):
+    """The work, or a part of it, could not be done; what was done is kept.
+
+    The message names what failed, and where to go on. Commands print it without a traceback and
+    exit with code 1.
+    """
+
+
 def run_command(command: Callable[[], None]) -> None:
-    """Runs a command line's body and exits: with code 2 and one line for a `UsageError`."""
+    """Runs the body of a command and turns the two errors above into a line and an exit code."""
     try:
         command()
-    except UsageError as error:
+    except (UsageError, FailedError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, UsageError) else 1)

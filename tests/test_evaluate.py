@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepfill_jax import evaluate, metrics
+from deepfill_jax import completion, evaluate, metrics
 from deepfill_jax.errors import UsageError
 
 SIZE = 16
@@ -163,19 +163,19 @@ def test_sample_grid_lays_examples_out_in_rows():
 
 def test_baseline_keeps_known_pixels_and_skips_padding():
     *_, last = make_batches()
-    completed = evaluate.baseline_complete("telea")(last)
+    completed = completion.baseline_complete("telea")(last)
     known = last["mask"][..., 0] == 0
     assert completed.dtype == np.float32
     assert np.array_equal(completed[known], last["image"][known])
     assert np.array_equal(completed[~last["valid"]], last["image"][~last["valid"]])
     assert np.any(completed != last["image"])
     none = last | {"valid": np.zeros(4, bool)}
-    assert np.array_equal(evaluate.baseline_complete("telea")(none), last["image"])
+    assert np.array_equal(completion.baseline_complete("telea")(none), last["image"])
 
 
 def test_baselines_are_ranked():
     score = {
-        name: evaluate.evaluate(evaluate.baseline_complete(name), make_batches()).summary()
+        name: evaluate.evaluate(completion.baseline_complete(name), make_batches()).summary()
         for name in ("telea", "mean")
     }
     assert score["telea"]["l1_hole"]["mean"] < 0.7 * score["mean"]["l1_hole"]["mean"]
@@ -184,13 +184,13 @@ def test_baselines_are_ranked():
 
 def test_unknown_baseline():
     with pytest.raises(UsageError, match="'tela'.*biharmonic, mean, navier_stokes.*telea"):
-        evaluate.baseline_complete("tela")
+        completion.baseline_complete("tela")
 
 
 def test_folder_scores_as_what_wrote_it(tmp_path):
-    complete = evaluate.baseline_complete("telea")
+    complete = completion.baseline_complete("telea")
     wrote = evaluate.evaluate(complete, make_batches(), output=tmp_path)
-    read = evaluate.evaluate(evaluate.folder_complete(tmp_path / "completed"), make_batches())
+    read = evaluate.evaluate(completion.folder_complete(tmp_path / "completed"), make_batches())
     assert np.array_equal(read.index, wrote.index)
     for name, value in wrote.values.items():
         assert np.array_equal(read.values[name], value), name
@@ -200,15 +200,15 @@ def test_folder_is_scored_as_given(tmp_path):
     batches = make_batches(count=2, batch_size=2)
     for i, image in zip(batches[0]["index"], batches[0]["image"], strict=True):
         Image.fromarray(image // 2).save(tmp_path / f"{i:06d}.jpg", quality=95)
-    completed = evaluate.folder_complete(tmp_path)(batches[0])
+    completed = completion.folder_complete(tmp_path)(batches[0])
     assert np.abs(completed - batches[0]["image"] // 2).mean() < 3
 
 
 def test_folder_names_what_is_wrong(tmp_path):
     (batch,) = make_batches(count=3)
     with pytest.raises(UsageError, match="nowhere is not a folder"):
-        evaluate.folder_complete(tmp_path / "nowhere")
-    complete = evaluate.folder_complete(tmp_path)
+        completion.folder_complete(tmp_path / "nowhere")
+    complete = completion.folder_complete(tmp_path)
     first, second, third = (tmp_path / f"{i:06d}.png" for i in batch["index"][:3])
     with pytest.raises(UsageError, match=f"{first.name} is missing"):
         complete(batch)

@@ -1,0 +1,167 @@
+"""From a config to the parts of a run: networks, optimisers, data, weights."""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from deepfill_jax import masks, sharding, train_state, weights
+from deepfill_jax.data import pipeline, sources
+from deepfill_jax.data.examples import Preprocessing
+from deepfill_jax.errors import UsageError
+from deepfill_jax.models import Discriminator, Generator, Variant, make_variant
+from deepfill_jax.models.generator import MULTIPLE
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def variant(config: ConfigDict) -> Variant:
+    """The architecture."""
+    return make_variant(
+        config.model.architecture,
+        width=config.model.width,
+        discriminator_width=config.model.discriminator_width,
+    )
+
+
+def networks(config: ConfigDict) -> tuple[Generator, Discriminator]:
+    """Generator and discriminator.
+
+    Raises:
+        UsageError: The architecture, its width or its dtype does not exist.
+    """
+    if config.model.dtype not in DTYPES:
+        raise UsageError(
+            f"config.model.dtype={config.model.dtype!r} must be one of {', '.join(DTYPES)}."
+        )
+    dtype = DTYPES[config.model.dtype]
+    generator = Generator(variant(config), dtype, config.model.checkpoint_stages)
+    return generator, Discriminator(variant(config), dtype)
+
+
+def optimizers(
+    config: ConfigDict,
+) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+    """The generator's and the discriminator's, alike."""
+    return tuple(train_state.make_optimizer(**config.optimizer) for _ in range(2))
+
+
+def check_sizes(config: ConfigDict, mesh: Mesh) -> None:
+    """Checks what must be a multiple of what.
+
+    Raises:
+        UsageError: It is not; the message names the key and the nearest value.
+    """
+    if config.image_size < MULTIPLE or config.image_size % MULTIPLE:
+        nearest = max(MULTIPLE, config.image_size // MULTIPLE * MULTIPLE)
+        raise UsageError(
+            f"config.image_size={config.image_size} must be a multiple of {MULTIPLE}; "
+            f"try {nearest}."
+        )
+    if config.microbatches < 1 or config.batch_size % config.microbatches:
+        raise UsageError(
+            f"config.batch_size={config.batch_size} must be a multiple of "
+            f"config.microbatches={config.microbatches}."
+        )
+    # Every part of a batch is split over the devices.
+    part = config.batch_size // config.microbatches
+    name = "config.batch_size" if part == config.batch_size else "A part of config.batch_size"
+    sharding.check_batch_size(part, mesh, name=name)
+    sharding.check_batch_size(config.eval.batch_size, mesh, name="config.eval.batch_size")
+
+
+def training_batches(config: ConfigDict) -> Callable[[int], Iterator[pipeline.Batch]]:
+    """Opens the training pictures; returns a function from the first step to the stream.
+
+    Raises:
+        UsageError: Source, preprocessing or masks cannot be used.
+    """
+    return _batches(
+        config,
+        config.data.source,
+        lambda first_step, **common: pipeline.training_batches(
+            **common, seed=config.seed, batch_size=config.batch_size, first_step=first_step
+        ),
+        flip=config.data.flip,
+    )
+
+
+def validation_batches(config: ConfigDict) -> Callable[[], Iterator[pipeline.Batch]]:
+    """Opens the validation pictures; returns a function that starts one pass over them.
+
+    Raises:
+        UsageError: Source, preprocessing or masks cannot be used.
+    """
+    return _batches(
+        config,
+        config.data.val_source,
+        lambda **common: pipeline.evaluation_batches(
+            **common,
+            seed=config.eval.seed,
+            batch_size=config.eval.batch_size,
+            num_examples=config.eval.num_examples,
+        ),
+        flip=False,
+    )
+
+
+def _batches(config, spec, stream, *, flip):
+    source = sources.open_source(spec)
+    preprocessing = Preprocessing(
+        config.image_size, config.data.crop_size, config.data.enlarge, flip=flip
+    )
+    draw_mask = masks.sampler(**config.masks)
+
+    def start(*args):
+        return stream(
+            *args,
+            source=source,
+            preprocessing=preprocessing,
+            draw_mask=draw_mask,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    return start
+
+
+def initial_state(config: ConfigDict, mesh: Mesh) -> train_state.TrainState:
+    """Draws the state of step 0, or takes its weights from `config.init_from`.
+
+    Raises:
+        UsageError: That file cannot be used, or holds another architecture.
+    """
+    state = train_state.create_train_state(
+        *networks(config),
+        *optimizers(config),
+        seed=config.seed,
+        averaged=config.average_decay > 0,
+        mesh=mesh,
+    )
+    if not config.init_from:
+        return state
+    model = weights.load(config.init_from)
+    if model.variant != variant(config):
+        found = model.variant
+        raise UsageError(
+            f"config.init_from={config.init_from} holds architecture {found.name!r} of width "
+            f"{found.width}, config.model asks for {config.model.architecture!r} of width "
+            f"{config.model.width}."
+        )
+    everywhere = sharding.replicated(mesh)
+    params = jax.device_put(model.generator, everywhere)
+    average = jax.tree.map(jnp.copy, params) if config.average_decay > 0 else {}
+    state = state.replace(generator=state.generator.replace(params=params, average=average))
+    if model.discriminator is not None:
+        critic = jax.device_put(model.discriminator, everywhere)
+        state = state.replace(discriminator=state.discriminator.replace(**critic))
+    return state
+
+
+def abstract_state(config: ConfigDict, mesh: Mesh) -> train_state.TrainState:
+    """Shapes and types of `initial_state`, without computing it."""
+    plain = ConfigDict({**config, "init_from": ""})
+    return jax.eval_shape(lambda: initial_state(plain, mesh))

@@ -1,0 +1,104 @@
+"""What `evaluate` scores: a network, a classical fill, a folder of anyone's results.
+
+Each is a `complete`: it takes one batch of the data pipeline, a dict of numpy arrays: "image" uint8
+[B, H, W, 3], "mask" uint8 [B, H, W, 1] with 1 in the hole, "valid" bool [B], False for padding, and
+"index" int64 [B], the number of the picture in its data set. It returns [B, H, W, 3] in 0..255, the
+completed pictures. With several processes, batches and results are each process's own.
+"""
+
+from collections.abc import Callable
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from PIL import Image
+
+from deepfill_jax import baselines, sharding, steps
+from deepfill_jax.errors import UsageError
+from deepfill_jax.models import Generator
+
+Batch = dict[str, np.ndarray]
+Complete = Callable[[Batch], np.ndarray]
+
+_RESULT_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+def network_complete(generator: Generator, params: Any, mesh: Mesh) -> Complete:
+    """Makes a `complete` of a generator; batches must split evenly over the mesh."""
+    infer = steps.make_inference_step(generator, mesh)
+    params = jax.device_put(params, sharding.replicated(mesh))
+
+    def complete(batch: Batch) -> np.ndarray:
+        pictures = {name: batch[name] for name in ("image", "mask")}
+        return sharding.local_rows(infer(params, sharding.shard_batch(pictures, mesh))["completed"])
+
+    return complete
+
+
+def baseline_complete(name: str) -> Complete:
+    """Makes a `complete` of a classical fill, several pictures at a time.
+
+    Args:
+        name: A key of `baselines.BASELINES`.
+
+    Raises:
+        UsageError: There is no such fill.
+    """
+    if name not in baselines.BASELINES:
+        valid = ", ".join(sorted(baselines.BASELINES))
+        raise UsageError(f"There is no baseline {name!r}; choose one of {valid}.")
+    return _complete_each(lambda _, image, mask: baselines.BASELINES[name](image, mask))
+
+
+def folder_complete(path: str | Path) -> Complete:
+    """Makes a `complete` of a folder of results, whoever made them.
+
+    A result is named by the six digits of its picture's index, PNG or JPEG, as in the `completed`
+    folder that `evaluate` writes. It is scored as it is: whoever changed known pixels, be it by
+    JPEG, pays for it in the whole-image metrics.
+
+    Raises:
+        UsageError: `path` is not a folder; or, later, a result is missing, unreadable or of another
+            size than its picture.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder; give the folder that holds the results.")
+    return _complete_each(lambda index, image, _: _read_result(folder, index, image.shape))
+
+
+def _complete_each(fill: Callable[[int, np.ndarray, np.ndarray], np.ndarray]) -> Complete:
+    """Makes a `complete` of a function of one index, image and mask. Padding is left as it is."""
+
+    def complete(batch: Batch) -> np.ndarray:
+        completed = batch["image"].astype(np.float32)
+        rows = np.flatnonzero(batch["valid"])
+        with futures.ThreadPoolExecutor() as pool:
+            filled = pool.map(fill, *(batch[key][rows] for key in ("index", "image", "mask")))
+            for row, picture in zip(rows, filled, strict=True):
+                completed[row] = picture
+        return completed
+
+    return complete
+
+
+def _read_result(folder: Path, index: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Reads the result of one picture, uint8 [H, W, 3]."""
+    png = folder / f"{index:06d}.png"
+    path = next((p for p in map(png.with_suffix, _RESULT_SUFFIXES) if p.is_file()), None)
+    if path is None:
+        raise UsageError(f"{png} is missing; name results by their picture's index, PNG or JPEG.")
+    try:
+        with Image.open(path) as picture:
+            result = np.asarray(picture.convert("RGB"))
+    except Exception as error:  # Pillow's readers raise many kinds, SyntaxError among them.
+        raise UsageError(f"{path} cannot be read as a picture: {error}.") from error
+    if result.shape != shape:
+        raise UsageError(
+            f"{path} has height and width {result.shape[:2]}, its picture {shape[:2]}; evaluate at "
+            "the size of the results (config.image_size)."
+        )
+    return result

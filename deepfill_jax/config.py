@@ -1,0 +1,105 @@
+"""What a config holds: every key and its type. The values are in `configs/`, all explicit."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from deepfill_jax.errors import UsageError
+
+KEYS = {
+    "seed": int,  # Of initial parameters, order of pictures, crops and training masks.
+    "image_size": int,  # Pixels of a side; a multiple of 8.
+    "batch_size": int,  # Global, over all processes.
+    "num_steps": int,  # One step is one update of each network.
+    "init_from": str,  # A model file to start from; "" draws parameters.
+    "model": {
+        "architecture": str,  # "mmagic" or "official"; models/variants.py has the differences.
+        "width": int,  # Channels after the first gated convolution; published 24.
+        "discriminator_width": int,  # Published 64.
+        "dtype": str,  # Of the arithmetic: "float32" or "bfloat16".
+        "checkpoint_stages": bool,  # Less memory, about a third more time.
+    },
+    "loss": {  # losses.Recipe
+        "discriminator": float,
+        "adversarial": float,
+        "l1_whole": float,
+        "l1_hole": float,
+        "l1_valid": float,
+        "joint_pass": bool,
+    },
+    "optimizer": {  # train_state.make_optimizer; both networks have one of these.
+        "learning_rate": float,
+        "beta1": float,
+        "beta2": float,
+        "warmup_steps": int,
+        "decay_steps": int,
+        "clip_norm": float,
+    },
+    "average_decay": float,  # Of the generator's running average; 0 for none.
+    "microbatches": int,  # Parts of a batch, run one after the other to save memory.
+    "data": {
+        "source": str,  # folder:PATH, flist:FILE or tfds:NAME[:SPLIT]
+        "val_source": str,
+        "crop_size": int,  # data.examples.Preprocessing
+        "enlarge": bool,
+        "flip": bool,
+    },
+    "masks": {
+        "kinds": {  # Weights of the kinds in the mix; masks.py draws them.
+            "box": float,
+            "strokes": float,
+            "box_or_strokes": float,
+            "irregular": float,
+            "folder": float,
+        },
+        "min_area": float,  # Of irregular masks, fraction of the picture.
+        "max_area": float,
+        "folder": str,  # Of mask files, 255 in the hole.
+    },
+    "eval": {
+        "seed": int,  # Of the frozen crops and masks.
+        "batch_size": int,
+        "num_examples": int,  # The first so many; 0 for all.
+        "every": int,  # Steps; 0 for never.
+    },
+    "log_every": int,
+    "checkpoint_every": int,
+    "keep_latest": int,  # Checkpoints that are kept because they are new,
+    "keep_best": int,  # and because their hole L1 on the validation set was lowest.
+    "profile_step": int,  # The step from which 5 are traced; 0 for none.
+}
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Checks that a config has all keys, no others, and values of the right types.
+
+    Raises:
+        UsageError: It has not; every difference is listed, unknown keys with the nearest real one.
+    """
+    problems = _problems(config, KEYS, "config")
+    if problems:
+        raise UsageError("; ".join(problems) + ".")
+
+
+def _problems(config: Mapping[str, Any], keys: Mapping[str, Any], path: str) -> list[str]:
+    problems = []
+    for key in config:
+        if key not in keys:
+            nearest = difflib.get_close_matches(key, keys, n=1)
+            hint = f", did you mean {path}.{nearest[0]}" if nearest else ""
+            problems.append(f"{path}.{key} does not exist{hint}")
+    for key, kind in keys.items():
+        if key not in config:
+            problems.append(f"{path}.{key} is missing")
+        elif isinstance(kind, Mapping):
+            problems += _problems(config[key], kind, f"{path}.{key}")
+        elif not _is(config[key], kind):
+            found = type(config[key]).__name__
+            problems.append(f"{path}.{key}={config[key]!r} is {found}, must be {kind.__name__}")
+    return problems
+
+
+def _is(value: Any, kind: type) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)

@@ -1,0 +1,51 @@
+"""A training run of ours: the folder that `main --workdir` wrote."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from deepfill_jax import checkpoint, weights
+from deepfill_jax.errors import UsageError
+from deepfill_jax.models import make_variant
+
+
+def read(workdir: str | Path, *, step: int | None = None) -> weights.Model:
+    """Reads the generator of a checkpoint, its running average if the run kept one.
+
+    Args:
+        workdir: The run's folder.
+        step: Of the checkpoint; the newest if None.
+
+    Raises:
+        UsageError: This is no such folder, or there is no such checkpoint.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.is_file():
+        raise UsageError(f"{workdir} is not the folder of a run: there is no {path}.")
+    config = json.loads(path.read_text())
+    variant = make_variant(
+        config["model"]["architecture"],
+        width=config["model"]["width"],
+        discriminator_width=config["model"]["discriminator_width"],
+    )
+    shapes = weights.expected_tensors(variant, discriminator=False)
+    abstract = weights.unflatten(
+        {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
+    )["generator"]
+    params, step = checkpoint.load_generator(workdir, abstract, step=step)
+    about = {
+        "step": step,
+        "batch_size": config["batch_size"],
+        "image_size": config["image_size"],
+        "recipe": config["loss"],
+        "data": _without_folders(config["data"]["source"]),
+    }
+    return weights.Model(variant, params, about=about)
+
+
+def _without_folders(source: str) -> str:
+    """Keeps where the pictures lay on this machine out of a file that is shared."""
+    kind, _, place = source.partition(":")
+    return source if kind == "tfds" else f"{kind}:{'/'.join(Path(place).parts[-2:])}"

@@ -1,0 +1,99 @@
+"""Trains or evaluates: `python -m deepfill_jax.main --config=configs/places.py --workdir=DIR`."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from deepfill_jax import config as config_keys
+from deepfill_jax.errors import UsageError, run_command
+
+FLAGS = flags.FLAGS
+
+config_flags.DEFINE_config_file(
+    "config", None, "A config file; --config.KEY=VALUE changes a value.", lock_config=True
+)
+flags.DEFINE_string("workdir", None, "The run's folder: checkpoints, logs.")
+flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+flags.DEFINE_string("model", None, "eval: a model file, instead of the workdir's newest checkpoint")
+flags.DEFINE_string("baseline", None, "eval: telea, navier_stokes, patchmatch, biharmonic or mean")
+flags.DEFINE_string("results", None, "eval: a folder of results, named by the picture's index")
+flags.DEFINE_integer("step", None, "eval: which checkpoint of the workdir")
+flags.DEFINE_string("output", None, "eval: where to write; default WORKDIR/eval/NAME")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parses the command line and does what it says.
+
+    Raises:
+        UsageError: A flag or a config key is wrong, or a file is missing.
+        FailedError: Training cannot go on.
+    """
+    config = _parse(argv)
+    # TensorFlow reads pictures here; what it says at its import helps nobody.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    if FLAGS.mode == "train":
+        from deepfill_jax import train
+
+        if not FLAGS.workdir:
+            raise UsageError("--workdir is missing: the folder for checkpoints and logs.")
+        train.train(config, FLAGS.workdir)
+    else:
+        _evaluate(config)
+
+
+def _parse(argv: Sequence[str]) -> ConfigDict:
+    try:
+        rest = FLAGS(argv)[1:]
+        if rest:
+            raise UsageError(f"Unknown arguments {' '.join(rest)}; flags begin with --.")
+        if FLAGS.config is None:
+            raise UsageError("--config is missing, for example --config=configs/places.py.")
+        config_keys.check(FLAGS.config)
+    except UsageError:
+        raise
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        # Of what the config library says, with tracebacks of its own, the last line is for users.
+        reason = str(error.args[0]).strip().splitlines()[-1].strip()
+        raise UsageError(f"The command line cannot be used: {reason}") from error
+    return FLAGS.config
+
+
+def _evaluate(config: ConfigDict) -> None:
+    import jax
+
+    from deepfill_jax import assemble, completion, evaluate, sharding, weights
+    from deepfill_jax.convert import run
+    from deepfill_jax.models import Generator
+
+    chosen = [name for name in ("model", "baseline", "results") if FLAGS[name].value]
+    if len(chosen) > 1:
+        raise UsageError(f"--{' and --'.join(chosen)} exclude one another.")
+    mesh = sharding.make_mesh()
+    assemble.check_sizes(config, mesh)
+    if FLAGS.baseline:
+        name, complete = FLAGS.baseline, completion.baseline_complete(FLAGS.baseline)
+    elif FLAGS.results:
+        name, complete = "results", completion.folder_complete(FLAGS.results)
+    elif FLAGS.model or FLAGS.workdir:
+        model = (
+            weights.load(FLAGS.model) if FLAGS.model else run.read(FLAGS.workdir, step=FLAGS.step)
+        )
+        name = Path(FLAGS.model).stem if FLAGS.model else f"step_{model.about['step']}"
+        complete = completion.network_complete(Generator(model.variant), model.generator, mesh)
+    else:
+        raise UsageError("Evaluate what? Give --workdir, --model, --baseline or --results.")
+    if not FLAGS.output and not FLAGS.workdir:
+        raise UsageError("--output is missing: the folder for pictures and report.")
+    output = FLAGS.output or Path(FLAGS.workdir) / "eval" / name
+    report = evaluate.evaluate(complete, assemble.validation_batches(config)(), output=output)
+    if jax.process_index() == 0:
+        print(f"{report.table()}\nPictures, grid.png and report.json: {output}")
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(sys.argv))

@@ -1,0 +1,205 @@
+"""The training loop: cadences and input/output, no arithmetic.
+
+A run's folder holds `config.json`, `parameters.txt`, `checkpoints/` and TensorBoard event files.
+Training again into the same folder goes on from the newest checkpoint as if it had never stopped.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from clu import metric_writers, parameter_overview, periodic_actions
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from deepfill_jax import assemble, checkpoint, evaluate, losses, sharding, steps
+from deepfill_jax.errors import FailedError
+from deepfill_jax.train_state import TrainState
+
+PROFILED_STEPS = 5
+SAMPLES = 8  # Rows of the grid in TensorBoard.
+
+
+def train(config: ConfigDict, workdir: str | Path) -> None:
+    """Trains until `config.num_steps` are done.
+
+    Args:
+        config: See `config.KEYS`.
+        workdir: The run's folder; created if it does not exist.
+
+    Raises:
+        UsageError: A value of the config, or a file that it names, cannot be used.
+        FailedError: A loss is not finite. The checkpoints are of steps where all were.
+    """
+    workdir = Path(workdir)
+    mesh = sharding.make_mesh()
+    assemble.check_sizes(config, mesh)
+    recipe = losses.Recipe(**config.loss)
+    generator, discriminator = assemble.networks(config)
+    train_step = steps.make_train_step(
+        generator,
+        discriminator,
+        *assemble.optimizers(config),
+        recipe=recipe,
+        average_decay=config.average_decay,
+        microbatches=config.microbatches,
+        mesh=mesh,
+    )
+    start_training_batches = assemble.training_batches(config)
+    validate = _make_validation(config, mesh) if config.eval.every else None
+
+    checkpoints = checkpoint.Checkpoints(
+        workdir, keep_latest=config.keep_latest, keep_best=config.keep_best
+    )
+    state = checkpoints.restore_latest(assemble.abstract_state(config, mesh), mesh)
+    if state is None:
+        state = assemble.initial_state(config, mesh)
+    first = int(state.step)
+    leader = jax.process_index() == 0
+    if leader:
+        _describe(config, workdir, state)
+    writer = metric_writers.create_default_writer(workdir, just_logging=not leader)
+    profile = periodic_actions.Profile(
+        logdir=workdir,
+        first_profile=config.profile_step,
+        num_profile_steps=PROFILED_STEPS,
+        profile_duration_ms=0,
+        every_secs=None,
+    )
+    log = _Log(config, writer, first)
+    batches = start_training_batches(first)
+
+    for step in range(first, config.num_steps):
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+            state, scalars = train_step(state, sharding.shard_batch(next(batches), mesh))
+        done = step + 1
+        log.add(done, scalars)
+        if config.profile_step:
+            profile(done)
+        if _is_due(done, config.log_every, config):
+            log.write()
+        l1_hole = None
+        if validate and _is_due(done, config.eval.every, config):
+            log.write()
+            l1_hole = validate(state, writer)
+            log.restart_clock()
+        if _is_due(done, config.checkpoint_every, config):
+            log.write()
+            checkpoints.save(state, l1_hole=l1_hole)
+    writer.flush()
+    checkpoints.close()
+    if leader:
+        print(f"{max(first, config.num_steps)} of {config.num_steps} steps are done: {workdir}")
+
+
+def _is_due(done: int, every: int, config: ConfigDict) -> bool:
+    return done == config.num_steps or bool(every and done % every == 0)
+
+
+def _describe(config: ConfigDict, workdir: Path, state: TrainState) -> None:
+    """Writes what the run is, and prints its size."""
+    (workdir / "config.json").write_text(config.to_json(indent=2) + "\n")
+    overview = {"generator": state.generator.params, "discriminator": state.discriminator.params}
+    text = parameter_overview.get_parameter_overview(overview)
+    (workdir / "parameters.txt").write_text(text + "\n")
+    counts = {name: parameter_overview.count_parameters(net) for name, net in overview.items()}
+    print(
+        f"{config.model.architecture}: {counts['generator']:,} generator and "
+        f"{counts['discriminator']:,} discriminator parameters on {jax.device_count()} "
+        f"{jax.devices()[0].platform} device(s); step {int(state.step)} of {config.num_steps}.",
+        flush=True,
+    )
+
+
+def _make_validation(config: ConfigDict, mesh: Mesh) -> Callable[..., float]:
+    """Makes a function that scores a state, writes scores and samples, and returns the hole L1."""
+    generator, _ = assemble.networks(config)
+    start_batches = assemble.validation_batches(config)
+    infer = steps.make_inference_step(generator, mesh)
+
+    def validate(state: TrainState, writer: metric_writers.MetricWriter) -> float:
+        done, samples = int(state.step), []
+
+        def complete(batch):
+            pictures = {name: batch[name] for name in ("image", "mask")}
+            result = infer(state.inference_params, sharding.shard_batch(pictures, mesh))
+            result = {name: sharding.local_rows(rows) for name, rows in result.items()}
+            if not samples:
+                columns = [result["masked"], result["coarse"], result["completed"], batch["image"]]
+                rows = [np.rint(column[:SAMPLES]).astype(np.uint8) for column in columns]
+                samples.append(evaluate.sample_grid(rows))
+            return result["completed"]
+
+        report = evaluate.evaluate(complete, start_batches())
+        means = {name: figures["mean"] for name, figures in report.summary().items()}
+        writer.write_scalars(done, {f"eval/{name}": mean for name, mean in means.items()})
+        writer.write_images(done, {"eval/masked_coarse_completed_truth": samples[0][np.newaxis]})
+        if jax.process_index() == 0:
+            figures = "  ".join(f"{name} {means[name]:.4g}" for name in ("l1_hole", "psnr", "ssim"))
+            print(f"step {done}  validation on {len(report.index)}: {figures}", flush=True)
+        return means["l1_hole"]
+
+    return validate
+
+
+class _Log:
+    """Collects the scalars of each step on the devices; fetches, checks and writes them rarely."""
+
+    def __init__(self, config: ConfigDict, writer: metric_writers.MetricWriter, first: int):
+        self._config = config
+        self._writer = writer
+        self._written = first
+        self._pending: list[steps.Scalars] = []
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leaves what happened since the last `write` out of the speed."""
+        self._since = time.perf_counter()
+
+    def add(self, done: int, scalars: steps.Scalars) -> None:
+        """Takes the scalars of step `done`, which may still be running."""
+        self._pending.append(scalars)
+
+    def write(self) -> None:
+        """Writes means over the steps since the last time, if there were any.
+
+        Raises:
+            FailedError: One of them is not finite.
+        """
+        if not self._pending:
+            return
+        history = jax.device_get(self._pending)
+        elapsed = time.perf_counter() - self._since
+        self._check_finite(history)
+        done = self._written + len(history)
+        means = {name: float(np.mean([s[name] for s in history])) for name in history[0]}
+        speed = len(history) / elapsed
+        self._writer.write_scalars(
+            done,
+            {f"train/{name}": mean for name, mean in means.items()}
+            | {"speed/steps_per_second": speed}
+            | {"speed/images_per_second": speed * self._config.batch_size},
+        )
+        if jax.process_index() == 0:
+            self._print(done, means, speed)
+        self._written, self._pending = done, []
+        self.restart_clock()
+
+    def _check_finite(self, history: list[steps.Scalars]) -> None:
+        for step, scalars in enumerate(history, start=self._written + 1):
+            broken = [name for name, value in scalars.items() if not np.isfinite(value)]
+            if broken:
+                raise FailedError(
+                    f"{', '.join(broken)} of step {step} is not finite. Nothing was saved after "
+                    "it; start again to go on from the last checkpoint, perhaps with a lower "
+                    "config.optimizer.learning_rate or a config.optimizer.clip_norm."
+                )
+
+    def _print(self, done: int, means: dict[str, float], speed: float) -> None:
+        left = int((self._config.num_steps - done) / speed)
+        rate = f"{speed:.3g} steps/s  {speed * self._config.batch_size:.3g} images/s"
+        remaining = f"{left // 86400} d {left // 3600 % 24} h {left // 60 % 60} min left"
+        kept = "  ".join(f"{k} {v:.4g}" for k, v in means.items() if k.startswith("loss/"))
+        print(f"step {done}/{self._config.num_steps}  {kept}  {rate}  {remaining}", flush=True)

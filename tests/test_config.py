@@ -1,0 +1,113 @@
+"""Configs: what they mirror, and what is refused."""
+
+import runpy
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from deepfill_jax import assemble, config, losses
+from deepfill_jax.errors import UsageError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def load(name, *arguments):
+    return runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"](*arguments)
+
+
+def assert_values(values, expected):
+    for key, value in expected.items():
+        found = values
+        for part in key.split("."):
+            found = found[part]
+        assert found == value, key
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_config_is_complete_and_builds(path):
+    values = load(path.stem)
+    config.check(values)
+    losses.Recipe(**values.loss)
+    assemble.optimizers(values)
+    image, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
+    for network in assemble.networks(values):
+        assert jax.eval_shape(network.init, jax.random.key(0), image, mask)["params"]
+
+
+@pytest.mark.parametrize("name, steps", [("places", 100_000), ("celeba_hq", 20_000)])
+def test_mmagics_settings(name, steps):
+    values = load(name)
+    expected = {
+        "image_size": 256,
+        "batch_size": 16,
+        "num_steps": steps,
+        "model.architecture": "mmagic",
+        "model.width": 24,
+        "loss.discriminator": 1.0,
+        "loss.adversarial": 0.1,
+        "loss.l1_whole": 0.0,
+        "loss.l1_hole": 1.0,
+        "loss.l1_valid": 1.0,
+        "optimizer.learning_rate": 1e-4,
+        "optimizer.beta1": 0.9,
+        "optimizer.beta2": 0.999,
+        "average_decay": 0.0,
+        "optimizer.clip_norm": 0.0,
+        "optimizer.decay_steps": 0,
+        "microbatches": 1,
+        "data.crop_size": 384,
+        "data.flip": False,
+        "masks.kinds.irregular": 1.0,
+        "masks.min_area": 0.15,
+        "masks.max_area": 0.65,
+    }
+    assert_values(values, expected)
+    assert sum(values.masks.kinds.values()) == 1
+
+
+@pytest.mark.parametrize("name, crop, enlarge", [("places", 256, True), ("celeba_hq", 0, False)])
+def test_the_releases_settings(name, crop, enlarge):
+    values = load(name, "official")
+    expected = {
+        "image_size": 256,
+        "batch_size": 16,
+        "model.architecture": "official",
+        "loss.discriminator": 0.5,
+        "loss.adversarial": 1.0,
+        "loss.l1_whole": 1.0,
+        "loss.l1_hole": 0.0,
+        "loss.l1_valid": 0.0,
+        "loss.joint_pass": True,
+        "optimizer.learning_rate": 1e-4,
+        "optimizer.beta1": 0.5,
+        "optimizer.beta2": 0.999,
+        "data.crop_size": crop,
+        "data.enlarge": enlarge,
+        "masks.kinds.box_or_strokes": 1.0,
+    }
+    assert_values(values, expected)
+    assert sum(values.masks.kinds.values()) == 1
+
+
+def test_all_problems_are_listed_with_the_nearest_key():
+    values = load("smoke").to_dict()
+    values["batchsize"] = values.pop("batch_size")
+    values["loss"]["adversarial"] = "0.1"
+    values["model"]["checkpoint_stages"] = 1
+    values["num_steps"] = True
+    with pytest.raises(UsageError) as caught:
+        config.check(values)
+    message = str(caught.value)
+    assert "config.batchsize does not exist, did you mean config.batch_size" in message
+    assert "config.batch_size is missing" in message
+    assert "config.loss.adversarial='0.1' is str, must be float" in message
+    assert "config.model.checkpoint_stages=1 is int, must be bool" in message
+    assert "config.num_steps=True is bool, must be int" in message
+
+
+def test_a_whole_number_will_do_for_a_float():
+    values = load("smoke").to_dict()
+    values["loss"]["adversarial"] = 1
+    config.check(values)

@@ -1,0 +1,77 @@
+"""The command line, as a user types it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import photos
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments, module="deepfill_jax.main"):
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def source(folder):
+    return [f"--config.data.{name}=folder:{folder}" for name in ("source", "val_source")]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "--config is missing"),
+        (["--config=configs/nothing.py"], "configs/nothing.py"),
+        (["--config=configs/smoke.py", "--config.batchsize=3"], 'Did you mean "batch_size"'),
+        (["--config=configs/smoke.py", "--config.num_steps=many"], "--config.num_steps=many"),
+        (["--config=configs/places.py:v1"], "Unknown settings 'v1'; choose mmagic or official"),
+        (["--config=configs/smoke.py", "--wokdir=x"], "workdir"),
+        (["--config=configs/smoke.py"], "--workdir is missing"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(arguments, message):
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and message in result.stderr
+    assert len(result.stderr.splitlines()) == 1 and "Traceback" not in result.stderr
+
+
+def test_train_evaluate_export_inpaint(tmp_path):
+    """The way of a model from pictures to a filled hole, and bad pictures on it."""
+    folder = photos.write(tmp_path / "photos")
+    (folder / "notes.txt").write_text("not a picture")
+    whole = (folder / "03.png").read_bytes()
+    (folder / "03.png").write_bytes(whole[: len(whole) // 2])
+    workdir = tmp_path / "run"
+    common = ["--config=configs/smoke.py:official", f"--workdir={workdir}", *source(folder)]
+
+    result = run(*common)
+    assert result.returncode == 0, result.stderr
+    assert "step 4/4" in result.stdout and "validation on 6" in result.stdout
+    assert "03.png" in result.stderr
+
+    result = run(*common, "--mode=eval")
+    assert result.returncode == 0, result.stderr
+    assert "l1_hole" in result.stdout
+    assert len(list((workdir / "eval/step_4/completed").glob("*.png"))) == 6
+
+    model = tmp_path / "model.safetensors"
+    result = run(workdir, "--output", model, module="deepfill_jax.convert")
+    assert result.returncode == 0, result.stderr
+
+    mask = Image.new("L", (40, 40))
+    mask.paste(255, (10, 10, 20, 20))
+    mask.save(tmp_path / "mask.png")
+    where = ["--images", folder / "00.png", "--masks", tmp_path / "mask.png"]
+    output = tmp_path / "completed.png"
+    result = run("--model", model, *where, "--output", output, module="deepfill_jax.inpaint")
+    assert result.returncode == 0, result.stderr
+    assert Image.open(output).size == (40, 40)

@@ -1,0 +1,143 @@
+"""The loop: what a run leaves behind, going on after a stop, and stopping for cause."""
+
+import json
+import runpy
+from pathlib import Path
+
+import jax
+import numpy as np
+import photos
+import pytest
+from absl import logging
+
+from deepfill_jax import assemble, checkpoint, sharding, train
+from deepfill_jax.convert import run
+from deepfill_jax.errors import FailedError, UsageError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return photos.write(tmp_path_factory.mktemp("photos"))
+
+
+def make_config(folder, **changes):
+    config = runpy.run_path(str(CONFIGS / "smoke.py"))["get_config"]("official")
+    config.batch_size = config.eval.batch_size = 8  # Tests run on eight virtual devices.
+    config.average_decay = 0.5
+    config.data.source = config.data.val_source = f"folder:{folder}"
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def restore(config, workdir):
+    checkpoints = checkpoint.Checkpoints(workdir, keep_latest=3, keep_best=1)
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    state = checkpoints.restore_latest(assemble.abstract_state(config, mesh), mesh)
+    checkpoints.close()
+    return state
+
+
+@pytest.fixture(scope="module")
+def workdir(folder, tmp_path_factory):
+    """The folder of a run that was not stopped."""
+    workdir = tmp_path_factory.mktemp("run")
+    train.train(make_config(folder), workdir)
+    return workdir
+
+
+def test_a_run_leaves_its_config_checkpoints_and_curves(workdir, folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert json.loads((workdir / "config.json").read_text())["batch_size"] == 8
+    assert "coarse/encode1/kernel" in (workdir / "parameters.txt").read_text()
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["2", "4"]
+    events = EventAccumulator(str(workdir), size_guidance={"tensors": 0}).Reload()
+    tags = set(events.Tags()["tensors"])
+    assert {"train/loss/generator", "train/l1/refined/hole", "eval/psnr"} <= tags
+    assert {"speed/images_per_second", "eval/masked_coarse_completed_truth"} <= tags
+    assert [event.step for event in events.Tensors("train/loss/generator")] == [1, 2, 3, 4]
+    assert [event.step for event in events.Tensors("eval/l1_hole")] == [2, 4]
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not(workdir, folder, tmp_path):
+    config = make_config(folder, num_steps=2)
+    train.train(config, tmp_path)
+    assert int(restore(config, tmp_path).step) == 2
+    train.train(make_config(folder), tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, restore(config, tmp_path), restore(config, workdir))
+
+
+def test_a_finished_run_is_left_alone(workdir, folder, capsys):
+    train.train(make_config(folder), workdir)
+    assert "step 4 of 4" in capsys.readouterr().out
+
+
+def test_the_running_average_is_what_a_run_exports(workdir, folder):
+    model = run.read(workdir)
+    state = restore(make_config(folder), workdir)
+    jax.tree.map(np.testing.assert_array_equal, model.generator, state.generator.average)
+    assert model.about["step"] == 4
+    earlier = run.read(workdir, step=2)
+    kernels = (m.generator["coarse"]["encode1"]["kernel"] for m in (model, earlier))
+    assert np.abs(np.subtract(*kernels)).max() > 0
+    with pytest.raises(UsageError, match="no checkpoint 3"):
+        run.read(workdir, step=3)
+    with pytest.raises(UsageError, match="not the folder of a run"):
+        run.read(folder)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(workdir, folder, tmp_path, monkeypatch):
+    config = make_config(folder)
+    train.train(config, tmp_path)
+    for path in (tmp_path / "checkpoints" / "4").rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            path.write_bytes(path.read_bytes()[:100])
+    said = []
+    monkeypatch.setattr(logging, "error", lambda message, *values: said.append(message % values))
+    assert int(restore(config, tmp_path).step) == 2
+    assert "Checkpoint 4 cannot be restored" in said[0]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_itself_and_the_step(folder, tmp_path):
+    config = make_config(folder)
+    config.loss.adversarial = 0.0
+    config.optimizer.learning_rate = 1e30
+    config.log_every = 3
+    with pytest.raises(FailedError, match=r"loss/generator.* of step 2 is not finite"):
+        train.train(config, tmp_path)
+    assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
+
+
+def test_training_starts_from_a_model_file(workdir, folder, tmp_path):
+    from deepfill_jax import weights
+
+    path = tmp_path / "model.safetensors"
+    model = run.read(workdir)
+    weights.save(path, model)
+    config = make_config(folder, init_from=str(path))
+    state = assemble.initial_state(config, sharding.make_mesh())
+    jax.tree.map(np.testing.assert_array_equal, state.generator.params, model.generator)
+    jax.tree.map(np.testing.assert_array_equal, state.generator.average, model.generator)
+    config.model.width = 4
+    with pytest.raises(UsageError, match="of width 2, config.model asks for 'official' of width 4"):
+        assemble.initial_state(config, sharding.make_mesh())
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"batch_size": 12}, "config.batch_size=12 must be a multiple of the 8 devices; try 8"),
+        ({"eval.batch_size": 4}, "config.eval.batch_size=4 must be a multiple of the 8 devices"),
+        ({"microbatches": 3}, "must be a multiple of config.microbatches=3"),
+        ({"image_size": 36}, "config.image_size=36 must be a multiple of 8; try 32"),
+        ({"model.architecture": "v1"}, "Unknown architecture 'v1'"),
+        ({"model.dtype": "float16"}, "config.model.dtype='float16' must be one of"),
+        ({"data.source": "folder:/no/such/place"}, "/no/such/place"),
+        ({"init_from": "nothing.safetensors"}, "There is no model file nothing.safetensors"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(folder, tmp_path, changes, message):
+    with pytest.raises(UsageError, match=message):
+        train.train(make_config(folder, **changes), tmp_path)
