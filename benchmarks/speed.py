@@ -23,7 +23,7 @@ RECIPE = losses.Recipe(
 
 
 def make_programs(size, batch, width):
-    """Returns {name: a function that makes a compiled call}, to be made with and without options."""
+    """Returns {name: a function that makes a call}, to be made with and without options."""
     variant = make_variant("mmagic", width=width, discriminator_width=max(1, width * 64 // 24))
     networks = Generator(variant), Discriminator(variant)
     mesh = sharding.make_mesh(jax.devices()[:1])
@@ -48,7 +48,13 @@ def make_programs(size, batch, width):
 
     def training():
         step = steps.make_train_step(
-            *networks, optimizer, optimizer, recipe=RECIPE, average_decay=0.0, microbatches=1, mesh=mesh
+            *networks,
+            optimizer,
+            optimizer,
+            recipe=RECIPE,
+            average_decay=0.0,
+            microbatches=1,
+            mesh=mesh,
         )
         carried = [jax.tree.map(jax.numpy.copy, state)]
 

@@ -1,3 +1,18 @@
 """DeepFillv2 in JAX: free-form image inpainting with gated convolution."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deepfill_jax.inpaint import Inpainter, Prediction
+
 __version__ = "0.1.0"
+__all__ = ["Inpainter", "Prediction"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the public names on first use: importing the package does not import JAX."""
+    if name in __all__:
+        from deepfill_jax import inpaint
+
+        return getattr(inpaint, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

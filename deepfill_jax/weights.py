@@ -39,23 +39,30 @@ class Model:
 
 
 def save(path: str | Path, model: Model, *, dtype: np.typing.DTypeLike = np.float32) -> None:
-    """Writes a model file; the generator's tensors are stored as `dtype`."""
+    """Writes a model file; the generator's tensors are stored as `dtype`.
+
+    Raises:
+        UsageError: It cannot be written there.
+    """
     tree = {"generator": jax.tree.map(lambda x: np.asarray(x, dtype), model.generator)}
     if model.discriminator is not None:
         tree["discriminator"] = jax.tree.map(np.asarray, model.discriminator)
     description = {
+        **model.about,
         "format": FORMAT,
         "architecture": model.variant.name,
         "width": model.variant.width,
         "discriminator_width": model.variant.discriminator_width,
-        **model.about,
     }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
     tensors = {name: np.ascontiguousarray(x) for name, x in flatten(tree).items()}
-    safetensors.numpy.save_file(tensors, unfinished, {METADATA_KEY: json.dumps(description)})
-    unfinished.replace(path)  # Whoever reads it never sees half a file.
+    path = Path(path)
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.numpy.save_file(tensors, unfinished, {METADATA_KEY: json.dumps(description)})
+        unfinished.replace(path)  # Whoever reads it never sees half a file.
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UsageError(f"{path} cannot be written: {error}.") from error
 
 
 def load(path: str | Path) -> Model:
@@ -71,13 +78,14 @@ def load(path: str | Path) -> Model:
     try:
         with safetensors.safe_open(path, "numpy") as file:
             description = json.loads((file.metadata() or {})[METADATA_KEY])
+            is_newer = description.pop("format") > FORMAT
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (safetensors.SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise UsageError(
             f"{path} is not a model file of deepfill_jax ({error}); weights of other projects go "
             "through `python -m deepfill_jax.convert`."
         ) from error
-    if description.pop("format") > FORMAT:
+    if is_newer:
         raise UsageError(f"{path} was written by a newer deepfill_jax; upgrade this one.")
     variant = make_variant(
         description.pop("architecture"),
@@ -117,8 +125,14 @@ def check_tensors(
     """Compares names and shapes.
 
     Raises:
-        UsageError: They differ; the message lists every missing, extra and misshapen tensor.
+        UsageError: They differ; the message lists every missing, extra and misshapen tensor, or
+            says that not one name is the same.
     """
+    if not expected.keys() & found.keys():
+        raise UsageError(
+            f"{source} holds the weights of another network: none of the {len(expected)} expected "
+            f"tensors is among its {len(found)}{', such as ' + min(found) if found else ''}."
+        )
     missing = sorted(expected.keys() - found.keys())
     extra = sorted(found.keys() - expected.keys())
     misshapen = [

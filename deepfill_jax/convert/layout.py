@@ -50,7 +50,7 @@ def make_model(
     """
     has_discriminator = any(name.startswith("discriminator/") for name in table)
     expected = weights.expected_tensors(variant, discriminator=has_discriminator)
-    ours = {name: o.transform(tensors[o.name]) for name, o in table.items() if o.name in tensors}
+    ours = {name: _origin(o, tensors) for name, o in table.items() if o.name in tensors}
     found = {name: np.shape(x) for name, x in tensors.items()}
     found |= {table[name].name: np.shape(x) for name, x in ours.items()}
     weights.check_tensors(
@@ -58,6 +58,14 @@ def make_model(
     )
     tree = weights.unflatten(flip_bgr(ours))
     return weights.Model(variant, tree["generator"], tree.get("discriminator"), about)
+
+
+def _origin(origin: Origin, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
+    x = tensors[origin.name]
+    try:
+        return origin.transform(x)
+    except ValueError:  # It has not even the dimensions, and will be listed as misshapen.
+        return x
 
 
 def flip_bgr(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,6 +1,5 @@
 """MMagic's DeepFillv2: `deepfillv2_256x256_8x2_places_*.pth`, `..._celeba_*.pth`, own trainings."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,19 +50,16 @@ def make_table(*, discriminator: bool) -> Table:
         table[f"generator/{ours}/bias"] = Origin(f"{module}.bias")
     for n in range(1, 7) if discriminator else ():
         module = f"disc.conv{n}.conv"
-        channels_in = {1: 4, 2: 64, 3: 128}.get(n, 256)
         table[f"discriminator/params/patch{n}/kernel"] = Origin(f"{module}.weight_orig", hwio)
         table[f"discriminator/params/patch{n}/bias"] = Origin(f"{module}.bias")
         table[f"discriminator/spectral/patch{n}/u"] = Origin(f"{module}.weight_u")
-        table[f"discriminator/spectral/patch{n}/v"] = Origin(
-            f"{module}.weight_v", _power_vector(channels_in)
-        )
+        table[f"discriminator/spectral/patch{n}/v"] = Origin(f"{module}.weight_v", _power_vector)
     return table
 
 
-def _power_vector(channels_in: int):
-    """From the order (in, height, width) of a flattened PyTorch kernel to (height, width, in)."""
-    return lambda v: v.reshape(channels_in, -1).T.ravel()
+def _power_vector(v: np.ndarray) -> np.ndarray:
+    """From the order (in, height, width) of a flattened 5x5 kernel to (height, width, in)."""
+    return v.reshape(-1, 25).T.ravel()
 
 
 def from_state_dict(state_dict: Mapping[str, np.ndarray], *, source: str) -> Model:
@@ -81,7 +77,7 @@ def read(path: str | Path) -> Model:
     """Reads a `.pth` file; needs torch, and never runs code that the file holds.
 
     Raises:
-        UsageError: torch is not installed, or the file is not such a file.
+        UsageError: torch is not installed, there is no such file, or it holds something else.
     """
     try:
         import torch
@@ -89,14 +85,19 @@ def read(path: str | Path) -> Model:
         raise UsageError(
             f"Reading {path} needs PyTorch: pip install 'deepfill_jax[convert]'."
         ) from error
+    if not Path(path).is_file():
+        raise UsageError(f"There is no file {path}.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # Broken files raise many kinds, KeyError and IndexError among them.
+        # The context, if there is one, is the finding; the error is advice to run the code.
+        reason = (str(error.__context__ or error) or type(error).__name__).splitlines()[0]
         raise UsageError(
-            f"{path} cannot be read as a PyTorch weights file ({reason}). Files that would run "
-            "code when loaded are refused; save the bare state_dict instead."
+            f"{path} cannot be read as a PyTorch weights file ({reason}); it is broken, or would "
+            "run code when loaded, which is refused: save the bare state_dict instead."
         ) from error
     state_dict = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else {}
-    tensors = {name: x.numpy() for name, x in state_dict.items() if torch.is_tensor(x)}
+    named = state_dict.items() if isinstance(state_dict, dict) else ()
+    # As float32, because numpy has no bfloat16.
+    tensors = {str(name): x.detach().float().numpy() for name, x in named if torch.is_tensor(x)}
     return from_state_dict(tensors, source=str(path))

@@ -1,0 +1,182 @@
+"""The model file: what goes in comes out, and nothing else gets in."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from references import random_variables
+
+from deepfill_jax import weights
+from deepfill_jax.errors import UsageError
+from deepfill_jax.models import Discriminator, Generator, make_variant
+
+ABOUT = {"source": "a test", "step": 7, "recipe": {"l1": 1.0}}
+
+
+def make_model(*, discriminator=False, width=2):
+    variant = make_variant("mmagic", width=width, discriminator_width=2)
+    generator = random_variables(Generator(variant))["params"]
+    critic = random_variables(Discriminator(variant)) if discriminator else None
+    return weights.Model(variant, generator, critic, ABOUT)
+
+
+def assert_equal(ours, theirs, **tolerance):
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert x.dtype == np.float32
+        np.testing.assert_allclose(x, y, **{"rtol": 0, "atol": 0} | tolerance)
+
+
+def rewrite(path, *, change=lambda tensors: None, description=None):
+    """Changes the tensors or the description of a model file by hand."""
+    with safetensors.safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(tensors)
+    if description is not None:
+        old = json.loads(metadata[weights.METADATA_KEY])
+        metadata = {weights.METADATA_KEY: json.dumps(old | description)}
+    safetensors.numpy.save_file(tensors, path, metadata)
+
+
+@pytest.mark.parametrize("discriminator", [False, True])
+def test_float32_comes_back_bit_for_bit(tmp_path, discriminator):
+    model = make_model(discriminator=discriminator)
+    path = tmp_path / "new" / "model.safetensors"
+    weights.save(path, model)
+    loaded = weights.load(str(path))
+    assert_equal(loaded.generator, model.generator)
+    assert (loaded.discriminator is not None) == discriminator
+    if discriminator:
+        assert_equal(loaded.discriminator, model.discriminator)
+    assert loaded.variant == model.variant
+    assert loaded.about == ABOUT
+    assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_float16_rounds_the_generator_only(tmp_path):
+    model = make_model(discriminator=True)
+    weights.save(tmp_path / "full", model)
+    weights.save(tmp_path / "half", model, dtype=np.float16)
+    loaded = weights.load(tmp_path / "half")
+    # Half a unit in the last of 11 bits, and half of the smallest float16 step below those.
+    assert_equal(loaded.generator, model.generator, rtol=2**-11, atol=2**-25)
+    assert_equal(loaded.discriminator, model.discriminator)
+    saved = 2 * sum(x.size for x in jax.tree.leaves(model.generator))
+    sizes = {name: (tmp_path / name).stat().st_size for name in ("full", "half")}
+    assert abs(sizes["full"] - sizes["half"] - saved) < 100  # The header is a bit longer.
+
+
+def test_a_description_cannot_be_overruled_by_what_is_told_about_it(tmp_path):
+    model = dataclasses.replace(make_model(), about={"architecture": "official", "width": 4})
+    weights.save(tmp_path / "model", model)
+    assert weights.load(tmp_path / "model").variant == model.variant
+
+
+def test_missing_extra_and_misshapen_tensors_are_all_listed(tmp_path):
+    path = tmp_path / "model.safetensors"
+    weights.save(path, make_model())
+
+    def change(tensors):
+        del tensors["generator/coarse/encode1/bias"], tensors["generator/coarse/encode2/kernel"]
+        tensors["generator/coarse/encode9/bias"] = np.zeros(3, np.float32)
+        tensors["generator/coarse/encode3/bias"] = np.zeros((1, 8), np.float32)
+
+    rewrite(path, change=change)
+    with pytest.raises(UsageError) as error:
+        weights.load(path)
+    assert str(error.value) == (
+        f"{path} holds the weights of another network. missing: generator/coarse/encode1/bias, "
+        "generator/coarse/encode2/kernel; extra: generator/coarse/encode9/bias; misshapen: "
+        "generator/coarse/encode3/bias (is (1, 8), must be (8,))."
+    )
+
+
+def test_half_a_discriminator_is_missed(tmp_path):
+    path = tmp_path / "model.safetensors"
+    weights.save(path, make_model(discriminator=True))
+    rewrite(path, change=lambda tensors: tensors.pop("discriminator/spectral/patch3/u"))
+    with pytest.raises(UsageError, match="missing: discriminator/spectral/patch3/u.$"):
+        weights.load(path)
+
+
+def test_no_tensor_in_common_is_said_without_a_list():
+    expected = {f"ours{i}": (1,) for i in range(100)}
+    with pytest.raises(UsageError) as error:
+        weights.check_tensors({"fc.weight": (1,), "fc.bias": (1,)}, expected, source="x.pth")
+    assert str(error.value) == (
+        "x.pth holds the weights of another network: none of the 100 expected tensors is among "
+        "its 2, such as fc.bias."
+    )
+    with pytest.raises(UsageError, match="is among its 0.$"):
+        weights.check_tensors({}, expected, source="x.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"no such thing", b"\xff" * 100, b"PK\x03\x04" * 20])
+def test_files_of_another_kind_are_refused(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="model.safetensors is not a model file of deepfill_jax"):
+        weights.load(path)
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    weights.save(path, make_model())
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UsageError, match="is not a model file of deepfill_jax"):
+        weights.load(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"deepfill_jax": "{}"}])
+def test_weights_of_others_are_sent_to_convert(tmp_path, metadata):
+    path = tmp_path / "others.safetensors"
+    safetensors.numpy.save_file({"conv.weight": np.zeros(3, np.float32)}, path, metadata)
+    with pytest.raises(UsageError, match="go through `python -m deepfill_jax.convert`"):
+        weights.load(path)
+
+
+def test_missing_newer_and_unknown(tmp_path):
+    with pytest.raises(UsageError, match="There is no model file .*absent"):
+        weights.load(tmp_path / "absent")
+    with pytest.raises(UsageError, match="There is no model file"):
+        weights.load(tmp_path)
+    path = tmp_path / "model"
+    weights.save(path, make_model())
+    rewrite(path, description={"format": weights.FORMAT + 1})
+    with pytest.raises(UsageError, match="written by a newer deepfill_jax"):
+        weights.load(path)
+    rewrite(path, description={"format": weights.FORMAT, "architecture": "lama"})
+    with pytest.raises(UsageError, match="Unknown architecture 'lama'"):
+        weights.load(path)
+
+
+def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    weights.save(path, make_model())
+    before = path.read_bytes()
+
+    def interrupted(tensors, filename, metadata):
+        filename.write_bytes(before[:1000])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(safetensors.numpy, "save_file", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            weights.save(path, make_model(width=4))
+    assert path.read_bytes() == before
+    weights.save(path, make_model(width=4))  # What was left does not stand in the way.
+    assert weights.load(path).variant.width == 4
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UsageError, match="file/model cannot be written: "):
+        weights.save(tmp_path / "file" / "model", make_model())
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UsageError, match="folder cannot be written: "):
+        weights.save(tmp_path / "folder", make_model())
