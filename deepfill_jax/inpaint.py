@@ -66,8 +66,8 @@ class Inpainter:
             )
         if not hole.any():
             return picture.copy()
-        completed = self.predict(to_float(picture[np.newaxis]), hole[np.newaxis]).completed[0]
-        return np.where(hole, to_uint8(completed), picture)
+        prediction = self.predict(to_float(picture[np.newaxis]), hole[np.newaxis])
+        return to_uint8(prediction.completed[0])  # Float32 holds 8 bits with room to spare.
 
     def predict(self, image: np.ndarray, mask: np.ndarray) -> Prediction:
         """Completes a batch of images of one size, and returns what each stage made of them.

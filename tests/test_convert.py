@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 import references
-from references import mmagic_tensors, tf_tensors
 
 from deepfill_jax import image as pixels
 from deepfill_jax import weights
@@ -20,6 +19,14 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.models import MMAGIC, OFFICIAL, Discriminator, Generator
 
 META = {"epoch": 1, "iter": 100_000, "mmcv_version": "1.0.5", "time": "Fri Jun 19 11:20:03 2020"}
+
+
+def state_dict():
+    return references.mmagic_tensors(discriminator_gain=references.GENERATOR_GAIN)
+
+
+def tf_generator():
+    return {k: x for k, x in references.tf_tensors().items() if k.startswith("inpaint_net/")}
 
 
 def unflipped(table, tensors):
@@ -38,13 +45,12 @@ def make_batch():
 @pytest.mark.parametrize(
     "variant, table, tensors, converted",
     [
-        (MMAGIC, mmagic.make_table(discriminator=False), mmagic_tensors, references.mmagic_model),
-        (OFFICIAL, tensorflow1.make_table(), tf_tensors, references.official_model),
+        (MMAGIC, mmagic.make_table(discriminator=False), state_dict, references.mmagic_model),
+        (OFFICIAL, tensorflow1.make_table(), tf_generator, references.official_model),
     ],
     ids=["mmagic", "official"],
 )
 def test_a_converted_generator_is_the_reference_on_rgb(variant, table, tensors, converted):
-    tensors = partial(tensors, discriminator_gain=1.0) if variant is MMAGIC else tensors
     theirs = unflipped(table, tensors())["generator"]
     image, mask = make_batch()
     masked = pixels.mask_out(image, mask)
@@ -60,10 +66,8 @@ def test_a_converted_generator_is_the_reference_on_rgb(variant, table, tensors, 
 
 @pytest.mark.parametrize("update_spectral", [False, True])
 def test_a_converted_discriminator_is_the_reference_on_rgb(update_spectral):
-    tensors = mmagic_tensors(discriminator_gain=1.0)
-    table = mmagic.make_table(discriminator=True)
-    theirs = unflipped(table, tensors)["discriminator"]
-    ours = references.mmagic_model(discriminator_gain=1.0).discriminator
+    theirs = unflipped(mmagic.make_table(discriminator=True), state_dict())["discriminator"]
+    ours = references.mmagic_model().discriminator
     image, mask = make_batch()
 
     @jax.jit
@@ -92,7 +96,7 @@ def test_flipping_twice_changes_nothing():
 def test_every_tensor_of_mmagic_is_used_once_or_a_constant():
     origins = [origin.name for origin in mmagic.make_table(discriminator=True).values()]
     assert len(origins) == len(set(origins))
-    left = mmagic_tensors(discriminator_gain=1.0).keys() - set(origins)
+    left = state_dict().keys() - set(origins)
     assert left == {"generator.stage2.contextual_attention_neck.contextual_attention.fuse_kernel"}
     assert all(any(constant in name for constant in mmagic.CONSTANTS) for name in left)
 
@@ -100,21 +104,24 @@ def test_every_tensor_of_mmagic_is_used_once_or_a_constant():
 def test_every_tensor_of_the_releases_generator_is_used_once():
     origins = [origin.name for origin in tensorflow1.make_table().values()]
     assert len(origins) == len(set(origins))
-    left = tf_tensors().keys() - set(origins)
+    left = references.tf_tensors().keys() - set(origins)
     assert all(name.startswith("discriminator/") for name in left)
 
 
-@pytest.mark.parametrize("reads", [mmagic.from_state_dict, tensorflow1.from_variables])
-def test_differences_are_listed_by_their_names(reads):
-    tensors = mmagic_tensors(discriminator_gain=1.0) if reads is mmagic.from_state_dict else None
-    tensors = tensors or {k: x for k, x in tf_tensors().items() if k.startswith("inpaint_net/")}
+@pytest.mark.parametrize(
+    "convert, make_tensors",
+    [(mmagic.from_state_dict, state_dict), (tensorflow1.from_variables, tf_generator)],
+    ids=["mmagic", "official"],
+)
+def test_differences_are_listed_by_their_names(convert, make_tensors):
+    tensors = make_tensors()
     missing, misshapen, flat = [name for name in tensors if "bias" not in name][:3]
     del tensors[missing]
     tensors[misshapen] = tensors[misshapen][:, :, 1:]
     tensors[flat] = np.zeros(7, np.float32)
     tensors["one.more"] = np.zeros(3, np.float32)
     with pytest.raises(UsageError) as error:
-        reads(tensors, source="theirs.pth")
+        convert(tensors, source="theirs.pth")
     message = str(error.value)
     assert message.startswith("theirs.pth holds the weights of another network. missing: ")
     assert f"missing: {missing}; extra: one.more; misshapen: " in message
@@ -122,17 +129,19 @@ def test_differences_are_listed_by_their_names(reads):
 
 
 def test_a_discriminator_of_another_width_is_misshapen():
-    tensors = mmagic_tensors(discriminator_gain=1.0)
+    tensors = state_dict()
     tensors["disc.conv2.conv.weight_v"] = np.zeros(48 * 25, np.float32)
     tensors["disc.conv3.conv.weight_v"] = np.zeros(128 * 9, np.float32)
     with pytest.raises(UsageError, match=r"conv2.conv.weight_v \(is .*conv3.conv.weight_v \(is "):
         mmagic.from_state_dict(tensors, source="theirs.pth")
 
 
-def save(path, state_dict, *, meta=META, **how):
+def save(path, tensors, *, meta=META, zipped=True):
+    """Writes tensors as MMagic does, in the zip files of now or as files were before."""
     torch = pytest.importorskip("torch")
-    tensors = OrderedDict((name, torch.from_numpy(x)) for name, x in state_dict.items())
-    torch.save({"meta": meta, "state_dict": tensors}, path, **how)
+    tensors = OrderedDict((name, torch.from_numpy(x)) for name, x in tensors.items())
+    checkpoint = {"meta": meta, "state_dict": tensors}
+    torch.save(checkpoint, path, _use_new_zipfile_serialization=zipped)
     return path
 
 
@@ -147,10 +156,7 @@ def run(*arguments):
 
 @pytest.mark.torch
 def test_command_converts_a_pth_file(tmp_path, capsys):
-    tensors = mmagic_tensors(discriminator_gain=references.GENERATOR_GAIN)
-    # As the published files were written, before PyTorch's files were zip files.
-    old_way = {"_use_new_zipfile_serialization": False}
-    source = save(tmp_path / "deepfillv2.pth", tensors, **old_way)
+    source = save(tmp_path / "deepfillv2.pth", state_dict(), zipped=False)
     output = tmp_path / "model.safetensors"
     assert run(source, "--output", output) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -183,7 +189,7 @@ def test_a_generator_alone_in_a_bare_state_dict(tmp_path, capsys):
     tensors = {
         # Of the types that tensors of a file can have; bfloat16 is unknown to numpy.
         name: torch.nn.Parameter(torch.from_numpy(x).to(torch.bfloat16))
-        for name, x in mmagic_tensors(discriminator_gain=1.0).items()
+        for name, x in state_dict().items()
         if name.startswith("generator.")
     }
     tensors["data_preprocessor.mean"] = torch.full((3, 1, 1), 127.5)
@@ -235,7 +241,7 @@ def test_code_in_a_file_is_not_run(tmp_path, zipped):
     harmed.rmdir()  # It works.
     tensors = {"generator.stage1.encoder.enc1.conv.conv.bias": np.zeros(48, np.float32)}
     path = tmp_path / "attack.pth"
-    save(path, tensors, meta=Attack(harmed), _use_new_zipfile_serialization=zipped)
+    save(path, tensors, meta=Attack(harmed), zipped=zipped)
     with pytest.raises(UsageError, match="would run code when loaded, which is refused") as error:
         mmagic.read(path)
     assert "mkdir" in str(error.value)  # What it would have run.
@@ -248,7 +254,7 @@ def test_code_in_a_file_is_not_run(tmp_path, zipped):
 @pytest.mark.parametrize("kept", [0, 1, 40, 0.5, 0.99])
 def test_truncated_files_are_refused(tmp_path, zipped, kept):
     tensors = {"generator.stage1.encoder.enc1.conv.conv.bias": np.zeros(48, np.float32)}
-    path = save(tmp_path / "cut.pth", tensors, _use_new_zipfile_serialization=zipped)
+    path = save(tmp_path / "cut.pth", tensors, zipped=zipped)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
     with pytest.raises(UsageError, match="cut.pth cannot be read as a PyTorch weights file"):

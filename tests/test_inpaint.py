@@ -110,6 +110,13 @@ def test_what_the_hole_holds_has_no_influence(inpainter, garbage):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_the_network_sees_binary_masks_only(inpainter):
+    image, mask = make_batch(1, 61, 67)
+    expected = inpainter.predict(image, mask).refined
+    for same in (np.where(mask > 0.5, 0.51, 0.5), mask > 0.5, mask.astype(np.int64)):
+        np.testing.assert_array_equal(inpainter.predict(image, same).refined, expected)
+
+
 def test_a_batch_is_its_images_one_by_one(inpainter):
     image, mask = make_batch(2, 61, 67)
     both = inpainter.predict(image, mask)
@@ -124,6 +131,14 @@ def test_sizes_of_one_padded_size_share_a_compilation():
     for height, width in [(1, 1), (3, 8), (8, 8), (7, 5)]:
         inpainter(*make_picture(height, width))
     assert inpainter._predict._cache_size() == 1
+
+
+def test_all_256_values_survive(inpainter):
+    picture = np.arange(256 * 3, dtype=np.int64).reshape(16, 16, 3).astype(np.uint8)
+    mask = np.zeros((16, 16), np.uint8)
+    mask[3, 3] = 255
+    completed = inpainter(picture, mask)
+    np.testing.assert_array_equal(completed[mask == 0], picture[mask == 0])
 
 
 def test_without_a_hole_the_image_comes_back(inpainter):
