@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     config.num_steps = 300
     config.model.width = 12
     config.model.discriminator_width = 16
+    config.model.init = "unit_variance"
     config.loss.adversarial = 0.0
     config.loss.l1_whole = 0.0
     config.loss.l1_hole = 1.0

@@ -38,6 +38,7 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
     config.model.architecture = "mmagic"
     config.model.width = 24
     config.model.discriminator_width = 64
+    config.model.init = "published"
     config.model.dtype = "float32"
     config.model.checkpoint_stages = False
 

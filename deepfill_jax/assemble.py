@@ -1,5 +1,6 @@
 """From a config to the parts of a run: networks, optimisers, data, weights."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import jax
@@ -14,7 +15,9 @@ from deepfill_jax.data.examples import Preprocessing
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import Discriminator, Generator, Variant, make_variant
 from deepfill_jax.models.generator import MULTIPLE
+from deepfill_jax.models.variants import UNIT_VARIANCE
 
+INITS = ("published", "unit_variance")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -31,15 +34,22 @@ def networks(config: ConfigDict) -> tuple[Generator, Discriminator]:
     """Generator and discriminator.
 
     Raises:
-        UsageError: The architecture, its width or its dtype does not exist.
+        UsageError: The architecture, its width, init or dtype does not exist.
     """
+    built = variant(config)
+    if config.model.init not in INITS:
+        raise UsageError(
+            f"config.model.init={config.model.init!r} must be one of {', '.join(INITS)}."
+        )
+    if config.model.init == "unit_variance":
+        built = dataclasses.replace(built, kernel_init=UNIT_VARIANCE)
     if config.model.dtype not in DTYPES:
         raise UsageError(
             f"config.model.dtype={config.model.dtype!r} must be one of {', '.join(DTYPES)}."
         )
     dtype = DTYPES[config.model.dtype]
-    generator = Generator(variant(config), dtype, config.model.checkpoint_stages)
-    return generator, Discriminator(variant(config), dtype)
+    generator = Generator(built, dtype, config.model.checkpoint_stages)
+    return generator, Discriminator(built, dtype)
 
 
 def optimizers(

@@ -16,6 +16,7 @@ KEYS = {
         "architecture": str,  # "mmagic" or "official"; models/variants.py has the differences.
         "width": int,  # Channels after the first gated convolution; published 24.
         "discriminator_width": int,  # Published 64.
+        "init": str,  # "published", or "unit_variance", from which the generator learns faster.
         "dtype": str,  # Of the arithmetic: "float32" or "bfloat16".
         "checkpoint_stages": bool,  # Less memory, about a third more time.
     },

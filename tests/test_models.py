@@ -14,6 +14,7 @@ from deepfill_jax import image
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import MMAGIC, OFFICIAL, Discriminator, Generator, make_variant
 from deepfill_jax.models.layers import GatedConv
+from deepfill_jax.models.variants import UNIT_VARIANCE
 
 SMALL = {v.name: dataclasses.replace(v, width=4, discriminator_width=4) for v in (OFFICIAL, MMAGIC)}
 
@@ -222,6 +223,14 @@ def test_bfloat16_computes_near_float32():
     )
     assert rough.dtype == jnp.float32
     assert 0 < np.abs(exact - rough).max() < 0.05 * np.abs(exact).max()
+
+
+def test_unit_variance_survives_a_deep_network():
+    x = jax.random.normal(jax.random.key(0), (1, 24, 24, 64))
+    for depth in range(12):
+        layer = GatedConv(64, padding="REFLECT", kernel_init=UNIT_VARIANCE)
+        x = layer.apply(layer.init(jax.random.key(depth), x), x)
+    assert 0.3 < jnp.std(x) < 3.0
 
 
 def test_sides_must_be_multiples_of_eight():

@@ -133,6 +133,7 @@ def test_training_starts_from_a_model_file(workdir, folder, tmp_path):
         ({"microbatches": 3}, "must be a multiple of config.microbatches=3"),
         ({"image_size": 36}, "config.image_size=36 must be a multiple of 8; try 32"),
         ({"model.architecture": "v1"}, "Unknown architecture 'v1'"),
+        ({"model.init": "zeros"}, "config.model.init='zeros' must be one of"),
         ({"model.dtype": "float16"}, "config.model.dtype='float16' must be one of"),
         ({"data.source": "folder:/no/such/place"}, "/no/such/place"),
         ({"init_from": "nothing.safetensors"}, "There is no model file nothing.safetensors"),

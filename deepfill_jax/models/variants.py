@@ -85,6 +85,10 @@ MMAGIC = Variant(
     spectral_gradient="stopped",
 )
 
+# Keeps the variance of unit normal features from layer to layer: E[elu(a)^2] E[sigmoid(b)^2] is
+# 0.645 * 0.293, so kernels need 1 / sqrt(0.189) = 2.3 times the deviation of 1 / sqrt(fan-in).
+UNIT_VARIANCE = initializers.variance_scaling(2.3**2, "fan_in", "normal")
+
 VARIANTS = {variant.name: variant for variant in (OFFICIAL, MMAGIC)}
 
 
