@@ -113,14 +113,13 @@ def load_generator(workdir: str | Path, abstract, *, step: int | None = None) ->
         raise UsageError(f"There is no checkpoint {'' if step is None else step} in {folder}.")
     step = steps[-1] if step is None else step
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        path = folder / str(step) / ITEM
-        saved = reader.metadata(path).item_metadata.tree["generator"]
-        item = {"generator": {"average" if saved["average"] else "params": zeros}}
-        restore_args = ocp.checkpoint_utils.construct_restore_args(item)
-        restored = reader.restore(
-            path,
-            args=ocp.args.PyTreeRestore(item, restore_args=restore_args, partial_restore=True),
-        )
+    path = folder / str(step) / ITEM
+    reader = ocp.PyTreeCheckpointHandler()
+    saved = reader.metadata(path).tree["generator"]
+    item = {"generator": {"average" if saved["average"] else "params": zeros}}
+    restore_args = ocp.checkpoint_utils.construct_restore_args(item)
+    restored = reader.restore(
+        path, args=ocp.args.PyTreeRestore(item, restore_args=restore_args, partial_restore=True)
+    )
     (params,) = restored["generator"].values()
     return params, step
