@@ -3,7 +3,7 @@
     python -m deepfill_jax.data.samples FOLDER
 
 writes FOLDER/train, FOLDER/val, which holds crops of one photograph that is not in train, and
-FOLDER/photo.png with FOLDER/photo_mask.png, that photograph and a hole to fill.
+FOLDER/photo.png with FOLDER/photo_mask.png, that photograph at half its size and holes to fill.
 """
 
 import sys
@@ -19,6 +19,7 @@ from deepfill_jax.errors import UsageError, run_command
 
 TRAINING = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", "retina")
 CROP = 128  # Pixels of a validation picture's side.
+TILE = 64  # Pixels of the demo's training images.
 
 
 def write(folder: str | Path) -> None:
@@ -38,11 +39,20 @@ def write(folder: str | Path) -> None:
         for left in range(0, width - CROP + 1, CROP // 2):
             crop = photo[top : top + CROP, left : left + CROP]
             Image.fromarray(crop).save(folder / "val" / f"china_{top:03d}_{left:03d}.png")
-    Image.fromarray(photo).save(folder / "photo.png")
-    hole = np.zeros((height, width, 1), np.uint8)
-    for seed in (1, 2):
-        hole |= masks.brush_strokes(np.random.default_rng(seed), height, width)
-    Image.fromarray(255 * hole[..., 0]).save(folder / "photo_mask.png")
+    small = Image.fromarray(photo).resize((width // 2, height // 2), Image.Resampling.BICUBIC)
+    small.save(folder / "photo.png")
+    Image.fromarray(255 * _holes(height // 2, width // 2)).save(folder / "photo_mask.png")
+
+
+def _holes(height: int, width: int) -> np.ndarray:
+    """Brush strokes in every other tile: holes of the size that the demo's network trains on."""
+    mask = np.zeros((height, width), np.uint8)
+    for row in range(height // TILE):
+        for column in range(row % 2, width // TILE, 2):
+            rng = np.random.default_rng([row, column])
+            tile = masks.brush_strokes(rng, TILE, TILE)[..., 0]
+            mask[row * TILE : (row + 1) * TILE, column * TILE : (column + 1) * TILE] = tile
+    return mask
 
 
 def main() -> None:
