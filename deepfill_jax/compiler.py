@@ -1,4 +1,4 @@
-"""Options for XLA that this network needs to run well on a CPU."""
+"""What XLA needs to be told to run this network well on a CPU."""
 
 import jax
 
@@ -14,3 +14,11 @@ def options() -> dict[str, str]:
     if jax.__version_info__[:2] == (0, 10) and jax.default_backend() == "cpu":
         return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
     return {}
+
+
+def unrolled(length: int) -> int:
+    """Returns how many turns of a loop around convolutions to lay out in a row.
+
+    On a CPU all of them: there XLA takes ten times as long for a convolution inside a loop.
+    """
+    return length if jax.default_backend() == "cpu" else 1

@@ -196,6 +196,7 @@ def _gradients(loss, params, spectral, other_params, batch, microbatches):
     parts = jax.tree.map(
         lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), dict(batch)
     )
-    spectral, stacked = lax.scan(run_part, spectral, parts)
+    unroll = compiler.unrolled(microbatches)
+    spectral, stacked = lax.scan(run_part, spectral, parts, unroll=unroll)
     gradients, scalars = jax.tree.map(lambda x: jnp.mean(x, axis=0), stacked)
     return gradients, spectral, scalars
