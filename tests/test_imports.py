@@ -34,7 +34,7 @@ ROWS = {
         "convert.run",
         "convert.__main__",
     ],
-    "use": ["baselines", "completion", "evaluate", "inpaint", "__init__"],
+    "use": ["baselines", "completion", "evaluate", "pictures", "inpainter", "inpaint", "__init__"],
     "host": [
         "data",
         "data.examples",

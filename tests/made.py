@@ -1,0 +1,28 @@
+"""Small pictures, masks and models for the tests of inference."""
+
+import numpy as np
+from references import random_variables
+
+from deepfill_jax import weights
+from deepfill_jax.models import Generator, make_variant
+
+
+def make_model(name):
+    variant = make_variant(name, width=2, discriminator_width=1)
+    return weights.Model(variant, random_variables(Generator(variant))["params"])
+
+
+def make_picture(height, width, seed=0):
+    """uint8 [H, W, 3], and a mask, uint8 [H, W] of 0 and 255, with pixels of both kinds if it can.
+
+    The last row and column are in the hole in part, so that padding has to do with it.
+    """
+    rng = np.random.default_rng(seed)
+    picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    mask = np.where(rng.uniform(size=(height, width)) < 0.3, 255, 0).astype(np.uint8)
+    mask[-1, -1] = 255
+    return picture, mask
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-60])
