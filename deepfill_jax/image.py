@@ -11,8 +11,8 @@ import numpy as np
 
 
 def to_float(image: jax.Array) -> jax.Array:
-    """Maps 0..255 to float32 in [-1, 1]."""
-    return jnp.asarray(image, jnp.float32) / 127.5 - 1.0
+    """Maps whole numbers, such as uint8's 0..255, to float32 in [-1, 1]."""
+    return jnp.asarray(image, jnp.float32) / (np.iinfo(image.dtype).max / 2) - 1.0
 
 
 def to_255(image: jax.Array) -> jax.Array:
@@ -20,9 +20,10 @@ def to_255(image: jax.Array) -> jax.Array:
     return jnp.clip((image + 1.0) * 127.5, 0.0, 255.0)
 
 
-def to_uint8(image: jax.Array) -> np.ndarray:
-    """Maps [-1, 1] to uint8 on the host, clipped and rounded to the nearest value."""
-    return np.asarray(jnp.round(to_255(image))).astype(np.uint8)
+def to_integers(image: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:
+    """Maps [-1, 1] to the range of uint8 or uint16 on the host, clipped, to the nearest value."""
+    half = np.iinfo(dtype).max / 2
+    return np.rint(np.clip((np.asarray(image) + 1.0) * half, 0.0, 2 * half)).astype(dtype)
 
 
 def mask_out(image: jax.Array, mask: jax.Array) -> jax.Array:

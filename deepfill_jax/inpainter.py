@@ -3,24 +3,55 @@
 completed = Inpainter.load("model.safetensors")("photo.jpg", "mask.png")
 """
 
+import collections
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from deepfill_jax import compiler, weights
+from deepfill_jax import compiler, holes, weights
+from deepfill_jax.canvas import Canvas, blend
 from deepfill_jax.errors import UsageError
-from deepfill_jax.image import composite, to_float, to_uint8
+from deepfill_jax.holes import STRATEGIES, Window
+from deepfill_jax.image import composite
 from deepfill_jax.models import Generator, Prediction
 from deepfill_jax.models.generator import MULTIPLE
 from deepfill_jax.pictures import Source, hole_of_values, read, read_mask, size
 
+ATTENTION_MEMORY = 2**28  # Bytes; more is hardly faster.
+WORKING_SIZE = 256  # Pixels a side that the published networks are trained at.
+BATCH_PIXELS = 8 * 256**2  # That are filled at once, or one window, if it is larger.
+
+Picture = Source | np.ndarray
+
 
 class Inpainter:
-    """A model's generator, compiled once for each padded size that it meets."""
+    """A model's generator, compiled once for each of a few sizes."""
 
-    def __init__(self, model: weights.Model):
-        network = Generator(model.variant)
+    def __init__(
+        self,
+        model: weights.Model,
+        *,
+        working_size: int | None = None,
+        attention_memory: int = ATTENTION_MEMORY,
+    ):
+        """Takes a model.
+
+        Args:
+            model: With any generator.
+            working_size: Side of the pictures that the network works best on, a multiple of 8; if
+                None, that it was trained at. Larger windows are scaled down to it.
+            attention_memory: About how many bytes attention's scores may take.
+
+        Raises:
+            UsageError: The working size is no positive multiple of 8.
+        """
+        self.working_size = working_size or model.about.get("image_size", WORKING_SIZE)
+        if self.working_size < MULTIPLE or self.working_size % MULTIPLE:
+            raise UsageError(f"The working size must be a multiple of 8, not {self.working_size}.")
+        network = Generator(model.variant, attention_memory=attention_memory)
 
         def predict(params, image, mask):
             # Selected, not multiplied by 0 as in `mask_out`: a NaN in the hole must not get out.
@@ -30,35 +61,103 @@ class Inpainter:
         self._predict = jax.jit(predict, compiler_options=compiler.options())
 
     @classmethod
-    def load(cls, path: str | Path) -> "Inpainter":
-        """Reads a model file; raises the `UsageError` of `weights.load` if it is not one."""
-        return cls(weights.load(path))
-
-    def __call__(self, image: Source | np.ndarray, mask: Source | np.ndarray) -> np.ndarray:
-        """Completes one picture.
-
-        Args:
-            image: See `pictures.read`; or uint8 [H, W, 3] RGB.
-            mask: See `pictures.read_mask`; or an array for `pictures.hole_of_values`; of the
-                image's size. Without a hole, the image comes back.
-
-        Returns:
-            uint8 [H, W, 3] RGB, bit for bit the image outside the hole.
+    def load(cls, path: str | Path, **options) -> "Inpainter":
+        """Reads a model file, and takes the options above.
 
         Raises:
-            UsageError: One of them cannot be used, or their sizes differ.
+            UsageError: It is no model file, see `weights.load`, or an option cannot be used.
         """
-        picture = _rgb(read(image).pixels if isinstance(image, Source) else image)
-        hole = read_mask(mask) if isinstance(mask, Source) else hole_of_values(mask)
-        if picture.shape[:2] != hole.shape[:2]:
+        return cls(weights.load(path), **options)
+
+    def __call__(
+        self,
+        image: Picture | Sequence[Picture],
+        mask: Picture | Sequence[Picture] | None = None,
+        *,
+        strategy: str = "auto",
+        dilate: int = 0,
+        feather: int = 0,
+    ) -> np.ndarray | list[np.ndarray]:
+        """Completes a picture, or several of any sizes.
+
+        Args:
+            image: A file or PIL picture, see `pictures.read`; an array [H, W], [H, W, 1] grey,
+                [H, W, 3] RGB or [H, W, 4] with opacity, of uint8, uint16 or floats in [-1, 1]; a
+                list of these; or a batch of arrays [B, H, W, C].
+            mask: Of the image's size: a file or PIL picture, see `pictures.read_mask`; or an array
+                for `pictures.hole_of_values`. As many as there are images. None: the hole is where
+                the image's opacity is below one half.
+            strategy: How large pictures are completed: "auto", see `holes.choose`; or "original",
+                "resize" or "crop", see `holes.windows`.
+            dilate: Pixels by which the hole is widened.
+            feather: Pixels, at most `dilate`, over which the fill blends with the image in what
+                the hole was widened by.
+
+        Returns:
+            [H, W, 3] of a file or PIL picture; of an array, its shape and type, without opacity if
+            that was the mask; a list of a list, a batch of a batch. Bit for bit the image outside
+            the (widened) hole.
+
+        Raises:
+            UsageError: Something cannot be used, or sizes differ.
+        """
+        if strategy not in STRATEGIES:
+            raise UsageError(f"strategy={strategy!r} must be one of {', '.join(STRATEGIES)}.")
+        if not 0 <= feather <= dilate:
             raise UsageError(
-                f"The mask is {size(hole)} pixels, the image {size(picture)} (width x height); "
-                "a mask needs its image's size."
+                f"feather={feather} must be from 0 to dilate={dilate}: it blends in the rim by "
+                "which the hole is widened."
             )
-        if not hole.any():
-            return picture.copy()
-        prediction = self.predict(to_float(picture[np.newaxis]), hole[np.newaxis])
-        return to_uint8(prediction.completed[0])  # Float32 holds 8 bits with room to spare.
+        is_batch = isinstance(image, np.ndarray | jax.Array) and image.ndim == 4
+        if not is_batch and not isinstance(image, list | tuple):
+            return self._complete([_ask(image, mask)], strategy, dilate, feather)[0]
+        masks = [None] * len(image) if mask is None else mask
+        if len(image) != len(masks):
+            raise UsageError(f"There are {len(image)} images, but {len(masks)} masks.")
+        asked = [_ask(*pair) for pair in zip(image, masks, strict=True)]
+        completed = self._complete(asked, strategy, dilate, feather)
+        return np.stack(completed) if is_batch and completed else completed
+
+    def choose(self, mask: np.ndarray, strategy: str = "auto") -> str:
+        """Returns the strategy that `strategy` stands for with a mask, bool [H, W, 1]."""
+        return holes.choose(mask, self.working_size) if strategy == "auto" else strategy
+
+    def _complete(
+        self, asked: Sequence["_Asked"], strategy: str, dilate: int, feather: int
+    ) -> list[np.ndarray]:
+        canvases = []
+        for one in asked:
+            hole = holes.dilate(one.hole, dilate)
+            windows = holes.windows(hole, self.choose(hole, strategy), self.working_size)
+            canvases.append(Canvas(one.pixels, hole, windows))
+        while ready := [(canvas, w) for canvas in canvases for w in canvas.take_ready()]:
+            self._fill(ready)
+        completed = []
+        for one, canvas in zip(asked, canvases, strict=True):
+            pixels = canvas.pixels
+            if feather:
+                dilated = holes.dilate(one.hole, dilate)
+                pixels = blend(one.pixels, pixels, holes.feather(one.hole, dilated, feather))
+            completed.append(one.shaped(pixels))
+        return completed
+
+    def _fill(self, ready: Sequence[tuple[Canvas, Window]]) -> None:
+        """Fills windows, those of one compiled size in batches."""
+        by_size = collections.defaultdict(list)
+        for canvas, window in ready:
+            sides = _compiled_side(window.height), _compiled_side(window.width)
+            by_size[(*sides, window.height, window.width)].append((canvas, window))
+        for (height, width, *_), group in by_size.items():
+            most = max(BATCH_PIXELS // (height * width), 1)
+            for start in range(0, len(group), most):
+                batch = group[start : start + most]
+                seen = [canvas.see(window) for canvas, window in batch]
+                # Batches have 1, 2, 4, ... images, as each size is compiled: the last is repeated.
+                seen += seen[-1:] * ((1 << (len(seen) - 1).bit_length()) - len(seen))
+                image, hole = (np.stack(x) for x in zip(*seen, strict=True))
+                completed = np.asarray(self._run(image, hole, height, width).completed)
+                for (canvas, window), filled in zip(batch, completed, strict=False):
+                    canvas.put(window, filled[: window.height, : window.width])
 
     def predict(self, image: np.ndarray, mask: np.ndarray) -> Prediction:
         """Completes a batch of images of one size, and returns what each stage made of them.
@@ -83,28 +182,78 @@ class Inpainter:
                 f"{image.dtype} {image.shape} and {mask.dtype} {mask.shape}."
             )
         height, width = image.shape[1:3]
-        padded = (_pad(x.astype(np.float32)) for x in (image, mask > 0.5))
-        prediction = self._predict(self._params, *padded)
+        sides = (-(-side // MULTIPLE) * MULTIPLE for side in (height, width))
+        prediction = self._run(image.astype(np.float32), mask > 0.5, *sides)
         return Prediction(*(np.asarray(x)[:, :height, :width] for x in prediction))
 
+    def _run(self, image: np.ndarray, mask: np.ndarray, height: int, width: int) -> Prediction:
+        """Runs the network on a batch that is mirrored at its lower and right edge to a size."""
+        # Image and mask alike, so that padding is known where the pixel that it mirrors is known.
+        # All of it known would make true pixels of the hole's; all of it hole would be one more
+        # hole to imagine, and keep the attention from copying what is at the edge.
+        below, right = height - image.shape[1], width - image.shape[2]
+        margins = ((0, 0), (0, below), (0, right), (0, 0))
+        image, mask = (np.pad(x, margins, mode="reflect") for x in (image, mask))
+        return self._predict(self._params, image, mask.astype(np.float32))
 
-def _rgb(pixels: np.ndarray) -> np.ndarray:
-    """Grey becomes RGB; uint8 [H, W, 3] stays."""
-    pixels = np.asarray(pixels)
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels.repeat(3, axis=2)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+
+def _compiled_side(side: int) -> int:
+    """The next of a few sides, multiples of 8: 8, 16, ..., 64, 80, ..., 128, 160, ..., 256, 320."""
+    step = MULTIPLE << max((-(-side // MULTIPLE)).bit_length() - 3, 0)
+    return -(-side // step) * step
+
+
+class _Asked(NamedTuple):
+    """One picture to complete, as an array."""
+
+    pixels: np.ndarray  # [H, W, 1] or [H, W, 3] of uint8, uint16 or floats in [-1, 1].
+    hole: np.ndarray  # bool [H, W, 1]
+    opacity: np.ndarray | None  # [H, W, 1], for the result.
+    shape: tuple[int, ...]  # Of the result.
+
+    def shaped(self, pixels: np.ndarray) -> np.ndarray:
+        """The result of these pixels."""
+        if self.opacity is not None:
+            pixels = np.concatenate([pixels, self.opacity], axis=2)
+        return pixels.reshape(self.shape)
+
+
+def _ask(image: Picture, mask: Picture | None) -> _Asked:
+    """Reads a picture and its mask and checks that they fit."""
+    if isinstance(image, Source):
+        picture = read(image)
+        height, width, channels = picture.pixels.shape
+        pixels, opacity = picture.pixels.repeat(3 // channels, axis=2), picture.alpha
+        shape, kept = (height, width, 3), None
+    else:
+        pixels, opacity = _check(np.asarray(image))
+        kept = opacity if mask is not None else None
+        shape = np.shape(image) if opacity is None or kept is not None else pixels.shape
+    if mask is not None:
+        hole = read_mask(mask) if isinstance(mask, Source) else hole_of_values(mask)
+    elif opacity is not None:
+        full = np.iinfo(opacity.dtype).max if opacity.dtype.kind == "u" else 1.0
+        hole = opacity < full / 2
+    else:
+        raise UsageError("The image has no opacity that could say where its hole is; give a mask.")
+    if pixels.shape[:2] != hole.shape[:2]:
         raise UsageError(
-            f"An image array must be uint8 [H, W, 3] in RGB, not {pixels.dtype} {pixels.shape}."
+            f"The mask is {size(hole)} pixels, the image {size(pixels)} (width x height); "
+            "a mask needs its image's size."
         )
-    return pixels
+    if pixels.dtype.kind == "f" and not (np.abs(pixels) <= 1).all(where=~hole):
+        raise UsageError("Outside its hole, an image of floats must be in [-1, 1].")
+    return _Asked(pixels, hole, kept, shape)
 
 
-def _pad(x: np.ndarray) -> np.ndarray:
-    """Mirrors [B, H, W, C] at its lower and right edge, up to multiples of `MULTIPLE`."""
-    # Image and mask alike, so that padding is known where the pixel that it mirrors is known. All
-    # of it known would make true pixels of the hole's; all of it hole would be one more hole to
-    # imagine, and keep the attention from copying what is at the edge.
-    height, width = x.shape[1:3]
-    below, right = -height % MULTIPLE, -width % MULTIPLE
-    return np.pad(x, ((0, 0), (0, below), (0, right), (0, 0)), mode="reflect")
+def _check(image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Parts an array into pixels [H, W, 1 or 3] and opacity, [H, W, 1] or None."""
+    pixels = image[..., np.newaxis] if image.ndim == 2 else image
+    is_picture = pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4) and pixels.size
+    if not is_picture or not (image.dtype in (np.uint8, np.uint16) or image.dtype.kind == "f"):
+        raise UsageError(
+            "An image array must be [H, W], or [H, W, C] with 1 (grey), 3 (RGB) or 4 (RGB and "
+            "opacity) channels, of uint8, uint16 or floats in [-1, 1], not "
+            f"{image.dtype} {image.shape}."
+        )
+    return (pixels[..., :3], pixels[..., 3:]) if pixels.shape[2] == 4 else (pixels, None)

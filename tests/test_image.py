@@ -7,17 +7,18 @@ import pytest
 from deepfill_jax import image
 
 
-def test_every_uint8_value_survives_the_way_to_float_and_back():
-    values = np.arange(256, dtype=np.uint8)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_every_whole_number_survives_the_way_to_float_and_back(dtype):
+    values = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)
     as_float = image.to_float(values)
     assert as_float.min() == -1 and as_float.max() == 1
-    np.testing.assert_array_equal(image.to_uint8(as_float), values)
+    np.testing.assert_array_equal(image.to_integers(as_float, dtype), values)
 
 
 def test_uint8_is_rounded_and_clipped():
     # 0.0 is 127.5, which rounds to the even 128.
     np.testing.assert_array_equal(
-        image.to_uint8(jnp.array([-1.5, 0.0, 0.9999, 2.0])), [0, 128, 255, 255]
+        image.to_integers(jnp.array([-1.5, 0.0, 0.9999, 2.0]), np.uint8), [0, 128, 255, 255]
     )
 
 

@@ -42,6 +42,8 @@ ROWS = {
         "pictures.decoding",
         "pictures.encoding",
         "pictures",
+        "holes",
+        "canvas",
         "inpainter",
         "inpaint",
         "__init__",

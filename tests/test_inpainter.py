@@ -14,7 +14,7 @@ import deepfill_jax
 from deepfill_jax import compiler
 from deepfill_jax import image as pixels
 from deepfill_jax.errors import UsageError
-from deepfill_jax.inpainter import Inpainter
+from deepfill_jax.inpainter import Inpainter, _compiled_side
 from deepfill_jax.models import Generator
 
 SIZES = [(1, 1), (7, 5), (61, 67), (8, 200)]
@@ -145,16 +145,26 @@ def test_what_cannot_be_used_is_named(inpainter, tmp_path):
     picture, mask = make_picture(16, 16)
     with pytest.raises(UsageError, match="mask is 9x16 pixels, the image 16x16 .width x height"):
         inpainter(picture, mask[:, :9])
-    with pytest.raises(UsageError, match=r"uint8 \[H, W, 3\] in RGB, not float64 \(16, 16, 3\)"):
-        inpainter(picture / 255, mask)
-    with pytest.raises(UsageError, match=r"uint8 \(16, 16, 4\)"):
-        inpainter(np.zeros((16, 16, 4), np.uint8), mask)
-    with pytest.raises(UsageError, match=r"\(0, 16, 3\)"):
-        inpainter(picture[:0], mask[:0])
+    for bad in (picture.astype(np.int64), picture[..., :2], picture[:0], picture[0, 0, 0]):
+        with pytest.raises(UsageError, match=r"image array must be \[H, W\]") as error:
+            inpainter(bad, mask)
+        assert f"{bad.dtype} {bad.shape}" in str(error.value)
+    with pytest.raises(UsageError, match=r"Outside its hole.*\[-1, 1\]"):
+        inpainter(picture.astype(np.float32), mask)
+    with pytest.raises(UsageError, match="no opacity that could say where its hole is"):
+        inpainter(picture)
+    with pytest.raises(UsageError, match="2 images, but 1 masks"):
+        inpainter([picture, picture], [mask])
+    with pytest.raises(UsageError, match="strategy='croop' must be one of auto, original"):
+        inpainter(picture, mask, strategy="croop")
+    with pytest.raises(UsageError, match="feather=3 must be from 0 to dilate=2"):
+        inpainter(picture, mask, dilate=2, feather=3)
+    with pytest.raises(UsageError, match="working size must be a multiple of 8, not 100"):
+        Inpainter(make_model("official"), working_size=100)
     with pytest.raises(UsageError, match=r"mask array must be .* uint8 \(16, 16, 3\)"):
         inpainter(picture, picture)
     with pytest.raises(UsageError, match=r"mask array must be .* object \(\)"):
-        inpainter(picture, None)
+        inpainter(picture, object())
     broken = tmp_path / "broken.png"
     Image.fromarray(picture).save(broken)
     truncate(broken)
@@ -165,6 +175,124 @@ def test_what_cannot_be_used_is_named(inpainter, tmp_path):
         inpainter(tmp_path / "absent.png", mask)
     with pytest.raises(UsageError, match="There is no model file absent.safetensors"):
         Inpainter.load("absent.safetensors")
+
+
+STRATEGIES = ("original", "resize", "crop")
+
+
+@pytest.fixture(scope="module")
+def small_worker():
+    return Inpainter(make_model("official"), working_size=32)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [(), (1,), (3,), (4,)])
+def test_arrays_come_back_as_they_are(small_worker, strategy, dtype, channels):
+    rng = np.random.default_rng(0)
+    full = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    picture = (rng.uniform(size=(70, 90, *channels)) * full).astype(dtype)
+    mask = np.zeros((70, 90), bool)
+    mask[10:20, 15:22] = mask[40:69, 50:] = True
+    completed = small_worker(picture, mask, strategy=strategy)
+    assert completed.shape == picture.shape and completed.dtype == dtype
+    np.testing.assert_array_equal(completed[~mask], picture[~mask])
+    assert (completed[mask] != picture[mask]).any()
+    if channels == (4,):
+        np.testing.assert_array_equal(completed[..., 3], picture[..., 3])
+
+
+def test_strategies_differ(small_worker):
+    picture, _ = make_picture(90, 90)
+    mask = np.zeros((90, 90), bool)
+    mask[30:60, 30:60] = True
+    results = [small_worker(picture, mask, strategy=name) for name in STRATEGIES]
+    for a in range(3):
+        assert (results[a] != results[a - 1]).any()
+    for height, name in [(60, "original"), (90, "crop")]:
+        hole = mask[:height, :height, np.newaxis]
+        assert small_worker.choose(hole) == name
+        np.testing.assert_array_equal(
+            small_worker(picture[:height, :height], hole),
+            small_worker(picture[:height, :height], hole, strategy=name),
+        )
+
+
+def test_the_hole_may_be_what_is_transparent(small_worker, tmp_path):
+    picture, mask = make_picture(20, 30)
+    opacity = np.where(mask, 100, 150).astype(np.uint8)  # Both sides of one half.
+    rgba = np.dstack([picture, opacity])
+    expected = small_worker(picture, mask)
+    np.testing.assert_array_equal(small_worker(rgba), expected)
+    np.testing.assert_array_equal(small_worker(Image.fromarray(rgba)), expected)
+    Image.fromarray(rgba).save(tmp_path / "picture.png")
+    np.testing.assert_array_equal(small_worker(tmp_path / "picture.png"), expected)
+
+
+def test_several_pictures(small_worker, tmp_path):
+    pairs = [make_picture(height, 40, seed=height) for height in (20, 41, 99, 20)]
+    images, masks = zip(*pairs, strict=True)
+    Image.fromarray(images[1]).save(tmp_path / "1.png")
+    images = [images[0], tmp_path / "1.png", *images[2:]]
+    completed = small_worker(images, masks)
+    assert isinstance(completed, list)
+    for one, image, mask in zip(completed, images, masks, strict=True):
+        alone = small_worker(image, mask).astype(int)
+        np.testing.assert_allclose(one, alone, atol=1)  # The last bit of a batch may round.
+    assert small_worker([], []) == []
+
+
+def test_a_batch_of_one_size_is_one_run_of_the_network(small_worker, monkeypatch):
+    runs = []
+    run = small_worker._run
+    monkeypatch.setattr(small_worker, "_run", lambda x, *more: runs.append(len(x)) or run(x, *more))
+    pairs = [make_picture(24, 40, seed) for seed in range(5)]
+    images, masks = (np.stack(x) for x in zip(*pairs, strict=True))
+    completed = small_worker(images, masks)
+    assert isinstance(completed, np.ndarray) and completed.shape == images.shape
+    assert runs == [8]  # 5, and 3 to make the batch of a size that is compiled often.
+    for one, pair in zip(completed, pairs, strict=True):
+        np.testing.assert_allclose(one, small_worker(*pair).astype(int), atol=1)
+
+
+def test_dilate_and_feather(small_worker):
+    picture = np.full((40, 40, 3), 255, np.uint8)
+    mask = np.zeros((40, 40), bool)
+    mask[15:20, 15:20] = True
+    plain = small_worker(picture, mask)
+    dilated = small_worker(picture, mask, dilate=4)
+    wide = np.zeros_like(mask)
+    wide[11:24, 11:24] = True
+    assert (plain[~mask] == 255).all() and (dilated[~wide] == 255).all()
+    changed = (dilated < 255).all(axis=-1)
+    assert changed[11, 17] and not changed[11, 11]  # A disc.
+    feathered = small_worker(picture, mask, dilate=4, feather=4)
+    np.testing.assert_array_equal(feathered[mask], dilated[mask])
+    np.testing.assert_array_equal(feathered[~changed], picture[~changed])
+    rim = changed & ~mask
+    expected = 0.8 * 255 + 0.2 * dilated[11, 17].astype(float)
+    np.testing.assert_allclose(feathered[11, 17], expected, atol=0.51)
+    assert (feathered[rim] > dilated[rim]).all()
+
+
+@pytest.mark.parametrize("strategy, most", [("resize", 9), ("crop", 2)])
+def test_a_hundred_sizes_compile_a_few_programs(strategy, most):
+    inpainter = Inpainter(make_model("official"), working_size=32)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        height, width = rng.integers(33, 97, 2)
+        mask = np.zeros((height, width, 1), bool)
+        mask[5:12, 7:9] = mask[-9:, -9:] = True
+        inpainter(np.zeros((height, width, 3), np.uint8), mask, strategy=strategy)
+    assert inpainter._predict._cache_size() <= most
+
+
+def test_compiled_sides_are_few_and_not_much_larger():
+    sides = range(1, 4097)
+    compiled = [_compiled_side(side) for side in sides]
+    assert all(side <= c and c % 8 == 0 for side, c in zip(sides, compiled, strict=True))
+    assert all(c <= 1.25 * side for side, c in zip(sides, compiled, strict=True) if side >= 32)
+    assert len({c for side, c in zip(sides, compiled, strict=True) if side > 256}) == 16
 
 
 def test_predict_refuses_other_shapes_and_types(inpainter):

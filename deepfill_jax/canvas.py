@@ -1,0 +1,88 @@
+"""A picture while its holes are filled: what the network sees of it, and where its fill goes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from deepfill_jax.holes import Window
+from deepfill_jax.image import to_float, to_integers
+
+
+class Canvas:
+    """A picture whose hole shrinks with every window that is filled.
+
+    Attributes:
+        pixels: [H, W, 1] grey or [H, W, 3] RGB, of uint8, uint16, or floats in [-1, 1].
+        hole: bool [H, W, 1], what is still to be filled.
+        windows: Through which to do it.
+    """
+
+    def __init__(self, pixels: np.ndarray, hole: np.ndarray, windows: Sequence[Window]):
+        self.pixels, self.hole, self.windows = pixels.copy(), hole.copy(), list(windows)
+
+    def take_ready(self) -> list[Window]:
+        """Removes and returns the windows that see no hole of one that is before them.
+
+        They may be filled at once. The others see more when these are filled.
+        """
+        ready, later = [], []
+        for window in self.windows:
+            before = (*ready, *later)
+            sees = any(window.view.overlaps(other.hole) for other in before)
+            (later if sees else ready).append(window)
+        self.windows = later
+        return ready
+
+    def see(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Returns what is in a window: float32 [h, w, 3] in [-1, 1], and its hole, bool [h, w, 1].
+
+        h and w are those at which the window is filled. A pixel that holds a bit of the hole is
+        hole, and so no known pixel holds any of it.
+        """
+        pixels, hole = self.pixels[window.view.slices], self.hole[window.view.slices]
+        image = _to_float(pixels)
+        if image.shape[2] == 1:
+            image = image.repeat(3, axis=2)
+        if image.shape[:2] == (window.height, window.width):
+            return image, hole
+        image = _resize(np.where(hole, np.float32(0), image), window.height, window.width)
+        return image, _resize(hole.astype(np.float32), window.height, window.width) > 0
+
+    def put(self, window: Window, filled: np.ndarray) -> None:
+        """Takes the hole's pixels from a filled window, float32 [h, w, 3] in [-1, 1]."""
+        _, _, height, width = window.view
+        if filled.shape[:2] != (height, width):
+            filled = np.clip(_resize(filled, height, width), -1.0, 1.0)
+        if self.pixels.shape[2] == 1:
+            filled = filled.mean(axis=2, keepdims=True)
+        view, hole = self.pixels[window.view.slices], self.hole[window.view.slices]
+        rows, columns = (
+            slice(inner.start - outer.start, inner.stop - outer.start)
+            for inner, outer in zip(window.hole.slices, window.view.slices, strict=True)
+        )
+        view, hole, filled = (x[rows, columns] for x in (view, hole, filled))
+        np.copyto(view, _to_dtype(filled, view.dtype), where=hole)
+        hole[...] = False
+
+
+def blend(pixels: np.ndarray, filled: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Mixes two pictures [H, W, C] of one type; where `share` [H, W, 1] is 0 or 1, exactly."""
+    rim = (share > 0) & (share < 1)
+    mixed = _to_float(pixels) * (1 - share) + _to_float(filled) * share
+    return np.where(rim, _to_dtype(mixed, pixels.dtype), np.where(share > 0, filled, pixels))
+
+
+def _to_float(pixels: np.ndarray) -> np.ndarray:
+    return np.asarray(to_float(pixels)) if pixels.dtype.kind == "u" else pixels.astype(np.float32)
+
+
+def _to_dtype(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return to_integers(image, dtype) if dtype.kind == "u" else image.astype(dtype)
+
+
+def _resize(x: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Float32 [H, W, C] at another size: means of areas if it is smaller, cubic if it is larger."""
+    how = Image.Resampling.BOX if height * width < x[..., 0].size else Image.Resampling.BICUBIC
+    channels = (Image.fromarray(x[..., c]).resize((width, height), how) for c in range(x.shape[2]))
+    return np.stack([np.asarray(channel) for channel in channels], axis=-1)

@@ -1,0 +1,172 @@
+"""Holes and what surrounds them: where the network looks to fill a picture of any size.
+
+Masks are bool [H, W, 1], true in the hole; lengths are pixels of the picture.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+STRATEGIES = ("auto", "original", "resize", "crop")
+
+CONTEXT = 2.0  # Side of a window, in units of its hole's longest.
+THIN = 0.05  # A hole that covers less of its window is filled in parts: wires, writing.
+CELLS = 8  # A working size. Holes in the same or neighbouring cells are one.
+
+
+class Box(NamedTuple):
+    """A rectangle of a picture."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Its rows and columns."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+    def overlaps(self, other: "Box") -> bool:
+        """Whether they share a pixel."""
+        return all(
+            a.start < b.stop and b.start < a.stop
+            for a, b in zip(self.slices, other.slices, strict=True)
+        )
+
+
+class Window(NamedTuple):
+    """What the network sees to fill a hole, and at what size."""
+
+    view: Box  # What it sees.
+    hole: Box  # Within `view`: here, what it makes of hole pixels is taken.
+    height: int  # At which `view` is filled; `view.height`, or less if it is scaled down.
+    width: int
+
+
+def choose(mask: np.ndarray, working_size: int) -> str:
+    """Returns the strategy that "auto" stands for.
+
+    "original" up to twice the working size, as networks bear larger pictures than they learnt
+    from; above, "crop", unless its windows would see half of the picture or more: then "resize".
+    """
+    height, width = mask.shape[:2]
+    if max(height, width) <= 2 * working_size:
+        return "original"
+    seen = sum(window.view.height * window.view.width for window in _cropped(mask, working_size))
+    return "crop" if seen < height * width / 2 else "resize"
+
+
+def windows(mask: np.ndarray, strategy: str, working_size: int) -> list[Window]:
+    """Returns the windows through which all of a hole is filled, in this order; none without hole.
+
+    Args:
+        mask: bool [H, W, 1].
+        strategy: "original": one window, the whole picture. "resize": the same, scaled down to the
+            working size. "crop": one for each hole, with as much around it again, scaled down to
+            the working size if it is larger. Holes near each other share one, long thin holes have
+            several.
+        working_size: The side of pictures that the network is used to.
+    """
+    if not mask.any():
+        return []
+    if strategy == "crop":
+        return list(_cropped(mask, working_size))
+    whole = Box(0, 0, *mask.shape[:2])
+    return [_window(whole, whole, working_size if strategy == "resize" else max(mask.shape))]
+
+
+def _cropped(mask: np.ndarray, working_size: int) -> Iterator[Window]:
+    """A window for each hole, or for each part of a thin one."""
+    for box in _hole_boxes(mask, max(working_size // CELLS, 1)):
+        yield from _parts(mask, box, working_size)
+
+
+def _hole_boxes(mask: np.ndarray, cell: int) -> list[Box]:
+    """Disjoint boxes around the holes; boxes that touch, in cells of so many pixels, are one."""
+    height, width = mask.shape[:2]
+    padded = np.pad(mask[..., 0], ((0, -height % cell), (0, -width % cell)))
+    rows, columns = (side // cell for side in padded.shape)
+    cells = padded.reshape(rows, cell, columns, cell).any(axis=(1, 3))
+    while True:
+        found = ndimage.find_objects(ndimage.label(cells, np.ones((3, 3)))[0])
+        if all(cells[box].all() for box in found):
+            break
+        for box in found:  # Filled, it may touch others.
+            cells[box] = True
+    boxes = (
+        Box(*(cell * s.start for s in b), *(cell * (s.stop - s.start) for s in b)) for b in found
+    )
+    return [_tight(mask, box) for box in boxes]
+
+
+def _tight(mask: np.ndarray, box: Box) -> Box:
+    """The smallest box around the hole pixels in a box that holds some."""
+    hole = mask[box.slices][..., 0]
+    rows, columns = (np.flatnonzero(hole.any(axis)) for axis in (1, 0))
+    top, left = rows[0], columns[0]
+    return Box(
+        int(box.top + top),
+        int(box.left + left),
+        int(rows[-1] - top + 1),
+        int(columns[-1] - left + 1),
+    )
+
+
+def _parts(mask: np.ndarray, box: Box, working_size: int) -> Iterator[Window]:
+    """The window of a hole's box, or, while it is thin and large, of each half of it."""
+    side = max(working_size, int(CONTEXT * max(box.height, box.width)))
+    is_thin = np.count_nonzero(mask[box.slices]) < THIN * side**2
+    if side <= working_size or not is_thin:
+        yield _window(_around(box, side, mask.shape[:2]), box, working_size)
+        return
+    along = box.height < box.width
+    half = max(box.height, box.width) // 2
+    first = box._replace(**({"width": half} if along else {"height": half}))
+    second = Box(
+        box.top + (0 if along else half),
+        box.left + (half if along else 0),
+        box.height - (0 if along else half),
+        box.width - (half if along else 0),
+    )
+    for part in (first, second):
+        if mask[part.slices].any():
+            yield from _parts(mask, _tight(mask, part), working_size)
+
+
+def _around(box: Box, side: int, shape: tuple[int, int]) -> Box:
+    """The square with the box in its middle, as far as the picture goes."""
+    starts, sides = [], []
+    for start, length, limit in zip(box[:2], box[2:], shape, strict=True):
+        sides.append(min(side, limit))
+        starts.append(min(max(start + (length - sides[-1]) // 2, 0), limit - sides[-1]))
+    return Box(*starts, *sides)
+
+
+def _window(view: Box, hole: Box, largest: int) -> Window:
+    """Scaled down where a side is above `largest`."""
+    scale = min(1.0, largest / max(view.height, view.width))
+    return Window(view, hole, *(max(round(scale * side), 1) for side in view[2:]))
+
+
+def dilate(mask: np.ndarray, radius: int) -> np.ndarray:
+    """Widens the hole by all pixels at most `radius` pixels away."""
+    if radius == 0 or not mask.any():
+        return mask
+    return ndimage.distance_transform_edt(~mask[..., 0])[..., np.newaxis] <= radius
+
+
+def feather(mask: np.ndarray, dilated: np.ndarray, width: int) -> np.ndarray:
+    """How much of the fill to take: float32 [H, W, 1].
+
+    1 in the hole and 0 outside the dilated hole. In the rim between, it grows over `width` pixels
+    from the outside.
+    """
+    if width == 0 or dilated.all():
+        return dilated.astype(np.float32)
+    # The outermost pixels of the rim are at distance 1, and get a share already.
+    depth = ndimage.distance_transform_edt(np.pad(dilated[..., 0], 1, mode="edge"))[1:-1, 1:-1]
+    rim = np.minimum(depth / (width + 1), 1.0).astype(np.float32)[..., np.newaxis]
+    return np.where(mask, np.float32(1.0), rim)

@@ -1,0 +1,81 @@
+"""Any size, any hole: the size stays, known pixels stay, everything is finite.
+
+Ten thousand cases: pytest -n 0 tests/test_any_size.py --hypothesis-profile=thorough
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made import make_model
+
+from deepfill_jax.inpainter import Inpainter
+
+settings.register_profile("brief", max_examples=15, deadline=None, derandomize=True)
+settings.register_profile("thorough", max_examples=5000, deadline=None)
+settings.load_profile("brief")
+
+INPAINTERS = {
+    name: Inpainter(make_model(name), working_size=24, attention_memory=4096)
+    for name in ("official", "mmagic")
+}
+
+
+@st.composite
+def masks(draw, height, width):
+    """Bool or soft [H, W, 1]: empty, full, one pixel, a border, boxes, noise."""
+    kind = draw(st.sampled_from(["empty", "full", "pixel", "border", "boxes", "noise", "soft"]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    mask = np.zeros((height, width, 1), bool)
+    if kind == "full":
+        mask[...] = True
+    elif kind == "pixel":
+        mask[rng.integers(height), rng.integers(width)] = True
+    elif kind == "border":
+        mask[:, 0] = mask[-1] = True
+    elif kind == "boxes":
+        for _ in range(3):
+            top, left = rng.integers(height), rng.integers(width)
+            mask[top : top + rng.integers(1, 40), left : left + rng.integers(1, 40)] = True
+    elif kind == "noise":
+        mask = rng.uniform(size=mask.shape) < rng.uniform()
+    elif kind == "soft":
+        return rng.uniform(size=mask.shape).astype(np.float32)
+    return mask
+
+
+@st.composite
+def cases(draw):
+    side = st.integers(1, 97)
+    height, width, count = draw(side), draw(side), draw(st.integers(1, 3))
+    dtype = draw(st.sampled_from([np.uint8, np.uint16, np.float32]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    full = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    images = (rng.uniform(size=(count, height, width, 3)) * full).astype(dtype)
+    return images, np.stack([draw(masks(height, width)) for _ in range(count)])
+
+
+@pytest.mark.parametrize("name", INPAINTERS)
+@given(
+    case=cases(),
+    strategy=st.sampled_from(["auto", "original", "resize", "crop"]),
+    care=st.sampled_from([(0, 0), (2, 0), (3, 3)]),
+)
+def test_size_and_known_pixels_stay_and_all_is_finite(name, case, strategy, care):
+    images, masks = case
+    dilate, feather = care
+    completed = INPAINTERS[name](images, masks, strategy=strategy, dilate=dilate, feather=feather)
+    assert completed.shape == images.shape and completed.dtype == images.dtype
+    assert np.isfinite(completed).all()
+    for image, mask, result in zip(images, masks, completed, strict=True):
+        hole = mask[..., 0] > (0.5 if mask.max() <= 1 else 127.5)
+        rows, columns = np.nonzero(hole)
+        known = np.ones(hole.shape, bool)  # Farther from the hole than it is widened.
+        for down in range(-dilate, dilate + 1):
+            for right in range(-dilate, dilate + 1):
+                if down**2 + right**2 <= dilate**2:
+                    near = np.clip(rows + down, 0, hole.shape[0] - 1)
+                    beside = np.clip(columns + right, 0, hole.shape[1] - 1)
+                    inside = (near == rows + down) & (beside == columns + right)
+                    known[near[inside], beside[inside]] = False
+        np.testing.assert_array_equal(result[known], image[known])

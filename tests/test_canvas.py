@@ -1,0 +1,90 @@
+"""What a window shows of a picture, and where its fill goes."""
+
+import numpy as np
+import pytest
+
+from deepfill_jax.canvas import Canvas, blend
+from deepfill_jax.holes import Box, Window
+
+DTYPES = [np.uint8, np.uint16, np.float32, np.float64]
+
+
+def make_pixels(height, width, channels, dtype):
+    rng = np.random.default_rng(0)
+    if np.dtype(dtype).kind == "f":
+        return rng.uniform(-1, 1, (height, width, channels)).astype(dtype)
+    return rng.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
+
+
+def make_canvas(channels=3, dtype=np.uint8, scaled=False):
+    hole = np.zeros((20, 30, 1), bool)
+    hole[5:11, 7:15] = True
+    hole[1, 1] = True  # Another's.
+    size = (8, 10) if scaled else (16, 20)
+    window = Window(Box(0, 2, 16, 20), Box(5, 7, 6, 8), *size)
+    return Canvas(make_pixels(20, 30, channels, dtype), hole, [window]), window
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_only_the_windows_hole_changes_to_the_fill(channels, dtype, scaled):
+    canvas, window = make_canvas(channels, dtype, scaled)
+    before = canvas.pixels.copy()
+    image, hole = canvas.see(window)
+    assert image.shape == (window.height, window.width, 3) and image.dtype == np.float32
+    assert hole.shape == (window.height, window.width, 1) and hole.dtype == bool
+    canvas.put(window, np.full_like(image, 0.25))
+    assert canvas.pixels.dtype == dtype
+    inside = np.zeros((20, 30), bool)
+    inside[5:11, 7:15] = True
+    np.testing.assert_array_equal(canvas.pixels[~inside], before[~inside])
+    exact = 0.25 if np.dtype(dtype).kind == "f" else round(1.25 / 2 * np.iinfo(dtype).max)
+    np.testing.assert_allclose(canvas.pixels[inside].astype(float), exact, atol=1e-6)
+    assert canvas.hole[1, 1] and canvas.hole.sum() == 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_seen_scaled_is_means_of_known_pixels(dtype):
+    canvas, window = make_canvas(dtype=dtype, scaled=True)
+    image, hole = canvas.see(window)
+    expected_hole = canvas.hole[:16, 2:22].reshape(8, 2, 10, 2).any(axis=(1, 3))
+    np.testing.assert_array_equal(hole[..., 0], expected_hole)
+    seen = canvas.pixels[:16, 2:22].astype(float)
+    if np.dtype(dtype).kind == "u":
+        seen = seen / np.iinfo(dtype).max * 2 - 1
+    means = seen.reshape(8, 2, 10, 2, 3).mean((1, 3))
+    np.testing.assert_allclose(image[~expected_hole], means[~expected_hole], atol=1e-5)
+
+
+def test_what_is_in_the_hole_is_not_seen_scaled():
+    canvas, window = make_canvas(dtype=np.float32, scaled=True)
+    expected = canvas.see(window)[0]
+    canvas.pixels[canvas.hole[..., 0]] = np.nan
+    np.testing.assert_array_equal(canvas.see(window)[0], expected)
+
+
+def test_a_window_waits_for_the_holes_that_it_sees():
+    def window(left):
+        return Window(Box(0, left, 20, 12), Box(8, left + 4, 4, 4), 20, 12)
+
+    first, second, far = window(0), window(6), window(18)
+    canvas = Canvas(np.zeros((20, 30, 1), np.uint8), np.zeros((20, 30, 1), bool), [])
+    canvas.windows = [first, second, far]
+    assert canvas.take_ready() == [first, far]
+    assert canvas.take_ready() == [second]
+    assert canvas.take_ready() == []
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_blending(dtype):
+    a, b = make_pixels(4, 5, 3, dtype), make_pixels(5, 4, 3, dtype).reshape(4, 5, 3)[::-1]
+    share = np.zeros((4, 5, 1), np.float32)
+    share[1], share[2] = 1, 0.25
+    mixed = blend(a, b, share)
+    assert mixed.dtype == dtype
+    np.testing.assert_array_equal(mixed[[0, 3]], a[[0, 3]])
+    np.testing.assert_array_equal(mixed[1], b[1])
+    np.testing.assert_allclose(
+        mixed[2].astype(float), 0.75 * a[2] + 0.25 * b[2], atol=0.51 if dtype(0.5) == 0 else 1e-6
+    )
