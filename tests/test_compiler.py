@@ -1,0 +1,47 @@
+"""Where compiled programs are kept."""
+
+from pathlib import Path
+
+import jax
+import pytest
+
+from deepfill_jax import compiler
+
+KEYS = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+
+
+@pytest.fixture(autouse=True)
+def no_cache():
+    before = {key: getattr(jax.config, key) for key in KEYS}
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    for key, value in before.items():
+        jax.config.update(key, value)
+
+
+def test_cache_is_in_the_users_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path / 'xdg'}")
+    compiler.cache_on_disk()
+    assert jax.config.jax_compilation_cache_dir == f"{tmp_path / 'xdg' / 'deepfill_jax' / 'jax'}"
+    assert Path(jax.config.jax_compilation_cache_dir).is_dir()
+    jax.config.update("jax_compilation_cache_dir", None)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", f"{tmp_path}")
+    compiler.cache_on_disk()
+    expected = tmp_path / ".cache" / "deepfill_jax" / "jax"
+    assert jax.config.jax_compilation_cache_dir == f"{expected}"
+
+
+def test_the_users_choice_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path / 'xdg'}")
+    jax.config.update("jax_compilation_cache_dir", f"{tmp_path / 'own'}")
+    compiler.cache_on_disk()
+    assert jax.config.jax_compilation_cache_dir == f"{tmp_path / 'own'}"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path / 'file'}")
+    compiler.cache_on_disk()
+    assert jax.config.jax_compilation_cache_dir is None
