@@ -45,6 +45,7 @@ ROWS = {
         "holes",
         "canvas",
         "inpainter",
+        "folder",
         "inpaint",
         "__init__",
     ],

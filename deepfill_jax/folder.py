@@ -1,0 +1,339 @@
+"""Many pictures: which mask is whose, what is still to do, and doing it.
+
+A file that cannot be used stops no other: a `Failure`, with the reason, takes its job's place.
+"""
+
+import os
+import re
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from deepfill_jax import pictures
+from deepfill_jax.errors import UsageError
+from deepfill_jax.pictures import Picture, size
+
+READ_AHEAD = 4  # Pictures that are read or being read, the one being filled among them.
+WRITE_BEHIND = 4  # Pictures that are being written.
+IN_MEMORY = READ_AHEAD + WRITE_BEHIND - 1  # While one is filled, its place with a writer is free.
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+# Completed pixels, and by what strategy, of pixels and mask.
+Fill = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, str]]
+
+
+class Job(NamedTuple):
+    """One picture to complete."""
+
+    image: Path
+    mask: Path | None  # None: the hole is what is transparent in the picture.
+    result: Path
+
+
+class Failure(NamedTuple):
+    """A picture that is not completed, and why: a sentence that names it."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"failed: {self.reason}"
+
+
+class Done(NamedTuple):
+    """A picture that is completed and written."""
+
+    job: Job
+    size: str  # Width x height.
+    strategy: str
+    seconds: float  # Of filling; reading and writing go on beside it.
+
+    def __str__(self) -> str:
+        image, _, result = self.job
+        return f"{image} -> {result}: {self.size}, {self.strategy}, {self.seconds:.1f} s"
+
+
+class Shard(NamedTuple):
+    """Every `count`-th item, beginning with the `index`-th, counted from 1."""
+
+    index: int
+    count: int
+
+    def of(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Returns this shard's items; the shards together hold each item once."""
+        return items[self.index - 1 :: self.count]
+
+
+# What is to do.
+
+
+def plan(
+    images: Path, masks: Path | None, output: Path, *, keep_format: bool = False
+) -> list[Job | Failure]:
+    """Finds each picture's masks and a name for each result, and makes the results' folder.
+
+    A mask has its picture's name up to the suffix, or that with `_mask` and any digits behind it,
+    as LaMa names masks: `a.jpg` goes with `a.png`, `a_mask.png` and `a_mask001.png`. A picture has
+    a result for each mask, of the mask's name; of its own, if the mask is shared or there is none.
+
+    Args:
+        images: A picture, or a folder of them; folders in it are not searched.
+        masks: A mask for all; a folder of masks, also that of the pictures, where only LaMa's names
+            are masks; or None, if the hole is what is transparent in the pictures.
+        output: A file, if `images` is one and this has a suffix that Pillow writes; otherwise a
+            folder.
+        keep_format: Results in a folder have their picture's suffix instead of `.png`.
+
+    Returns:
+        A job for each result, sorted by picture and mask. A failure in its place where a picture
+        has no mask, its suffix cannot be written, or two results would have the same name.
+
+    Raises:
+        UsageError: There are no pictures, no masks or no place to write, or a result would take
+            the place of what is read.
+    """
+    found, masks_of = _pair(images, masks)
+    is_file = images.is_file() and output.suffix.lower() in _suffixes(Image.SAVE)
+    folder = output.parent if is_file else output
+    planned: list[Job | Failure] = []
+    for image in found:
+        if not masks_of[image]:
+            planned.append(
+                Failure(f"{image}: {masks} holds no mask named {image.stem} or {image.stem}_mask.")
+            )
+        for mask in masks_of[image]:
+            stem = image.stem if mask in (None, masks) else mask.stem
+            name = stem + (image.suffix if keep_format else ".png")
+            planned.append(Job(image, mask, output if is_file else folder / name))
+    planned = _writable(planned)
+    _make_folder(folder)
+    for path in () if is_file else (images, masks):
+        if path and path.is_dir() and path.samefile(folder):
+            raise UsageError(f"{folder} is read from; results need another folder.")
+    for job in _jobs(planned):
+        inputs = (path for path in (job.image, job.mask) if path)
+        if job.result.exists() and any(job.result.samefile(path) for path in inputs):
+            raise UsageError(f"{job.result} is read from; its result needs another name.")
+    return planned
+
+
+def _pair(
+    images: Path, masks: Path | None
+) -> tuple[list[Path], dict[Path, list[Path] | list[None]]]:
+    """The pictures, and the masks of each; no masks where none is found."""
+    found = _pictures(images)
+    if masks is None:
+        return found, {image: [None] for image in found}
+    candidates = _pictures(masks)
+    if masks.is_file():
+        if images.is_dir():  # Which may hold the mask as well.
+            found = [image for image in found if not image.samefile(masks)]
+        return found, {image: candidates for image in found}
+    if masks.samefile(images if images.is_dir() else images.parent):
+        stems = {file.stem for file in candidates}
+        candidates = [file for file in candidates if _before_mask(file) in stems]
+        names = {file.name for file in candidates} if images.is_dir() else set()
+        found = [image for image in found if image.name not in names]
+    by_stem = defaultdict(list)
+    stems = {image.stem for image in found}
+    for mask in candidates:
+        by_stem[mask.stem if mask.stem in stems else _before_mask(mask)].append(mask)
+    return found, {image: by_stem[image.stem] for image in found}
+
+
+def _pictures(path: Path) -> list[Path]:
+    """The picture, or those in a folder, sorted."""
+    readable = _suffixes(Image.OPEN)
+    in_folder = (file for file in path.glob("[!.]*") if file.suffix.lower() in readable)
+    found = [path] if path.is_file() else sorted(in_folder)
+    if not found:
+        raise UsageError(f"{path} is neither a picture nor a folder that holds pictures.")
+    return found
+
+
+def _suffixes(formats: Iterable[str]) -> set[str]:
+    """The suffixes of those of Pillow's formats that are in `Image.OPEN` or `Image.SAVE`."""
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
+
+
+def _before_mask(file: Path) -> str | None:
+    """The name of the picture that LaMa's name for a mask begins with, or None."""
+    named = re.fullmatch(r"(.+)_mask\d*", file.stem)
+    return named and named[1]
+
+
+def _writable(planned: list[Job | Failure]) -> list[Job | Failure]:
+    """Puts failures for jobs whose results have no name of their own, or no format."""
+    suffixes = _suffixes(Image.SAVE)
+    times = Counter(job.result for job in _jobs(planned))
+
+    def check(item: Job | Failure) -> Job | Failure:
+        if isinstance(item, Failure):
+            return item
+        if times[item.result] > 1:
+            return Failure(
+                f"{item.image}: {item.result} would be the result of other files as well; files "
+                "are matched by their names up to the suffix, so rename one."
+            )
+        if item.result.suffix.lower() not in suffixes:
+            return Failure(f"{item.image}: {item.result.suffix} can be read, but not written.")
+        return item
+
+    return [check(item) for item in planned]
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be a folder for the results: {error}.") from error
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{folder} cannot be written to.")
+
+
+def _jobs(planned: Iterable[Job | Failure]) -> Iterator[Job]:
+    return (item for item in planned if isinstance(item, Job))
+
+
+def remaining(planned: Sequence[Job | Failure]) -> list[Job | Failure]:
+    """Leaves out the jobs whose results are there: a result that is there is whole."""
+    return [item for item in planned if isinstance(item, Failure) or not item.result.exists()]
+
+
+def clean(planned: Sequence[Job | Failure]) -> None:
+    """Deletes what a killed run left of these jobs, and nothing of another shard's."""
+    for job in _jobs(planned):
+        pictures.temporary(job.result).unlink(missing_ok=True)
+
+
+# Doing it.
+
+
+def load(
+    job: Job,
+    *,
+    threshold: float = 0.5,
+    invert: bool = False,
+    resize: bool = False,
+    max_pixels: int = pictures.MAX_PIXELS,
+) -> tuple[Picture, np.ndarray]:
+    """Reads a job's picture and its mask, bool [H, W, 1].
+
+    Args:
+        job: Without a mask, the hole is where alpha is below one half, and becomes opaque.
+        threshold: See `pictures.read_mask`.
+        invert: See `pictures.read_mask`.
+        resize: A mask may have another size than the picture, and is stretched.
+        max_pixels: See `pictures.read`; of the mask as well.
+
+    Raises:
+        UsageError: One of them cannot be used.
+    """
+    picture = pictures.read(job.image, max_pixels=max_pixels)
+    height, width = picture.pixels.shape[:2]
+    if job.mask is None:
+        if picture.alpha is None:
+            raise UsageError(f"{job.image} has no transparency to be the hole; give --masks.")
+        opaque = np.iinfo(picture.alpha.dtype).max
+        hole = picture.alpha < opaque / 2
+        alpha = np.where(hole, opaque, picture.alpha).astype(picture.alpha.dtype)
+        return picture._replace(alpha=alpha), hole.reshape(height, width, 1)
+    mask = pictures.read_mask(job.mask, threshold=threshold, invert=invert, max_pixels=max_pixels)
+    if mask.shape[:2] != (height, width):
+        if not resize:
+            raise UsageError(
+                f"{job.mask} is {size(mask)}, but {job.image} is {size(picture.pixels)}; a mask "
+                "needs its picture's size, or --resize-mask."
+            )
+        mask = pictures.resize_mask(mask, height, width)
+    return picture, mask
+
+
+def complete(
+    planned: Iterable[Job | Failure],
+    *,
+    load: Callable[[Job], tuple[Picture, np.ndarray]],
+    fill: Fill,
+    write: Callable[[Path, np.ndarray, Picture], None] = pictures.write,
+    report: Callable[[Done | Failure], None],
+) -> list[Done | Failure]:
+    """Does jobs: threads read and write beside `fill`, at most `IN_MEMORY` pictures at once.
+
+    Args:
+        planned: What to do; failures go through to the end.
+        load: Reads a job's picture and mask; in threads.
+        fill: Makes completed pixels of pixels and mask, and says by what strategy; one after the
+            other in the thread that calls.
+        write: Writes a result so that it is there as a whole or not at all; in threads.
+        report: Is told how each job ended, one at a time and as soon as it did, which may be out of
+            order; in threads.
+
+    Returns:
+        How each job ended, in order. What is handed in, the disk and the device fail one job;
+        other errors, which are of the program, end all of them, as does Ctrl-C: what was to be
+        written then is.
+    """
+    reporting = threading.Lock()
+
+    @_stage
+    def loaded(job: Job):
+        return job, *load(job)
+
+    @_stage
+    def filled(job: Job, picture: Picture, mask: np.ndarray):
+        began = time.monotonic()
+        pixels, strategy = fill(picture.pixels, mask)
+        return job, picture, pixels, strategy, time.monotonic() - began
+
+    @_stage
+    def written(job: Job, picture: Picture, pixels: np.ndarray, strategy: str, seconds: float):
+        write(job.result, pixels, picture)
+        return Done(job, size(pixels), strategy, seconds)
+
+    def ended(item: tuple) -> Done | Failure:
+        end = written(item)
+        with reporting:
+            report(end)
+        return end
+
+    items = (item if isinstance(item, Failure) else (item,) for item in planned)
+    with ThreadPoolExecutor(READ_AHEAD) as readers, ThreadPoolExecutor(WRITE_BEHIND) as writers:
+        pictures_in = _in_order(readers, loaded, items, READ_AHEAD)
+        return list(_in_order(writers, ended, map(filled, pictures_in), WRITE_BEHIND))
+
+
+def _stage(work: Callable) -> Callable:
+    """Makes of `work`, on a tuple that begins with a job, a step that fails that job alone."""
+
+    def step(item: tuple):
+        if isinstance(item, Failure):
+            return item
+        try:
+            return work(*item)
+        # Of jax, among the last: a picture that is too large for the device.
+        except (UsageError, OSError, MemoryError, RuntimeError) as error:
+            image, _, result = item[0]
+            reason = f"{error}".partition("\n")[0] or type(error).__name__
+            return Failure(reason if f"{image}" in reason else f"{image} -> {result}: {reason}")
+
+    return step
+
+
+def _in_order(
+    pool: Executor, work: Callable[[Item], Made], items: Iterable[Item], ahead: int
+) -> Iterator[Made]:
+    """`pool.map`, but it takes an item only while fewer than `ahead` are under way."""
+    pending = deque()
+    for item in items:
+        pending.append(pool.submit(work, item))
+        if len(pending) == ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

@@ -1,0 +1,346 @@
+"""Pairs, jobs, shards, and the pipe that reads, fills and writes."""
+
+import os
+import random
+import threading
+import time
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made import make_picture
+from PIL import Image
+
+from deepfill_jax import folder, pictures
+from deepfill_jax.errors import UsageError
+from deepfill_jax.folder import Done, Failure, Job, Shard, plan
+from deepfill_jax.pictures import Picture
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder, so that paths are short."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def touch(*paths):
+    for path in map(Path, paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+
+
+def planned(images, masks, output="out", **options):
+    """What is planned, as text: `IMAGE MASK RESULT`, or the reason of a failure."""
+    return [
+        item.reason if isinstance(item, Failure) else " ".join(map(str, item))
+        for item in plan(Path(images), masks and Path(masks), Path(output), **options)
+    ]
+
+
+# Pairs.
+
+
+def test_pairs_by_name_and_by_lamas_names(here):
+    touch("images/a.jpg", "images/b.1.png", "images/c.bmp", "images/notes.txt", "images/._a.jpg")
+    touch("images/deep/d.png")
+    touch("masks/a.png", "masks/b.1_mask.png", "masks/c_mask001.png", "masks/c_mask002.jpg")
+    touch("masks/c_masks.png", "masks/other.png", "masks/other_mask.png")
+    assert planned("images", "masks") == [
+        "images/a.jpg masks/a.png out/a.png",
+        "images/b.1.png masks/b.1_mask.png out/b.1_mask.png",
+        "images/c.bmp masks/c_mask001.png out/c_mask001.png",
+        "images/c.bmp masks/c_mask002.jpg out/c_mask002.png",
+    ]
+    assert planned("images", "masks", keep_format=True)[-1].endswith("out/c_mask002.bmp")
+    assert planned("images/a.jpg", "masks", "new/x.png") == ["images/a.jpg masks/a.png new/x.png"]
+    assert (here / "out").is_dir() and (here / "new").is_dir()
+
+
+def test_a_mask_of_a_pictures_full_name_is_its_own(here):
+    touch("images/a.png", "images/a_mask.png", "masks/a_mask.png")
+    assert planned("images", "masks") == [
+        "images/a.png: masks holds no mask named a or a_mask.",
+        "images/a_mask.png masks/a_mask.png out/a_mask.png",
+    ]
+
+
+def test_masks_among_the_pictures(here):
+    touch("data/a.png", "data/a_mask001.png", "data/a_mask002.png", "data/b_mask.png", "data/c.jpg")
+    for masks in ("data", "./data/../data"):
+        assert planned("data", masks) == [
+            f"data/a.png {Path(masks)}/a_mask001.png out/a_mask001.png",
+            f"data/a.png {Path(masks)}/a_mask002.png out/a_mask002.png",
+            f"data/b_mask.png: {Path(masks)} holds no mask named b_mask or b_mask_mask.",
+            f"data/c.jpg: {Path(masks)} holds no mask named c or c_mask.",
+        ]
+    # Neither is the picture its own mask, nor another of the name.
+    touch("data/a.jpg")
+    assert planned("data/a.jpg", "data") == [
+        "data/a.jpg data/a_mask001.png out/a_mask001.png",
+        "data/a.jpg data/a_mask002.png out/a_mask002.png",
+    ]
+
+
+def test_one_mask_for_all_and_none(here):
+    touch("images/a.png", "images/b.png", "images/hole.png")
+    assert planned("images", "images/hole.png") == [
+        "images/a.png images/hole.png out/a.png",
+        "images/b.png images/hole.png out/b.png",
+    ]
+    assert planned("images", None)[2] == "images/hole.png None out/hole.png"
+    assert planned("images/a.png", "images/hole.png", "x.jpg") == [
+        "images/a.png images/hole.png x.jpg"
+    ]
+
+
+def test_results_of_one_name_and_formats_that_cannot_be_written(here):
+    touch("images/a.png", "images/a.bmp", "images/b.png", "images/c.xbm", "images/d.psd")
+    assert planned("images", None) == [
+        "images/a.bmp: out/a.png would be the result of other files as well; files are matched by "
+        "their names up to the suffix, so rename one.",
+        "images/a.png: out/a.png would be the result of other files as well; files are matched by "
+        "their names up to the suffix, so rename one.",
+        "images/b.png None out/b.png",
+        "images/c.xbm None out/c.png",
+        "images/d.psd None out/d.png",
+    ]
+    kept = planned("images", None, keep_format=True)
+    assert kept[0] == "images/a.bmp None out/a.bmp"
+    assert kept[4] == "images/d.psd: .psd can be read, but not written."
+    # Two masks, but one file for the result.
+    touch("masks/b_mask1.png", "masks/b_mask2.png")
+    assert [
+        "would be the result" in item for item in planned("images/b.png", "masks", "b.png")
+    ] == [
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(
+    "images, masks, output, message",
+    [
+        ("absent", None, "out", "absent is neither a picture nor a folder that holds pictures"),
+        ("empty", None, "out", "empty is neither a picture nor"),
+        ("images", "absent", "out", "absent is neither a picture nor"),
+        ("images", "empty", "out", "empty is neither a picture nor"),
+        ("images", None, "images/a.png", "images/a.png cannot be a folder for the results"),
+        ("images/a.png", None, "images/a.png/b.png", "cannot be a folder for the results"),
+        ("images", None, "masks/../images", "is read from; results need another folder"),
+        ("images", "masks", "masks", "masks is read from; results need another folder"),
+        ("images/a.png", "masks", "images/a.png", "images/a.png is read from; its result needs"),
+        ("images/a.png", "masks", "masks/a.png", "masks/a.png is read from; its result needs"),
+        ("images", "masks/a.png", "masks", "masks/a.png is read from; its result needs"),
+    ],
+)
+def test_refuses_what_cannot_be_done_at_all(here, images, masks, output, message):
+    touch("images/a.png", "masks/a.png")
+    Path("empty").mkdir()
+    with pytest.raises(UsageError, match=message):
+        planned(images, masks, output)
+    assert sorted(os.listdir()) == ["empty", "images", "masks"]
+
+
+def test_shards_are_disjoint_and_everything():
+    items = list(range(37))
+    shards = [Shard(index, 16).of(items) for index in range(1, 17)]
+    assert shards[2] == [2, 18, 34]
+    assert sorted(sum(shards, [])) == items
+    assert Shard(1, 1).of(items) == items
+    assert Shard(50, 60).of(items) == []
+
+
+def test_remaining_and_clean(here):
+    touch("images/a.png", "images/b.png", "masks/a.png", "out/a.png")
+    jobs = plan(Path("images"), Path("masks"), Path("out"))
+    assert folder.remaining(jobs) == jobs[1:] and isinstance(jobs[1], Failure)
+    touch("out/.other", pictures.temporary(jobs[0].result), pictures.temporary(Path("out/b.png")))
+    folder.clean(jobs)  # The other might be under way, in another shard.
+    assert sorted(os.listdir("out")) == sorted(
+        [".other", "a.png", pictures.temporary(Path("b.png")).name]
+    )
+
+
+# Reading.
+
+
+@pytest.fixture
+def job(here):
+    picture, mask = make_picture(7, 5)
+    Image.fromarray(picture).save("a.png")
+    Image.fromarray(mask).save("a_mask.png")
+    return Job(Path("a.png"), Path("a_mask.png"), Path("out/a.png"))
+
+
+def test_load_hands_the_masks_options_on(job):
+    picture, mask = make_picture(7, 5)
+    loaded, hole = folder.load(job)
+    np.testing.assert_array_equal(loaded.pixels, picture)
+    np.testing.assert_array_equal(hole[..., 0], mask > 0)
+    np.testing.assert_array_equal(folder.load(job, invert=True)[1], ~hole)
+    Image.fromarray(mask // 4).save("a_mask.png")
+    assert not folder.load(job)[1].any()
+    np.testing.assert_array_equal(folder.load(job, threshold=0.2)[1], hole)
+    with pytest.raises(UsageError, match="a.png"):
+        folder.load(job, max_pixels=34)
+
+
+def test_masks_of_another_size(job):
+    Image.fromarray(np.full((14, 10), 255, np.uint8)).save("a_mask.png")
+    with pytest.raises(UsageError, match="a_mask.png is 10x14, but a.png is 5x7; a mask needs"):
+        folder.load(job)
+    hole = folder.load(job, resize=True)[1]
+    assert hole.shape == (7, 5, 1) and hole.dtype == bool and hole.all()
+
+
+def test_the_hole_is_what_is_transparent(job):
+    picture = make_picture(1, 4)[0]
+    job = job._replace(mask=None)
+    alpha = np.array([[0, 127, 128, 255]], np.uint8)
+    Image.fromarray(np.dstack([picture, alpha])).save("a.png")
+    loaded, hole = folder.load(job)
+    np.testing.assert_array_equal(hole, np.array([[[True], [True], [False], [False]]]))
+    np.testing.assert_array_equal(loaded.alpha.reshape(1, 4), [[255, 255, 128, 255]])
+    Image.fromarray(picture).save("a.png")
+    with pytest.raises(UsageError, match="a.png has no transparency to be the hole; give --masks"):
+        folder.load(job)
+
+
+# The pipe.
+
+JOBS = [Job(Path(f"{i}.png"), None, Path(f"out/{i}.png")) for i in range(24)]
+
+
+def load(job):
+    pixels = np.full((2, 3, 3), int(job.image.stem), np.uint8)
+    return Picture(pixels), np.ones((2, 3, 1), bool)
+
+
+def fill(pixels, mask):
+    return pixels + 100, "crop"
+
+
+def complete(jobs, load=load, fill=fill, write=None):
+    """How the jobs ended, what was reported and what was written."""
+    reported, results = [], {}
+    write = write or (lambda path, pixels, like: results.update({path: int(pixels[0, 0, 0])}))
+    ended = folder.complete(jobs, load=load, fill=fill, write=write, report=reported.append)
+    return ended, reported, results
+
+
+def test_results_do_not_depend_on_timing():
+    rng = random.Random(0)
+
+    def slow(work):
+        def late(*arguments):
+            time.sleep(rng.uniform(0, 0.01))
+            return work(*arguments)
+
+        return late
+
+    results = {}
+    ended, reported, _ = complete(
+        JOBS,
+        slow(load),
+        fill,
+        slow(lambda path, pixels, like: results.update({path: int(pixels[0, 0, 0])})),
+    )
+    assert results == {job.result: 100 + i for i, job in enumerate(JOBS)}
+    assert [end.job for end in ended] == JOBS
+    assert sorted(end.job for end in reported) == sorted(JOBS)
+    assert ended[5]._replace(seconds=1.24) == Done(JOBS[5], "3x2", "crop", 1.24)
+    assert f"{Done(JOBS[5], '3x2', 'crop', 1.24)}" == "5.png -> out/5.png: 3x2, crop, 1.2 s"
+
+
+def test_failures_stop_no_other():
+    def bad_load(job):
+        if job == JOBS[1]:
+            raise UsageError("1.png cannot be read.")
+        return load(job)
+
+    def bad_fill(pixels, mask):
+        if pixels[0, 0, 0] == 2:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nand much more")
+        if pixels[0, 0, 0] == 3:
+            raise MemoryError
+        return fill(pixels, mask)
+
+    results = {}
+
+    def bad_write(path, pixels, like):
+        if path == JOBS[4].result:
+            raise OSError(28, "No space left on device")
+        results[path] = pixels
+
+    jobs = [Failure("no mask"), *JOBS[:6]]
+    ended, reported, _ = complete(jobs, bad_load, bad_fill, bad_write)
+    assert [end.reason for end in ended if isinstance(end, Failure)] == [
+        "no mask",
+        "1.png cannot be read.",
+        "2.png -> out/2.png: RESOURCE_EXHAUSTED: out of memory",
+        "3.png -> out/3.png: MemoryError",
+        "4.png -> out/4.png: [Errno 28] No space left on device",
+    ]
+    assert list(results) == [JOBS[0].result, JOBS[5].result]
+    assert sorted(map(str, reported)) == sorted(map(str, ended))
+    assert f"{ended[0]}" == "failed: no mask"
+
+
+def test_errors_of_the_program_are_seen():
+    def wrong(*_):
+        raise TypeError("wrong")
+
+    for stage in ("load", "fill", "write"):
+        with pytest.raises(TypeError, match="wrong"):
+            complete(JOBS, **{stage: wrong})
+
+
+def test_what_was_filled_is_written_when_interrupted():
+    results = []
+
+    def interrupted(pixels, mask):
+        if pixels[0, 0, 0] == 3:
+            raise KeyboardInterrupt
+        return fill(pixels, mask)
+
+    def slow_write(path, pixels, like):
+        time.sleep(0.05)
+        results.append(path)
+
+    with pytest.raises(KeyboardInterrupt):
+        complete(JOBS, fill=interrupted, write=slow_write)
+    assert sorted(results) == [job.result for job in JOBS[:3]]
+
+
+@pytest.mark.parametrize("slowest", ["load", "fill", "write"])
+def test_memory_is_bounded(slowest):
+    """However the speeds are, no more pictures are alive than promised."""
+
+    alive, most, lock = 0, 0, threading.RLock()
+
+    def count(change):
+        nonlocal alive, most
+        with lock:
+            alive += change
+            most = max(most, alive)
+
+    def paused(stage, result=None):
+        time.sleep(0.005 if stage == slowest else 0)
+        return result
+
+    def counted_load(job):
+        picture, mask = load(job)
+        count(1)
+        weakref.finalize(picture.pixels, count, -1)
+        return paused("load", (picture, mask))
+
+    complete(
+        JOBS * 3,
+        counted_load,
+        lambda pixels, mask: paused("fill", fill(pixels, mask)),
+        lambda path, pixels, like: paused("write"),
+    )
+    assert 2 < most <= folder.IN_MEMORY
+    assert alive == 0
