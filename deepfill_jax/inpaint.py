@@ -4,121 +4,213 @@ python -m deepfill_jax.inpaint --model FILE --images PATH --masks PATH --output 
 """
 
 import argparse
+import contextlib
+import functools
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from PIL import Image
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TimeRemainingColumn,
+)
 
-from deepfill_jax.errors import FailedError, UsageError, run_command
-from deepfill_jax.inpainter import Inpainter
-from deepfill_jax.pictures import READABLE, WRITABLE, size
+from deepfill_jax import folder, pictures
+from deepfill_jax.errors import FailedError, run_command
 
-_JPEG_QUALITY = 95  # Pillow's 75 would show in known pixels.
+STRATEGIES = ("auto", "original", "resize", "crop")
 
+_MORE = """\
+masks:
+  White is the hole. A folder's masks have their picture's name, up to the suffix or with _mask and
+  digits behind it: photo.jpg goes with photo.png, photo_mask.png, photo_mask001.png. Each mask has
+  a result, named as the mask is.
 
-class Job(NamedTuple):
-    """One picture for the command to complete."""
+stopped runs:
+  The same command goes on where it was stopped: what is there is whole, and is not done again.
 
-    image: Path
-    mask: Path
-    output: Path
+clusters:
+  Each of 16 SLURM tasks does its part:
+    sbatch --array=1-16 --wrap 'deepfill inpaint ... --shard $SLURM_ARRAY_TASK_ID/16'
 
-
-def plan(images: Path, masks: Path, output: Path, *, overwrite: bool) -> list[Job]:
-    """Finds each picture's mask and a name for its result, and makes the results' folder.
-
-    Args:
-        images: A picture, or a folder of pictures; folders in it are not searched.
-        masks: One mask for all, or a folder with a mask of each image's name up to the suffix.
-        output: A file, if `images` is one and this has a suffix of `WRITABLE`; otherwise a
-            folder for PNG files with the names of the images.
-        overwrite: Files that exist may be replaced.
-
-    Raises:
-        UsageError: Pictures, masks or a place to write are missing, or results exist already.
-    """
-    found, found_masks = _by_name(images), _by_name(masks)
-    if masks.is_file():
-        found_masks = dict.fromkeys(found, masks)
-    if missing := [path.name for name, path in found.items() if name not in found_masks]:
-        raise UsageError(
-            f"{masks} holds no mask for {', '.join(missing)}; a mask has its image's name, with "
-            "any suffix."
-        )
-    is_file = images.is_file() and output.suffix.lower() in WRITABLE
-    results = {name: output if is_file else output / f"{name}.png" for name in found}
-    if existing := [str(path) for path in results.values() if path.exists() and not overwrite]:
-        raise UsageError(f"Already there: {', '.join(existing)}; --overwrite replaces files.")
-    folder = output.parent if is_file else output
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be a folder for the results: {error}.") from error
-    return [Job(path, found_masks[name], results[name]) for name, path in found.items()]
-
-
-def _by_name(path: Path) -> dict[str, Path]:
-    """The picture, or the pictures in a folder, sorted, by name without suffix."""
-    in_folder = (file for file in path.glob("[!.]*") if file.suffix.lower() in READABLE)
-    found = [path] if path.is_file() else sorted(in_folder)
-    if not found:
-        raise UsageError(f"{path} is neither a picture nor a folder that holds pictures.")
-    by_name = {file.stem: file for file in found}
-    if same := [file.name for file in found if by_name[file.stem] != file]:
-        raise UsageError(
-            f"{path} holds other files named as {', '.join(same)} up to the suffix, and files are "
-            "matched by that name; rename them."
-        )
-    return by_name
-
-
-def run(inpainter: Inpainter, jobs: Sequence[Job]) -> None:
-    """Completes pictures and prints a line for each.
-
-    Raises:
-        FailedError: In the end, if some could not be read or written.
-    """
-    started = time.monotonic()
-    failed = []
-    for job in jobs:
-        began = time.monotonic()
-        try:
-            completed = inpainter(job.image, job.mask)
-            Image.fromarray(completed).save(job.output, quality=_JPEG_QUALITY)
-        except (UsageError, OSError) as error:
-            failed.append(str(job.image))
-            print(f"error: {job.image} -> {job.output}: {error}", file=sys.stderr)
-        else:
-            seconds = time.monotonic() - began
-            print(f"{job.image} -> {job.output}: {size(completed)}, {seconds:.1f} s")
-    seconds = time.monotonic() - started
-    print(f"{len(jobs) - len(failed)} of {len(jobs)} pictures completed in {seconds:.1f} s")
-    if failed:
-        raise FailedError(f"Not completed: {', '.join(failed)}; see above.")
+exit codes:
+  0: all done; 1: some could not be, and are listed in the end; 2: wrong use; 130: interrupted
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Completes the pictures that the command line names."""
-    parser = argparse.ArgumentParser("python -m deepfill_jax.inpaint")
-    parser.add_argument("--model", required=True, help="model file (.safetensors)")
-    parser.add_argument("--images", type=Path, required=True, help="picture, or folder of them")
-    parser.add_argument(
-        "--masks", type=Path, required=True, help="mask, white in the hole, or folder, same names"
+    options = _parse(arguments)
+    try:
+        run_command(lambda: run(options))
+    except KeyboardInterrupt:
+        print("interrupted: what is done stays, the same command does the rest", file=sys.stderr)
+        sys.exit(130)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Completes what is not there yet, tells of each picture, and sums up.
+
+    Raises:
+        UsageError: No work can be done: see `folder.plan` and `Inpainter.load`.
+        FailedError: In the end, if some pictures could not be completed.
+    """
+    started = time.monotonic()
+    keep_format = options.format == "keep"
+    planned = options.shard.of(
+        folder.plan(options.images, options.masks, options.output, keep_format=keep_format)
     )
-    parser.add_argument(
-        "--output", type=Path, required=True, help="file for one picture, or folder"
+    folder.clean(planned)
+    todo = planned if options.overwrite else folder.remaining(planned)
+    load = functools.partial(
+        folder.load,
+        threshold=options.mask_threshold,
+        invert=options.invert_mask,
+        resize=options.resize_mask,
+        max_pixels=int(1e6 * options.max_megapixels),
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    fill = _filler(options) if any(isinstance(item, folder.Job) for item in todo) else None
+    with _progress(len(todo)) as report:
+        ended = folder.complete(todo, load=load, fill=fill, report=report)
+    failures = [end.reason for end in ended if isinstance(end, folder.Failure)]
+    print(
+        f"{len(ended) - len(failures)} completed, {len(planned) - len(todo)} already there, "
+        f"{len(failures)} failed, in {time.monotonic() - started:.1f} s"
+    )
+    if failures:
+        raise FailedError("\n  ".join(["not completed:", *failures]))
+
+
+def _filler(options: argparse.Namespace) -> folder.Fill:
+    """Loads the model."""
+    # Here, and not above: JAX takes a second, and what is wrong with the command comes first.
+    from deepfill_jax import compiler
+    from deepfill_jax.inpainter import Inpainter
+
+    compiler.cache_on_disk()
+    inpainter = Inpainter.load(options.model, working_size=options.working_size)
+
+    def fill(pixels, mask):
+        completed = inpainter(
+            pixels, mask, strategy=options.strategy, dilate=options.dilate, feather=options.feather
+        )
+        return completed, inpainter.choose(*pixels.shape[:2], mask, options.strategy)
+
+    return fill
+
+
+@contextlib.contextmanager
+def _progress(count: int) -> Iterator[Callable[[folder.Done | folder.Failure], None]]:
+    """Gives what to tell each end to: a bar on a terminal with failures above; elsewhere lines."""
+    terminal = sys.stdout.isatty()
+    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, disable=not terminal) as progress:
+        task = progress.add_task("", total=count)
+
+        def report(end):
+            if isinstance(end, folder.Failure) or not terminal:
+                print(end, flush=True)
+            progress.advance(task)
+
+        yield report
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> str:
+        return f"{task.speed:.2g} pictures/s" if task.speed else ""
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m deepfill_jax.inpaint",
+        description="Completes a picture, or a folder of them; known pixels stay as they are.",
+        epilog=_MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="NAME|FILE", help="model file (.safetensors), or a name")
+    add("--images", type=Path, required=True, metavar="PATH", help="picture, or folder of them")
+    add(
+        "--masks",
+        type=Path,
+        metavar="PATH",
+        help="mask for all, or folder, also that of the pictures; without it, the hole is what is "
+        "transparent in the pictures",
+    )
+    add(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="folder, or file for one picture",
+    )
+    add("--strategy", choices=STRATEGIES, default="auto", help="how large pictures are completed")
+    add("--working-size", type=_number(int, 1), metavar="N", help="side that the network works at")
+    add("--dilate", type=_number(int, 0), default=0, metavar="PX", help="widen the hole")
+    add("--feather", type=_number(int, 0), default=0, metavar="PX", help="blend inside the hole")
+    add(
+        "--mask-threshold",
+        type=_number(float, 0, 1),
+        default=0.5,
+        metavar="T",
+        help="above this part of white is the hole (%(default)s)",
+    )
+    add("--invert-mask", action="store_true", help="black is the hole")
+    add("--resize-mask", action="store_true", help="stretch masks of another size")
+    add(
+        "--format",
+        choices=("png", "keep"),
+        default="png",
+        help="of results in a folder: PNG, or their picture's",
+    )
+    add(
+        "--max-megapixels",
+        type=_number(float, 0, 1e6),
+        default=pictures.MAX_PIXELS / 1e6,
+        metavar="N",
+        help=f"refuse larger pictures (%(default)g); at most {folder.IN_MEMORY} are in memory",
+    )
+    add(
+        "--shard",
+        type=_shard,
+        default=folder.Shard(1, 1),
+        metavar="I/N",
+        help="do the I-th of N parts, counted from 1",
+    )
+    add("--overwrite", action="store_true", help="do again what is there")
     options = parser.parse_args(arguments)
+    if options.masks is None:
+        for name in ("mask_threshold", "invert_mask", "resize_mask"):
+            if getattr(options, name) != parser.get_default(name):
+                parser.error(f"--{name.replace('_', '-')} needs --masks")
+    return options
 
-    def command():
-        jobs = plan(options.images, options.masks, options.output, overwrite=options.overwrite)
-        run(Inpainter.load(options.model), jobs)
 
-    run_command(command)
+def _number(kind: type, least: float, most: float = math.inf) -> Callable[[str], float]:
+    """An argument's type: a number, and no other than from `least` to `most`."""
+
+    def parse(text: str) -> float:
+        number = kind(text)
+        if not least <= number <= most:
+            limits = f"at least {least}" if most == math.inf else f"from {least} to {most:g}"
+            raise argparse.ArgumentTypeError(f"{text} is not {limits}")
+        return number
+
+    parse.__name__ = kind.__name__  # For what argparse says of text that is no number.
+    return parse
+
+
+def _shard(text: str) -> folder.Shard:
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, such as 3/16")
+    return folder.Shard(int(index), int(count))
 
 
 if __name__ == "__main__":

@@ -1,125 +1,271 @@
-"""The command on files and folders."""
+"""The command on files and folders; of all but one test, with a fill that inverts the hole."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from made import make_model, make_picture, truncate
 from PIL import Image
 
-from deepfill_jax import inpaint, weights
+from deepfill_jax import inpaint, pictures, weights
 from deepfill_jax.inpainter import Inpainter
-from deepfill_jax.pictures import read
 
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    weights.save(path, make_model("official"))
-    return path
+STEMS = ("a", "b.1", "c")
 
 
 @pytest.fixture
-def folders(tmp_path):
-    """Three pictures in `images`, of other suffixes and with masks in `masks`."""
+def here(tmp_path, monkeypatch):
+    """A working folder with three pictures in `images`, their masks in `masks`, and rubbish."""
+    monkeypatch.chdir(tmp_path)
     for name in ("images", "masks"):
-        (tmp_path / name).mkdir()
-    for seed, stem in enumerate(("a", "b.1", "c")):
+        Path(name).mkdir()
+    for seed, stem in enumerate(STEMS):
         picture, mask = make_picture(7, 5, seed)
-        Image.fromarray(picture).save(tmp_path / "images" / f"{stem}.bmp")
-        Image.fromarray(mask).save(tmp_path / "masks" / f"{stem}.png")
-    (tmp_path / "images" / "notes.txt").write_text("no picture")
-    (tmp_path / "images" / "._a.bmp").write_text("what macOS leaves behind")
+        Image.fromarray(picture).save(f"images/{stem}.bmp")
+        Image.fromarray(mask).save(f"masks/{stem}.png")
+    Path("images/notes.txt").write_text("no picture")
+    Path("images/._a.bmp").write_text("what macOS leaves behind")
     return tmp_path
 
 
-def command(model, images, masks, output, *more):
+@pytest.fixture
+def filled(monkeypatch):
+    """Puts a fill without a network into the command; returns the options that it was made of."""
+    made_of = []
+    monkeypatch.setattr(inpaint, "_filler", lambda options: made_of.append(options) or invert)
+    return made_of
+
+
+def invert(pixels, mask):
+    return np.where(mask, 255 - pixels, pixels), "crop"
+
+
+def expected(stem):
+    picture, mask = (np.array(x) for x in make_picture(7, 5, STEMS.index(stem)))
+    return invert(picture, mask[..., np.newaxis] > 0)[0]
+
+
+def command(*more, images="images", masks="masks", output="out", model="absent.safetensors"):
     """Runs the command in this process and returns its exit code."""
     try:
         inpaint.main(
-            ["--model", f"{model}", "--images", f"{images}", "--masks", f"{masks}"]
-            + ["--output", f"{output}", *more]
+            [*("--model", f"{model}", "--images", images, "--masks", masks, "--output", output)]
+            + list(more)
         )
     except SystemExit as end:
         return end.code
     return 0
 
 
-def test_command_on_folders(model_file, folders, capsys):
-    images, masks, output = folders / "images", folders / "masks", folders / "new" / "out"
-    assert command(model_file, images, masks, output) == 0
+def names(path="out"):
+    return sorted(file.name for file in Path(path).iterdir())
+
+
+def contents(path="out"):
+    return {file.name: file.read_bytes() for file in Path(path).iterdir()}
+
+
+def test_command_completes_a_folder(here, filled, capsys):
+    assert command() == 0
     lines = capsys.readouterr().out.splitlines()
+    assert [line.rpartition(", ")[0] for line in sorted(lines[:3])] == [
+        f"images/{stem}.bmp -> out/{stem}.png: 5x7, crop" for stem in STEMS
+    ]
+    assert lines[3].startswith("3 completed, 0 already there, 0 failed, in ")
     assert len(lines) == 4
-    assert lines[0].startswith(f"{images / 'a.bmp'} -> {output / 'a.png'}: 5x7, ")
-    assert lines[-1].startswith("3 of 3 pictures completed in ")
-    inpainter = Inpainter.load(model_file)
-    for stem in ("a", "b.1", "c"):
-        expected = inpainter(images / f"{stem}.bmp", masks / f"{stem}.png")
-        np.testing.assert_array_equal(read(output / f"{stem}.png").pixels, expected)
-    assert len(list(output.iterdir())) == 3
+    for stem in STEMS:
+        np.testing.assert_array_equal(pictures.read(f"out/{stem}.png").pixels, expected(stem))
+    assert names() == ["a.png", "b.1.png", "c.png"]
 
 
-def test_command_on_a_file_with_one_mask(model_file, folders):
-    image, mask = folders / "images" / "a.bmp", folders / "masks" / "c.png"
-    assert command(model_file, image, mask, folders / "here" / "new.bmp") == 0
-    assert command(model_file, image, mask, folders / "folder") == 0
-    expected = Inpainter.load(model_file)(image, mask)
-    for path in (folders / "here" / "new.bmp", folders / "folder" / "a.png"):
-        np.testing.assert_array_equal(read(path).pixels, expected)
-    # A folder of images may share it, too.
-    assert command(model_file, folders / "images", mask, folders / "shared") == 0
-    np.testing.assert_array_equal(read(folders / "shared" / "a.png").pixels, expected)
-    assert len(list((folders / "shared").iterdir())) == 3
+def test_formats(here, filled):
+    assert command("--format", "keep") == 0
+    assert names() == ["a.bmp", "b.1.bmp", "c.bmp"]
+    assert command(images="images/a.bmp", output="new/x.tif") == 0
+    for path in ("out/a.bmp", "new/x.tif"):
+        np.testing.assert_array_equal(pictures.read(path).pixels, expected("a"))
+    with Image.open("new/x.tif") as picture:
+        assert picture.format == "TIFF"
 
 
-def test_command_overwrites_only_when_told(model_file, folders, capsys):
-    image, mask = folders / "images" / "a.bmp", folders / "masks" / "a.png"
-    output = folders / "out.png"
-    output.write_text("precious")
-    assert command(model_file, image, mask, output) == 2
-    assert f"Already there: {output}; --overwrite" in capsys.readouterr().err
-    assert output.read_text() == "precious"
-    assert command(model_file, image, mask, output, "--overwrite") == 0
-    assert read(output).pixels.shape == (7, 5, 3)
+def test_a_rerun_skips_what_is_there(here, filled, capsys):
+    Path("out").mkdir()
+    Path("out/a.png").write_text("precious")
+    pictures.temporary(Path("out/c.png")).write_text("half of")
+    assert command() == 0
+    assert "\n2 completed, 1 already there, 0 failed, in " in capsys.readouterr().out
+    assert Path("out/a.png").read_text() == "precious"
+    assert names() == ["a.png", "b.1.png", "c.png"]
+    # With nothing to do, no model is needed.
+    filled.clear()
+    assert command() == 0 and not filled
+    assert capsys.readouterr().out.startswith("0 completed, 3 already there, 0 failed, in ")
+    assert command("--overwrite") == 0
+    assert "\n3 completed, 0 already there" in capsys.readouterr().out
+    np.testing.assert_array_equal(pictures.read("out/a.png").pixels, expected("a"))
 
 
-def test_command_does_the_others_when_one_cannot_be_read(model_file, folders, capsys):
-    truncate(folders / "images" / "b.1.bmp")
-    Image.new("L", (3, 3)).save(folders / "masks" / "c.png")
-    assert command(model_file, folders / "images", folders / "masks", folders / "out") == 1
-    assert [path.name for path in (folders / "out").iterdir()] == ["a.png"]
-    output = capsys.readouterr()
-    assert "1 of 3 pictures completed" in output.out
-    unreadable, misfit, last = output.err.splitlines()
-    assert "b.1.bmp cannot be read as a picture" in unreadable
-    assert "c.bmp ->" in misfit and "The mask is 3x3 pixels, the image 5x7" in misfit
-    assert "b.1.bmp" in last and "c.bmp" in last and "a.bmp" not in last
+def test_failures_stop_no_other_and_are_listed(here, filled, capsys):
+    truncate(Path("images/b.1.bmp"))
+    Image.new("L", (3, 3)).save("masks/c.png")
+    Image.new("L", (3, 3)).save("images/d.png")
+    assert command() == 1
+    assert names() == ["a.png"]
+    out, err = capsys.readouterr()
+    assert "\n1 completed, 0 already there, 3 failed, in " in out
+    assert sum(line.startswith("failed: ") for line in out.splitlines()) == 3
+    title, unreadable, misfit, maskless = err.splitlines()
+    assert title == "error: not completed:"
+    assert "images/b.1.bmp cannot be read as a picture" in unreadable
+    assert "masks/c.png is 3x3, but images/c.bmp is 5x7" in misfit
+    assert "images/d.png: masks holds no mask named d or d_mask" in maskless
+    assert command("--resize-mask") == 1
+    assert names() == ["a.png", "c.png"]
 
 
-def refused(capsys, *arguments):
-    """The one line that the command refuses with, before it reads the model."""
-    assert command("absent.safetensors", *arguments) == 2
-    output = capsys.readouterr()
-    assert output.out == ""
-    (line,) = output.err.splitlines()
-    return line
+def test_shards_are_together_a_run_without(here, filled, capsys):
+    assert command() == 0
+    for index in (1, 2, 3, 4):
+        assert command("--shard", f"{index}/4", output="parts") == 0
+        assert len(names("parts")) == min(index, 3)
+    assert contents("parts") == contents("out")
+    # What is there does not move the others to another shard.
+    Path("parts/b.1.png").unlink()
+    assert command("--shard", "1/2", output="parts") == 0
+    assert len(names("parts")) == 2
 
 
-def test_command_refuses_before_any_work(folders, capsys):
-    images, masks, output = (folders / name for name in ("images", "masks", "out"))
-    for name in ("a.png", "c.png"):
-        (masks / name).rename(folders / name)
-    line = refused(capsys, images, masks, output)
-    assert "holds no mask for a.bmp, c.bmp; a mask has its image's name" in line
-    for name in ("a.png", "c.png"):
-        (folders / name).rename(masks / name)
+def test_options_go_where_they_belong(here, filled, capsys):
+    assert command("--invert-mask", "--mask-threshold", "0.2", images="images/a.bmp") == 0
+    picture, mask = make_picture(7, 5, 0)
+    inverted = invert(picture, mask[..., np.newaxis] == 0)[0]
+    np.testing.assert_array_equal(pictures.read("out/a.png").pixels, inverted)
+    assert command("--max-megapixels", "34e-6", "--overwrite") == 1
+    assert "0 completed, 0 already there, 3 failed" in capsys.readouterr().out
 
-    line = refused(capsys, folders / "absent", masks, output)
-    assert "absent is neither a picture nor a folder that holds pictures" in line
-    assert "nowhere is neither" in refused(capsys, images, folders / "nowhere", output)
-    (folders / "empty").mkdir()
-    assert "empty is neither" in refused(capsys, folders / "empty", masks, output)
 
-    assert "cannot be a folder" in refused(capsys, images, masks, images / "notes.txt")
-    assert "no model file absent.safetensors" in refused(capsys, images, masks, output)
+def test_the_hole_is_what_is_transparent(here, filled, capsys):
+    picture, mask = make_picture(7, 5, 0)
+    Image.fromarray(np.dstack([picture, 255 - mask])).save("images/d.png")
+    arguments = ["--model", "m", "--images", "images", "--output", "out"]
+    with pytest.raises(SystemExit) as end:
+        inpaint.main(arguments)
+    assert end.value.code == 1 and names() == ["d.png"]
+    with Image.open("out/d.png") as result:
+        assert result.getchannel("A").getextrema() == (255, 255)
+        np.testing.assert_array_equal(np.asarray(result.convert("RGB")), expected("a"))
+    for flag in (["--invert-mask"], ["--resize-mask"], ["--mask-threshold", "0.1"]):
+        with pytest.raises(SystemExit) as end:
+            inpaint.main(arguments + flag)
+        assert end.value.code == 2
+        assert f"{flag[0]} needs --masks" in capsys.readouterr().err
 
-    Image.new("RGB", (7, 5)).save(images / "a.png")
-    assert "holds other files named as a.bmp up to" in refused(capsys, images, masks, output)
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--shard", "0/4"], "'0/4' is not I/N with I from 1 to N"),
+        (["--shard", "5/4"], "'5/4' is not I/N"),
+        (["--shard", "3"], "'3' is not I/N"),
+        (["--dilate", "-1"], "argument --dilate: -1 is not at least 0"),
+        (["--feather", "x"], "argument --feather: invalid int value: 'x'"),
+        (["--working-size", "0"], "argument --working-size: 0 is not at least 1"),
+        (["--mask-threshold", "nan"], "argument --mask-threshold: nan is not from 0 to 1"),
+        (["--max-megapixels", "inf"], "argument --max-megapixels: inf is not from 0 to"),
+        (["--strategy", "best"], "argument --strategy: invalid choice: 'best'"),
+        (["--output", "images"], "error: images is read from; results need another folder."),
+        (["--images", "nowhere"], "error: nowhere is neither a picture nor a folder"),
+        ([], "error: There is no model file absent.safetensors"),
+    ],
+)
+def test_wrong_use(here, capsys, more, message):
+    assert command(*more) == 2
+    out, err = capsys.readouterr()
+    assert message.lower() in err.lower() and "Traceback" not in err
+    assert out == ""
+
+
+def test_what_is_wrong_with_the_command_comes_before_jax(here):
+    code = """
+import sys
+from deepfill_jax import inpaint
+for arguments in (["--wrong"], "--model m --images nowhere --masks m --output o".split()):
+    try:
+        inpaint.main(arguments)
+    except SystemExit as end:
+        assert end.code == 2 and "jax" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_terminal_has_a_bar(here, filled, capsys, monkeypatch):
+    truncate(Path("images/c.bmp"))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    assert command() == 1
+    out = capsys.readouterr().out
+    assert "3/3" in out and "->" not in out
+    assert "failed: images/c.bmp cannot be read" in out.replace("\n", " ")
+
+
+# Stopped runs.
+
+STOPPED = """
+import sys, time
+import numpy as np
+from deepfill_jax import inpaint
+
+def slow(pixels, mask):
+    time.sleep(0.1)
+    return np.where(mask, 255 - pixels, pixels), "crop"
+
+inpaint._filler = lambda options: slow
+inpaint.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
+def test_a_stopped_run_goes_on(here, filled, capsys, name):
+    for seed in range(3, 12):
+        picture, mask = make_picture(40, 50, seed)
+        Image.fromarray(picture).save(f"images/{seed}.png")
+        Image.fromarray(mask).save(f"masks/{seed}_mask.png")
+    flags = "--model m --images images --masks masks --output stopped".split()
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(2):
+        assert " -> stopped/" in process.stdout.readline()
+    process.send_signal(getattr(signal, name))
+    _, err = process.communicate(timeout=30)
+    if name == "SIGINT":
+        assert process.returncode == 130
+        assert err == "interrupted: what is done stays, the same command does the rest\n"
+    done = contents("stopped")
+    assert 2 <= len(done) < 12
+    # As if it had been killed while it wrote.
+    half = pictures.temporary(Path("stopped/c.png"))
+    half.write_bytes(b"half of a picture")
+    assert command() == 0
+    assert command(output="stopped") == 0
+    assert contents("stopped") == contents("out")
+    there = sum(not name.startswith(".") for name in done)
+    assert f"{12 - there} completed, {there} already there" in capsys.readouterr().out
+
+
+def test_command_with_a_network(here, capsys):
+    weights.save(Path("model.safetensors"), make_model("official"))
+    assert command("--strategy", "original", model="model.safetensors") == 0
+    assert "images/a.bmp -> out/a.png: 5x7, original, " in capsys.readouterr().out
+    inpainter = Inpainter.load("model.safetensors")
+    for stem in STEMS:
+        picture, mask = make_picture(7, 5, STEMS.index(stem))
+        hole = mask[..., np.newaxis] > 0
+        completed = inpainter(picture, hole, strategy="original")
+        np.testing.assert_array_equal(pictures.read(f"out/{stem}.png").pixels, completed)
