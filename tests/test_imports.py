@@ -60,7 +60,7 @@ ROWS = {
         "assemble",
         "train",
     ],
-    "door": ["main"],
+    "door": ["main", "cli"],
 }
 ORDER = [module for row in ROWS.values() for module in row]
 # TensorFlow, and what imports it.

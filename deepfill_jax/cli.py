@@ -1,0 +1,42 @@
+"""The console command `deepfill`: one name for the commands of this package."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+# Module, and what its `main(arguments)` does. Nothing is imported before its command is called.
+COMMANDS = {
+    "inpaint": ("deepfill_jax.inpaint", "complete a picture, or a folder of them"),
+    "convert": ("deepfill_jax.convert.__main__", "make a model file of a run or others' weights"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Calls the command that is named first with the arguments behind it."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    width = max(map(len, COMMANDS))
+    parser = argparse.ArgumentParser(
+        "deepfill",
+        description="DeepFillv2: fills holes in pictures.",
+        epilog="\n".join(
+            ["commands:"]
+            + [f"  {name:{width}}  {about}" for name, (_, about) in COMMANDS.items()]
+            + ["", "deepfill COMMAND --help tells more of each."]
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", metavar="COMMAND", type=_known, help=argparse.SUPPRESS)
+    name = parser.parse_args(arguments[:1]).command
+    module, _ = COMMANDS[name]
+    importlib.import_module(module).main(arguments[1:])
+
+
+def _known(name: str) -> str:
+    if name not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+        raise argparse.ArgumentTypeError(f"no command is called {name}; {hint}")
+    return name
