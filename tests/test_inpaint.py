@@ -164,6 +164,29 @@ def test_the_hole_is_what_is_transparent(here, filled, capsys):
         assert f"{flag[0]} needs --masks" in capsys.readouterr().err
 
 
+def test_options_of_the_network(here, monkeypatch, capsys):
+    calls = []
+
+    class Fake:
+        def __call__(self, pixels, mask, **options):
+            calls.append(options)
+            return pixels
+
+        def choose(self, height, width, mask, strategy):
+            assert (height, width, mask.shape, strategy) == (7, 5, (7, 5, 1), "auto")
+            return "resize"
+
+    def load(name, *, working_size):
+        calls.append((name, working_size))
+        return Fake()
+
+    monkeypatch.setattr(Inpainter, "load", load)
+    flags = "--working-size 256 --dilate 3 --feather 2".split()
+    assert command(*flags, images="images/a.bmp", model="places") == 0
+    assert calls == [("places", 256), {"strategy": "auto", "dilate": 3, "feather": 2}]
+    assert "images/a.bmp -> out/a.png: 5x7, resize, " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "more, message",
     [
