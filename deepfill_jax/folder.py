@@ -118,8 +118,7 @@ def plan(
         if path and path.is_dir() and path.samefile(folder):
             raise UsageError(f"{folder} is read from; results need another folder.")
     for job in _jobs(planned):
-        inputs = (path for path in (job.image, job.mask) if path)
-        if job.result.exists() and any(job.result.samefile(path) for path in inputs):
+        if job.result.resolve() in (path.resolve() for path in (job.image, job.mask) if path):
             raise UsageError(f"{job.result} is read from; its result needs another name.")
     return planned
 
@@ -134,7 +133,7 @@ def _pair(
     candidates = _pictures(masks)
     if masks.is_file():
         if images.is_dir():  # Which may hold the mask as well.
-            found = [image for image in found if not image.samefile(masks)]
+            found = [image for image in found if image.resolve() != masks.resolve()]
         return found, {image: candidates for image in found}
     if masks.samefile(images if images.is_dir() else images.parent):
         stems = {file.stem for file in candidates}

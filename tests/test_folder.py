@@ -90,6 +90,9 @@ def test_one_mask_for_all_and_none(here):
         "images/b.png images/hole.png out/b.png",
     ]
     assert planned("images", None)[2] == "images/hole.png None out/hole.png"
+    Path("images/b.png").unlink()
+    Path("images/b.png").symlink_to("gone.png")  # To be listed when it is read.
+    assert planned("images", "images/hole.png")[1] == "images/b.png images/hole.png out/b.png"
     assert planned("images/a.png", "images/hole.png", "x.jpg") == [
         "images/a.png images/hole.png x.jpg"
     ]
