@@ -10,15 +10,15 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from deepfill_jax import pictures
 from deepfill_jax.errors import UsageError
-from deepfill_jax.pictures import Picture, size
+from deepfill_jax.pictures import READABLE, WRITABLE, Picture, size
 
 READ_AHEAD = 4  # Pictures that are read or being read, the one being filled among them.
 WRITE_BEHIND = 4  # Pictures that are being written.
@@ -42,6 +42,7 @@ class Failure(NamedTuple):
     """A picture that is not completed, and why: a sentence that names it."""
 
     reason: str
+    is_wrong_use: bool = True  # And not of the disk, the memory, the device.
 
     def __str__(self) -> str:
         return f"failed: {self.reason}"
@@ -100,7 +101,7 @@ def plan(
             the place of what is read.
     """
     found, masks_of = _pair(images, masks)
-    is_file = images.is_file() and output.suffix.lower() in _suffixes(Image.SAVE)
+    is_file = images.is_file() and output.suffix.lower() in WRITABLE
     folder = output.parent if is_file else output
     planned: list[Job | Failure] = []
     for image in found:
@@ -149,17 +150,11 @@ def _pair(
 
 def _pictures(path: Path) -> list[Path]:
     """The picture, or those in a folder, sorted."""
-    readable = _suffixes(Image.OPEN)
-    in_folder = (file for file in path.glob("[!.]*") if file.suffix.lower() in readable)
+    in_folder = (file for file in path.glob("[!.]*") if file.suffix.lower() in READABLE)
     found = [path] if path.is_file() else sorted(in_folder)
     if not found:
         raise UsageError(f"{path} is neither a picture nor a folder that holds pictures.")
     return found
-
-
-def _suffixes(formats: Iterable[str]) -> set[str]:
-    """The suffixes of those of Pillow's formats that are in `Image.OPEN` or `Image.SAVE`."""
-    return {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
 
 
 def _before_mask(file: Path) -> str | None:
@@ -170,7 +165,6 @@ def _before_mask(file: Path) -> str | None:
 
 def _writable(planned: list[Job | Failure]) -> list[Job | Failure]:
     """Puts failures for jobs whose results have no name of their own, or no format."""
-    suffixes = _suffixes(Image.SAVE)
     times = Counter(job.result for job in _jobs(planned))
 
     def check(item: Job | Failure) -> Job | Failure:
@@ -181,7 +175,7 @@ def _writable(planned: list[Job | Failure]) -> list[Job | Failure]:
                 f"{item.image}: {item.result} would be the result of other files as well; files "
                 "are matched by their names up to the suffix, so rename one."
             )
-        if item.result.suffix.lower() not in suffixes:
+        if item.result.suffix.lower() not in WRITABLE:
             return Failure(f"{item.image}: {item.result.suffix} can be read, but not written.")
         return item
 
@@ -243,7 +237,7 @@ def load(
         opaque = np.iinfo(picture.alpha.dtype).max
         hole = picture.alpha < opaque / 2
         alpha = np.where(hole, opaque, picture.alpha).astype(picture.alpha.dtype)
-        return picture._replace(alpha=alpha), hole.reshape(height, width, 1)
+        return replace(picture, alpha=alpha), hole.reshape(height, width, 1)
     mask = pictures.read_mask(job.mask, threshold=threshold, invert=invert, max_pixels=max_pixels)
     if mask.shape[:2] != (height, width):
         if not resize:
@@ -320,7 +314,8 @@ def _stage(work: Callable) -> Callable:
         except (UsageError, OSError, MemoryError, RuntimeError) as error:
             image, _, result = item[0]
             reason = f"{error}".partition("\n")[0] or type(error).__name__
-            return Failure(reason if f"{image}" in reason else f"{image} -> {result}: {reason}")
+            named = reason if f"{image}" in reason else f"{image} -> {result}: {reason}"
+            return Failure(named, isinstance(error, UsageError))
 
     return step
 

@@ -21,10 +21,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from deepfill_jax import folder, pictures
-from deepfill_jax.errors import FailedError, run_command
-
-STRATEGIES = ("auto", "original", "resize", "crop")
+from deepfill_jax import folder, holes, pictures
+from deepfill_jax.errors import FailedError, UsageError, run_command
 
 _MORE = """\
 masks:
@@ -58,7 +56,8 @@ def run(options: argparse.Namespace) -> None:
     """Completes what is not there yet, tells of each picture, and sums up.
 
     Raises:
-        UsageError: No work can be done: see `folder.plan` and `Inpainter.load`.
+        UsageError: No work can be done: see `folder.plan` and `Inpainter.load`; or the only picture
+            cannot be used.
         FailedError: In the end, if some pictures could not be completed.
     """
     started = time.monotonic()
@@ -78,13 +77,17 @@ def run(options: argparse.Namespace) -> None:
     fill = _filler(options) if any(isinstance(item, folder.Job) for item in todo) else None
     with _progress(len(todo)) as report:
         ended = folder.complete(todo, load=load, fill=fill, report=report)
-    failures = [end.reason for end in ended if isinstance(end, folder.Failure)]
+    failures = [end for end in ended if isinstance(end, folder.Failure)]
+    if len(planned) == 1 and failures and failures[0].is_wrong_use:
+        raise UsageError(failures[0].reason)
     print(
         f"{len(ended) - len(failures)} completed, {len(planned) - len(todo)} already there, "
         f"{len(failures)} failed, in {time.monotonic() - started:.1f} s"
     )
     if failures:
-        raise FailedError("\n  ".join(["not completed:", *failures]))
+        raise FailedError(
+            "\n  ".join(["not completed:", *(failure.reason for failure in failures)])
+        )
 
 
 def _filler(options: argparse.Namespace) -> folder.Fill:
@@ -100,7 +103,7 @@ def _filler(options: argparse.Namespace) -> folder.Fill:
         completed = inpainter(
             pixels, mask, strategy=options.strategy, dilate=options.dilate, feather=options.feather
         )
-        return completed, inpainter.choose(*pixels.shape[:2], mask, options.strategy)
+        return completed, inpainter.choose(holes.dilate(mask, options.dilate), options.strategy)
 
     return fill
 
@@ -150,7 +153,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="PATH",
         help="folder, or file for one picture",
     )
-    add("--strategy", choices=STRATEGIES, default="auto", help="how large pictures are completed")
+    add(
+        "--strategy",
+        choices=holes.STRATEGIES,
+        default="auto",
+        help="how large pictures are completed",
+    )
     add("--working-size", type=_number(int, 1), metavar="N", help="side that the network works at")
     add("--dilate", type=_number(int, 0), default=0, metavar="PX", help="widen the hole")
     add("--feather", type=_number(int, 0), default=0, metavar="PX", help="blend inside the hole")

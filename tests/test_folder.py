@@ -99,19 +99,19 @@ def test_one_mask_for_all_and_none(here):
 
 
 def test_results_of_one_name_and_formats_that_cannot_be_written(here):
-    touch("images/a.png", "images/a.bmp", "images/b.png", "images/c.xbm", "images/d.psd")
+    touch("images/a.png", "images/a.bmp", "images/b.png", "images/c.webp", "images/d.heic")
     assert planned("images", None) == [
         "images/a.bmp: out/a.png would be the result of other files as well; files are matched by "
         "their names up to the suffix, so rename one.",
         "images/a.png: out/a.png would be the result of other files as well; files are matched by "
         "their names up to the suffix, so rename one.",
         "images/b.png None out/b.png",
-        "images/c.xbm None out/c.png",
-        "images/d.psd None out/d.png",
+        "images/c.webp None out/c.png",
+        "images/d.heic None out/d.png",
     ]
     kept = planned("images", None, keep_format=True)
     assert kept[0] == "images/a.bmp None out/a.bmp"
-    assert kept[4] == "images/d.psd: .psd can be read, but not written."
+    assert kept[4] == "images/d.heic: .heic can be read, but not written."
     # Two masks, but one file for the result.
     touch("masks/b_mask1.png", "masks/b_mask2.png")
     assert [

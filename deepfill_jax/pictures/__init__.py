@@ -1,6 +1,6 @@
 """Pictures and masks as people have them: files of many kinds, and PIL pictures."""
 
-import secrets
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ __all__ = [
     "read_mask",
     "resize_mask",
     "size",
+    "temporary",
     "write",
 ]
 
@@ -163,7 +164,7 @@ def write(path: str | Path, pixels: np.ndarray, like: Picture) -> None:
             f"{path} must be written like a picture of {expected.dtype} {expected.shape}, not of "
             f"{pixels.dtype} {pixels.shape}."
         )
-    unfinished = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    unfinished = temporary(path)
     try:
         unfinished.write_bytes(encode(pixels, like, path.suffix))
         unfinished.replace(path)
@@ -173,6 +174,12 @@ def write(path: str | Path, pixels: np.ndarray, like: Picture) -> None:
         raise UsageError(f"{path} cannot be written: {reason(error)}.") from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def temporary(path: Path) -> Path:
+    """Returns the name that `write` writes to before it renames; a killed run may leave it."""
+    # A digest, as a long name would be too long with a suffix more.
+    return path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.tmp")
 
 
 def size(pixels: np.ndarray) -> str:
