@@ -1,5 +1,6 @@
 """Contextual attention against both references, and against loops."""
 
+import dataclasses
 import functools
 
 import jax
@@ -25,6 +26,7 @@ def attend(variant, queries, keys, mask):
         nearest=variant.nearest,
         unavailable=variant.unavailable,
         overlap=variant.overlap,
+        fused=variant.fused,
     )
 
 
@@ -127,6 +129,19 @@ def test_fuse_adds_along_both_diagonals_with_wrapping_rows():
     by_rows = add(scores, lambda p: p)
     expected = add(by_rows, lambda p: (p % w, p // w))
     np.testing.assert_allclose(attention.fuse(scores, h, w), expected, atol=1e-5)
+
+
+def test_scores_can_be_left_unfused():
+    queries, keys = np.random.default_rng(0).normal(size=(2, 1, 12, 12, 4)).astype(np.float32)
+    mask = np.zeros((1, 12, 12, 1), np.float32)
+    small = (image.shrink(x, 2, nearest=OFFICIAL.nearest) for x in (queries, keys))
+    scores = attention.match_scores(*(attention.patches(x, 3) for x in small))
+    plain, fused = (
+        attend(dataclasses.replace(OFFICIAL, fused=fused), queries, keys, mask).weights
+        for fused in (False, True)
+    )
+    np.testing.assert_allclose(plain, jax.nn.softmax(10 * scores, axis=-1), atol=1e-5)
+    assert np.abs(plain - fused).max() > 0.1
 
 
 def test_paste_lays_every_patch_two_pixels_on():

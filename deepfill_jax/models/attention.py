@@ -40,6 +40,7 @@ def contextual_attention(
     nearest: str,
     unavailable: str,
     overlap: str,
+    fused: bool = True,
     softmax_scale: float = SOFTMAX_SCALE,
 ) -> Attention:
     """Rebuilds the map `queries` from patches of the map `keys` that hold no hole pixel.
@@ -54,6 +55,7 @@ def contextual_attention(
             does not enter (MMagic).
         overlap: "constant": divide the pasted map by 4, which darkens its outermost pixels, where
             fewer patches overlap (TF1 release). "counted": by the number of patches (MMagic).
+        fused: Fuse the scores.
         softmax_scale: The inverse temperature.
 
     Returns:
@@ -64,7 +66,7 @@ def contextual_attention(
     h, w = small_keys.shape[1:3]
 
     scores = match_scores(patches(small_queries, 3), patches(small_keys, 3))
-    scores = fuse(scores, h, w)
+    scores = fuse(scores, h, w) if fused else scores
     available = 1.0 - jnp.max(patches(small_mask, 3), axis=-1)  # [B, K]
     weights = attend(scores, available, unavailable=unavailable, softmax_scale=softmax_scale)
 
