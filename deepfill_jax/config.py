@@ -11,7 +11,7 @@ KEYS = {
     "image_size": int,  # Pixels of a side; a multiple of 8.
     "batch_size": int,  # Global, over all processes.
     "num_steps": int,  # One step is one update of each network.
-    "init_from": str,  # A model file to start from; "" draws parameters.
+    "init_from": str,  # Weights to start from, see convert/sources.py; "" draws parameters.
     "model": {
         "architecture": str,  # A name of models/variants.py, which has the differences.
         "width": int,  # Channels after the first gated convolution; published 24.
