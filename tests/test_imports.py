@@ -42,6 +42,7 @@ ROWS = {
         "convert.__main__",
     ],
     "use": [
+        "inspect",
         "baselines",
         "completion",
         "evaluate",
