@@ -34,14 +34,21 @@ def count(tree: weights.PyTree) -> int:
     return sum(x.size for x in jax.tree.leaves(tree))
 
 
-def lines(description: Mapping[str, Any], *, path: str = "") -> Iterator[str]:
+def lines(description: Mapping[str, Any]) -> Iterator[str]:
     """A description as text, a fact a line."""
+    facts = dict(_facts(description))
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        shown = "none" if value is None else f"{value:,}" if type(value) is int else value
+        yield f"{key:{width}}  {shown}"
+
+
+def _facts(description: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in description.items():
         if isinstance(value, Mapping):
-            yield from lines(value, path=f"{path}{key}.")
+            yield from _facts(value, f"{path}{key}.")
         else:
-            shown = "none" if value is None else f"{value:,}" if type(value) is int else value
-            yield f"{path + key:26} {shown}"
+            yield path + key, value
 
 
 def table(conversion: Conversion) -> Iterator[str]:

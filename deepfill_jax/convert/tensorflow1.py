@@ -47,6 +47,7 @@ ROW = Layout(lambda u: u.reshape(-1), lambda u: u.reshape(1, -1))
 # updates of both in one power of beta2. The first name is the beginning of the second.
 FIRST_MOMENT, SECOND_MOMENT, BETA2_POWER = "/Adam", "/Adam_1", "beta2_power"
 BETA2 = 0.999
+GLOBAL_STEP = "global_step"
 
 
 def make_table(*, discriminator: bool) -> Table:
@@ -86,25 +87,29 @@ def from_variables(
         )
         trained |= {name: x for name, x in of_net.items() if FIRST_MOMENT not in name}
         if first and second and BETA2_POWER in variables:
-            moments[net] = Moments(_updates(variables[BETA2_POWER]), first, second)
+            moments[net] = Moments(_updates(variables), first, second)
+    step = {"step": int(variables[GLOBAL_STEP])} if GLOBAL_STEP in variables else {}
     return convert(
         trained,
         make_table(discriminator=any(name.startswith(DISCRIMINATOR) for name in trained)),
         OFFICIAL,
         source=source,
-        about={"converted_from": "generative_inpainting (TF1)", **(about or {})},
+        about={"converted_from": "generative_inpainting (TF1)", **(about or {}), **step},
         moments=moments,
         files=files,
     )
 
 
-def _updates(beta2_power: np.ndarray) -> int:
-    """How many updates Adam has made; when the power has fallen to 0, enough that it makes none.
+def _updates(variables: Mapping[str, np.ndarray]) -> int:
+    """How many updates Adam's bias correction knows of.
 
-    The power is BETA2 before the first update.
+    The power is BETA2 before the first update. After 103,000 it is 0 in float32 and the correction
+    none; then the steps are as good a number.
     """
-    power = max(float(beta2_power), float(np.finfo(np.float32).smallest_subnormal))
-    return round(math.log(power) / math.log(BETA2)) - 1
+    power = float(variables[BETA2_POWER])
+    if 0 < power < 1:
+        return round(math.log(power) / math.log(BETA2)) - 1
+    return max(int(variables.get(GLOBAL_STEP, 0)), 110_000)
 
 
 def read(prefix: Path) -> Conversion:
@@ -120,19 +125,21 @@ def read(prefix: Path) -> Conversion:
             f"{prefix} is a guided network, which sees a sketch beside the picture; guided "
             "weights are not supported yet."
         )
-    wanted = [n for n in bundle.entries if n.startswith((GENERATOR, DISCRIMINATOR, BETA2_POWER))]
-    weights = [n for n in wanted if FIRST_MOMENT not in n and n != BETA2_POWER]
-    if not weights:
+    scopes = (GENERATOR, DISCRIMINATOR)
+    checksums = {
+        name: entry.checksum
+        for name, entry in bundle.entries.items()
+        if name.startswith(scopes) and FIRST_MOMENT not in name
+    }
+    if not checksums:
         raise UsageError(
             f"{prefix} holds the weights of another network: of its {len(bundle.entries)} tensors "
             f"none is named {GENERATOR}*."
         )
-    about = releases.find_tf1({name: bundle.entries[name].checksum for name in weights})
-    if "global_step" in bundle.entries:
-        about = {**about, "step": int(bundle.read("global_step"))}
+    wanted = (*scopes, BETA2_POWER, GLOBAL_STEP)
     return from_variables(
-        {name: bundle.read(name) for name in wanted},
+        {name: bundle.read(name) for name in bundle.entries if name.startswith(wanted)},
         source=str(prefix),
-        about=about,
+        about=releases.find_tf1(checksums),
         files=[bundle.index, *bundle.shards],
     )
