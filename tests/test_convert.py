@@ -257,6 +257,7 @@ def test_a_generator_alone_goes_back(tmp_path):
 
 @pytest.mark.torch
 def test_moments_of_a_training_are_kept_if_asked(tmp_path, capsys):
+    pytest.importorskip("torch")
     tensors = narrow()
     optimizer = {}
     for module, steps in {"generator": 2, "disc": 3}.items():

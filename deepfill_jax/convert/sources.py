@@ -17,8 +17,8 @@ def read(source: str | Path) -> Conversion:
     """Reads weights.
 
     Args:
-        source: A model file, `.safetensors`. The folder of a run of ours, for its newest
-            checkpoint. A file of MMagic or of nipponjo, `.pth`, `.pt`. A TF1 checkpoint: its
+        source: A model file, `.safetensors`. The folder of a run of ours, for the generator of its
+            newest checkpoint. A file of MMagic or of nipponjo, `.pth`, `.pt`. A TF1 checkpoint: its
             prefix, one of its files, or its folder.
 
     Raises:
