@@ -1,7 +1,7 @@
 """What a config holds: every key and its type. The values are in `configs/`, all explicit."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from deepfill_jax.errors import UsageError
@@ -80,6 +80,37 @@ def check(config: Mapping[str, Any]) -> None:
     problems = _problems(config, KEYS, "config")
     if problems:
         raise UsageError("; ".join(problems) + ".")
+
+
+def check_overrides(arguments: Iterable[str]) -> None:
+    """Checks the keys of command line arguments `--config.KEY=VALUE`; other arguments are skipped.
+
+    Raises:
+        UsageError: A key does not exist; every one is listed, with the nearest real one.
+    """
+    names = [argument.partition("=")[0].lstrip("-") for argument in arguments]
+    known = dict(_leaves(KEYS, "config"))
+    unknown = [name for name in names if name.startswith("config.") and name not in known]
+    if unknown:
+        listed = "; ".join(f"{name} does not exist{_hint(name, known)}" for name in unknown)
+        raise UsageError(f"{listed} The keys are in deepfill_jax/config.py.")
+
+
+def _leaves(keys: Mapping[str, Any], path: str) -> Iterator[tuple[str, type]]:
+    """Yields every key with its path, and its type."""
+    for key, kind in keys.items():
+        if isinstance(kind, Mapping):
+            yield from _leaves(kind, f"{path}.{key}")
+        else:
+            yield f"{path}.{key}", kind
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    """The key that was meant: of nearly the same path, or of nearly the same last part."""
+    last = {full.rpartition(".")[2]: full for full in known}
+    near = difflib.get_close_matches(name.rpartition(".")[2], last, n=1)
+    near = [last[part] for part in near] or difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    return f", did you mean {near[0]}?" if near else ""
 
 
 def _problems(config: Mapping[str, Any], keys: Mapping[str, Any], path: str) -> list[str]:

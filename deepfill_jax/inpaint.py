@@ -6,7 +6,7 @@ python -m deepfill_jax.inpaint --model FILE --images PATH --masks PATH --output 
 import argparse
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from deepfill_jax.errors import FailedError, UsageError, run_command
 from deepfill_jax.inpainter import Inpainter
-from deepfill_jax.pictures import size
+from deepfill_jax.pictures import READABLE, WRITABLE, size
 
 _JPEG_QUALITY = 95  # Pillow's 75 would show in known pixels.
 
@@ -33,7 +33,7 @@ def plan(images: Path, masks: Path, output: Path, *, overwrite: bool) -> list[Jo
     Args:
         images: A picture, or a folder of pictures; folders in it are not searched.
         masks: One mask for all, or a folder with a mask of each image's name up to the suffix.
-        output: A file, if `images` is one and this has a suffix that Pillow writes; otherwise a
+        output: A file, if `images` is one and this has a suffix of `WRITABLE`; otherwise a
             folder for PNG files with the names of the images.
         overwrite: Files that exist may be replaced.
 
@@ -48,7 +48,7 @@ def plan(images: Path, masks: Path, output: Path, *, overwrite: bool) -> list[Jo
             f"{masks} holds no mask for {', '.join(missing)}; a mask has its image's name, with "
             "any suffix."
         )
-    is_file = images.is_file() and output.suffix.lower() in _suffixes(Image.SAVE)
+    is_file = images.is_file() and output.suffix.lower() in WRITABLE
     results = {name: output if is_file else output / f"{name}.png" for name in found}
     if existing := [str(path) for path in results.values() if path.exists() and not overwrite]:
         raise UsageError(f"Already there: {', '.join(existing)}; --overwrite replaces files.")
@@ -62,8 +62,7 @@ def plan(images: Path, masks: Path, output: Path, *, overwrite: bool) -> list[Jo
 
 def _by_name(path: Path) -> dict[str, Path]:
     """The picture, or the pictures in a folder, sorted, by name without suffix."""
-    readable = _suffixes(Image.OPEN)
-    in_folder = (file for file in path.glob("[!.]*") if file.suffix.lower() in readable)
+    in_folder = (file for file in path.glob("[!.]*") if file.suffix.lower() in READABLE)
     found = [path] if path.is_file() else sorted(in_folder)
     if not found:
         raise UsageError(f"{path} is neither a picture nor a folder that holds pictures.")
@@ -74,11 +73,6 @@ def _by_name(path: Path) -> dict[str, Path]:
             "matched by that name; rename them."
         )
     return by_name
-
-
-def _suffixes(formats: Collection[str]) -> set[str]:
-    """The suffixes of those of Pillow's formats that are in `Image.OPEN` or `Image.SAVE`."""
-    return {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
 
 
 def run(inpainter: Inpainter, jobs: Sequence[Job]) -> None:

@@ -13,7 +13,7 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.image import composite, to_float, to_uint8
 from deepfill_jax.models import Generator, Prediction
 from deepfill_jax.models.generator import MULTIPLE
-from deepfill_jax.pictures import Picture, read_image, read_mask, size
+from deepfill_jax.pictures import Source, hole_of_values, read, read_mask, size
 
 
 class Inpainter:
@@ -34,12 +34,13 @@ class Inpainter:
         """Reads a model file; raises the `UsageError` of `weights.load` if it is not one."""
         return cls(weights.load(path))
 
-    def __call__(self, image: Picture, mask: Picture) -> np.ndarray:
+    def __call__(self, image: Source | np.ndarray, mask: Source | np.ndarray) -> np.ndarray:
         """Completes one picture.
 
         Args:
-            image: See `read_image`.
-            mask: See `read_mask`; of the image's size. Without a hole, the image comes back.
+            image: See `pictures.read`; or uint8 [H, W, 3] RGB.
+            mask: See `pictures.read_mask`; or an array for `pictures.hole_of_values`; of the
+                image's size. Without a hole, the image comes back.
 
         Returns:
             uint8 [H, W, 3] RGB, bit for bit the image outside the hole.
@@ -47,7 +48,8 @@ class Inpainter:
         Raises:
             UsageError: One of them cannot be used, or their sizes differ.
         """
-        picture, hole = read_image(image), read_mask(mask)
+        picture = _rgb(read(image).pixels if isinstance(image, Source) else image)
+        hole = read_mask(mask) if isinstance(mask, Source) else hole_of_values(mask)
         if picture.shape[:2] != hole.shape[:2]:
             raise UsageError(
                 f"The mask is {size(hole)} pixels, the image {size(picture)} (width x height); "
@@ -84,6 +86,18 @@ class Inpainter:
         padded = (_pad(x.astype(np.float32)) for x in (image, mask > 0.5))
         prediction = self._predict(self._params, *padded)
         return Prediction(*(np.asarray(x)[:, :height, :width] for x in prediction))
+
+
+def _rgb(pixels: np.ndarray) -> np.ndarray:
+    """Grey becomes RGB; uint8 [H, W, 3] stays."""
+    pixels = np.asarray(pixels)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels.repeat(3, axis=2)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise UsageError(
+            f"An image array must be uint8 [H, W, 3] in RGB, not {pixels.dtype} {pixels.shape}."
+        )
+    return pixels
 
 
 def _pad(x: np.ndarray) -> np.ndarray:

@@ -47,6 +47,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _parse(argv: Sequence[str]) -> ConfigDict:
+    config_keys.check_overrides(argv[1:])
     try:
         rest = FLAGS(argv)[1:]
         if rest:

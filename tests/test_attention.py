@@ -17,8 +17,8 @@ CASES = sorted({key.split("/")[0] for key in GOLDEN})
 ALL_MASKED = "i_b1_c8_16x16_allmasked"
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def attend(variant, queries, keys, mask):
+@functools.partial(jax.jit, static_argnums=0, static_argnames="memory")
+def attend(variant, queries, keys, mask, memory=None):
     return attention.contextual_attention(
         queries,
         keys,
@@ -27,7 +27,14 @@ def attend(variant, queries, keys, mask):
         unavailable=variant.unavailable,
         overlap=variant.overlap,
         fused=variant.fused,
+        memory=memory,
     )
+
+
+def positions(offsets):
+    """The keys that `Attention.offsets` lead to, [B, h, w]."""
+    _, h, w, _ = offsets.shape
+    return (offsets[..., 0] + np.arange(h)[:, None]) * w + offsets[..., 1] + np.arange(w)
 
 
 def load(case):
@@ -47,10 +54,7 @@ def test_attention_is_mmagics(case):
     result = attend(MMAGIC, *load(case))
     expected = nhwc(GOLDEN[f"{case}/out"])
     np.testing.assert_allclose(result.output, expected, atol=1e-4 * scale(expected))
-    h, w = expected.shape[1] // 2, expected.shape[2] // 2
-    np.testing.assert_array_equal(
-        jnp.argmax(result.weights, axis=-1).reshape(-1, h, w), GOLDEN[f"{case}/argmax"]
-    )
+    np.testing.assert_array_equal(positions(result.offsets), GOLDEN[f"{case}/argmax"])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -98,50 +102,101 @@ def test_no_hole_pixel_is_copied():
     rng = np.random.default_rng(0)
     mask = np.zeros((1, 16, 16, 1), np.float32)
     mask[0, 4:9, 3:11] = 1
+    x = rng.normal(size=(1, 16, 16, 4)).astype(np.float32)
     for variant in (OFFICIAL, MMAGIC):
-        weights = attend(variant, *2 * (rng.normal(size=(1, 16, 16, 4)),), mask).weights
-        small = image.shrink(mask, 2, nearest=variant.nearest)[0, :, :, 0]
-        touched = [
-            small[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2].any()
-            for i in range(8)
-            for j in range(8)
-        ]
-        np.testing.assert_array_equal(np.asarray(weights).sum((0, 1))[touched], 0)
+        # 4x4 patches of available keys reach one pixel into the 2x2 pixels around them.
+        small = image.shrink(mask, 2, nearest=variant.nearest)
+        touched = np.asarray(attention.patches(small, 3)).max(-1).reshape(8, 8) > 0
+        seen = np.pad(~touched, 1).repeat(2, 0).repeat(2, 1)
+        near = [np.roll(seen, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+        never_copied = ~np.any(near, axis=0)[2:-2, 2:-2, np.newaxis] & np.ones(4, bool)
+        assert never_copied.any()
+        result = attend(variant, x, np.where(never_copied, 1e6, x), mask)
+        assert np.abs(result.output).max() < 10
+        assert not touched.ravel()[positions(result.offsets)].any()
 
 
-def test_fuse_adds_along_both_diagonals_with_wrapping_rows():
-    h, w = 3, 4
-    scores = np.random.default_rng(0).normal(size=(1, h * w, h * w)).astype(np.float32)
+def fuse_by_loops(scores, h, w):
+    """The neighbours' scores added, by the definition: [Q, K]."""
 
-    def add(s, position_of):
-        """The neighbour is one further in the order that `position_of` gives."""
+    def add(s, order):
         result = np.zeros_like(s)
-        order = sorted(range(h * w), key=position_of)
-        rank = {p: n for n, p in enumerate(order)}
-        for q in range(h * w):
-            for k in range(h * w):
+        rank = {position: n for n, position in enumerate(order)}
+        for q in order:
+            for k in order:
                 for d in (-1, 0, 1):
                     a, b = rank[q] + d, rank[k] + d
                     if 0 <= a < h * w and 0 <= b < h * w:
-                        result[0, q, k] += s[0, order[a], order[b]]
+                        result[q, k] += s[order[a], order[b]]
         return result
 
-    by_rows = add(scores, lambda p: p)
-    expected = add(by_rows, lambda p: (p % w, p // w))
-    np.testing.assert_allclose(attention.fuse(scores, h, w), expected, atol=1e-5)
+    by_rows = add(scores, range(h * w))
+    return add(by_rows, sorted(range(h * w), key=lambda p: (p % w, p // w)))
+
+
+@pytest.mark.parametrize("h, w", [(3, 4), (1, 5), (5, 1), (1, 1), (2, 2)])
+def test_scores_are_added_along_both_diagonals_with_wrapping_ends(h, w):
+    queries, keys = np.random.default_rng(0).normal(size=(2, 1, h * w, 6)).astype(np.float32)
+    expected = fuse_by_loops(queries[0] @ keys[0].T, h, w).reshape(h, w, h, w)
+    for rows in range(1, h + 1):
+        for first in range(h - rows + 1):
+            some = attention.fused_scores(queries, keys, first, rows=rows, h=h, w=w)
+            np.testing.assert_allclose(some[0], expected[first : first + rows], atol=1e-5)
+
+
+# Height and width of the map, and rows of queries in a block.
+BLOCKS = [
+    *((16, 16, rows) for rows in (1, 2, 3, 4, 5, 7)),
+    *((6, 40, 1), (40, 6, 3), (2, 24, 1), (22, 2, 4), (34, 18, 8), (18, 34, 6)),
+]
+
+
+@pytest.mark.parametrize("height, width, rows", BLOCKS)
+def test_blocks_of_rows_change_nothing(height, width, rows):
+    h, w = height // 2, width // 2
+    memory = rows * attention.SCORE_COPIES * 4 * 2 * w * h * w
+    assert attention.block_rows(2, h, w, memory) <= rows < h or h == 1
+    rng = np.random.default_rng(0)
+    x, cotangent = rng.normal(size=(2, 2, height, width, 4)).astype(np.float32) / 2
+    mask = np.zeros((2, height, width, 1), np.float32)
+    mask[0, height // 3 : height // 2, : width // 2] = 1
+    mask[1, :, -3:] = 1
+    variant = (OFFICIAL, MMAGIC)[rows % 2]
+
+    def run(x, memory):
+        result = attend(variant, x, x, mask, memory=memory)
+        return jnp.sum(result.output * cotangent), result
+
+    (_, whole), expected = jax.value_and_grad(run, has_aux=True)(x, None)
+    (_, blocked), gradient = jax.value_and_grad(run, has_aux=True)(x, memory)
+    np.testing.assert_allclose(blocked.output, whole.output, atol=1e-5)
+    np.testing.assert_array_equal(blocked.offsets, whole.offsets)
+    np.testing.assert_allclose(gradient, expected, atol=1e-5)
+
+
+def test_blocks_fit_the_memory_and_are_of_nearly_one_size():
+    row = attention.SCORE_COPIES * 4 * 10 * 20 * 10
+    assert attention.block_rows(1, 20, 10, None) == 20
+    assert attention.block_rows(1, 20, 10, 20 * row) == 20
+    assert attention.block_rows(1, 20, 10, 20 * row - 1) == 10  # Not 19 and 1.
+    assert attention.block_rows(2, 20, 10, 14 * row) == 7
+    assert attention.block_rows(1, 20, 10, 0) == 1
 
 
 def test_scores_can_be_left_unfused():
     queries, keys = np.random.default_rng(0).normal(size=(2, 1, 12, 12, 4)).astype(np.float32)
     mask = np.zeros((1, 12, 12, 1), np.float32)
     small = (image.shrink(x, 2, nearest=OFFICIAL.nearest) for x in (queries, keys))
-    scores = attention.match_scores(*(attention.patches(x, 3) for x in small))
-    plain, fused = (
-        attend(dataclasses.replace(OFFICIAL, fused=fused), queries, keys, mask).weights
-        for fused in (False, True)
-    )
-    np.testing.assert_allclose(plain, jax.nn.softmax(10 * scores, axis=-1), atol=1e-5)
-    assert np.abs(plain - fused).max() > 0.1
+    of_queries, of_keys = (attention.patches(x, 3) for x in small)
+    scores = attention.match_scores(of_queries, attention.unit(of_keys))
+    weights = jax.nn.softmax(10 * scores, axis=-1)
+    values = attention.patches(keys, 4, stride=2)
+    expected = attention.paste(jnp.einsum("bqk,bkd->bqd", weights, values), 6, 6) / 4
+    variant = dataclasses.replace(OFFICIAL, fused=False)
+    for memory in (None, 1):
+        plain = attend(variant, queries, keys, mask, memory=memory).output
+        np.testing.assert_allclose(plain, expected, atol=1e-4)
+    assert np.abs(plain - attend(OFFICIAL, queries, keys, mask).output).max() > 0.1
 
 
 def test_paste_lays_every_patch_two_pixels_on():

@@ -107,6 +107,16 @@ def test_all_problems_are_listed_with_the_nearest_key():
     assert "config.num_steps=True is bool, must be int" in message
 
 
+def test_unknown_overrides_are_listed_with_the_nearest_key():
+    config.check_overrides(["--config=x.py", "--config.seed=1", "--config.masks.kinds.box=0.5"])
+    with pytest.raises(UsageError) as caught:
+        config.check_overrides(["--config.learning_rat=1", "--config.data.xyz=0", "--workdir=w"])
+    assert "learning_rat does not exist, did you mean config.optimizer.learning_rate?" in str(
+        caught.value
+    )
+    assert "config.data.xyz does not exist" in str(caught.value)
+
+
 def test_a_whole_number_will_do_for_a_float():
     values = load("smoke").to_dict()
     values["loss"]["adversarial"] = 1

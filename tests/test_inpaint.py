@@ -7,7 +7,7 @@ from PIL import Image
 
 from deepfill_jax import inpaint, weights
 from deepfill_jax.inpainter import Inpainter
-from deepfill_jax.pictures import read_image
+from deepfill_jax.pictures import read
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_command_on_folders(model_file, folders, capsys):
     inpainter = Inpainter.load(model_file)
     for stem in ("a", "b.1", "c"):
         expected = inpainter(images / f"{stem}.bmp", masks / f"{stem}.png")
-        np.testing.assert_array_equal(read_image(output / f"{stem}.png"), expected)
+        np.testing.assert_array_equal(read(output / f"{stem}.png").pixels, expected)
     assert len(list(output.iterdir())) == 3
 
 
@@ -63,10 +63,10 @@ def test_command_on_a_file_with_one_mask(model_file, folders):
     assert command(model_file, image, mask, folders / "folder") == 0
     expected = Inpainter.load(model_file)(image, mask)
     for path in (folders / "here" / "new.bmp", folders / "folder" / "a.png"):
-        np.testing.assert_array_equal(read_image(path), expected)
+        np.testing.assert_array_equal(read(path).pixels, expected)
     # A folder of images may share it, too.
     assert command(model_file, folders / "images", mask, folders / "shared") == 0
-    np.testing.assert_array_equal(read_image(folders / "shared" / "a.png"), expected)
+    np.testing.assert_array_equal(read(folders / "shared" / "a.png").pixels, expected)
     assert len(list((folders / "shared").iterdir())) == 3
 
 
@@ -78,7 +78,7 @@ def test_command_overwrites_only_when_told(model_file, folders, capsys):
     assert f"Already there: {output}; --overwrite" in capsys.readouterr().err
     assert output.read_text() == "precious"
     assert command(model_file, image, mask, output, "--overwrite") == 0
-    assert read_image(output).shape == (7, 5, 3)
+    assert read(output).pixels.shape == (7, 5, 3)
 
 
 def test_command_does_the_others_when_one_cannot_be_read(model_file, folders, capsys):

@@ -30,7 +30,7 @@ def source(folder):
     [
         ([], "--config is missing"),
         (["--config=configs/nothing.py"], "configs/nothing.py"),
-        (["--config=configs/smoke.py", "--config.batchsize=3"], 'Did you mean "batch_size"'),
+        (["--config=configs/smoke.py", "--config.batchsize=3"], "config.batchsize does not exist"),
         (["--config=configs/smoke.py", "--config.num_steps=many"], "--config.num_steps=many"),
         (["--config=configs/places.py:v1"], "Unknown settings 'v1'; choose mmagic or official"),
         (["--config=configs/smoke.py", "--wokdir=x"], "workdir"),

@@ -9,19 +9,25 @@ map at a quarter of the picture's size, one query for every 2x2 pixels of it.
     attend  softmax over the keys; keys that hold hole pixels are not available
     paste   copy the 4x4 patches of the full map, by weight, and divide where they overlap
 
+There is a score for every query and key, so scores grow with the square of the picture's area.
+The first three steps therefore take a few rows of queries at a time, if memory is short.
+
 Nothing here has parameters, so all are functions. Letters: B batch, h w the halved map's sides,
-C channels, Q = h * w queries, K = h * w keys, both in row-major order, D patch length.
+C channels, Q = K = h * w queries and keys, in row-major order, D patch length, R rows of queries.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from deepfill_jax import image
 
 SOFTMAX_SCALE = 10.0
 NORM_FLOOR = 1e-4  # Keys shorter than this are divided by it.
+SCORE_COPIES = 4  # Scores, sums, logits and weights may exist at once.
 EXCLUDED = -1e30  # As good as minus infinity, and finite where every key is excluded.
 
 
@@ -29,7 +35,7 @@ class Attention(NamedTuple):
     """What `contextual_attention` returns."""
 
     output: jax.Array  # [B, 2h, 2w, C], the filled map.
-    weights: jax.Array  # float32 [B, Q, K]: how much of key k query q copies.
+    offsets: jax.Array  # int32 [B, h, w, 2]: the key copied most, as (down, right) from the query.
 
 
 def contextual_attention(
@@ -42,6 +48,7 @@ def contextual_attention(
     overlap: str,
     fused: bool = True,
     softmax_scale: float = SOFTMAX_SCALE,
+    memory: int | None = None,
 ) -> Attention:
     """Rebuilds the map `queries` from patches of the map `keys` that hold no hole pixel.
 
@@ -55,24 +62,65 @@ def contextual_attention(
             does not enter (MMagic).
         overlap: "constant": divide the pasted map by 4, which darkens its outermost pixels, where
             fewer patches overlap (TF1 release). "counted": by the number of patches (MMagic).
-        fused: Fuse the scores.
+        fused: Add the neighbours' scores, see `fused_scores`.
         softmax_scale: The inverse temperature.
+        memory: About how many bytes scores may take, but at least a row of queries' worth; None
+            computes all rows at once. It does not change the result.
 
     Returns:
-        Output and weights. Where no key is available, both are 0.
+        Output and offsets. Where no key is available, the output is 0.
     """
     small_queries, small_keys = (image.shrink(x, 2, nearest=nearest) for x in (queries, keys))
     small_mask = image.shrink(mask, 2, nearest=nearest)
-    h, w = small_keys.shape[1:3]
+    batch, h, w, _ = small_keys.shape
 
-    scores = match_scores(patches(small_queries, 3), patches(small_keys, 3))
-    scores = fuse(scores, h, w) if fused else scores
+    query_patches, key_patches = patches(small_queries, 3), unit(patches(small_keys, 3))
     available = 1.0 - jnp.max(patches(small_mask, 3), axis=-1)  # [B, K]
-    weights = attend(scores, available, unavailable=unavailable, softmax_scale=softmax_scale)
-
     values = patches(keys, 4, stride=2)
-    pasted = paste(jnp.einsum("bqk,bkd->bqd", weights.astype(values.dtype), values), h, w)
-    return Attention(pasted / _coverage(h, w, overlap).astype(pasted.dtype), weights)
+
+    def copy_rows(first: jax.Array | int, rows: int) -> tuple[jax.Array, jax.Array]:
+        if fused:
+            scores = fused_scores(query_patches, key_patches, first, rows=rows, h=h, w=w)
+        else:
+            some = lax.dynamic_slice_in_dim(query_patches, first * w, rows * w, axis=1)
+            scores = match_scores(some, key_patches)
+        scores = scores.reshape(batch, rows * w, h * w)
+        weights = attend(scores, available, unavailable=unavailable, softmax_scale=softmax_scale)
+        copied = jnp.einsum("bqk,bkd->bqd", weights.astype(values.dtype), values)
+        return copied, jnp.argmax(weights, axis=-1)
+
+    copied, best = _in_blocks(copy_rows, h, block_rows(batch, h, w, memory))
+    pasted = paste(copied, h, w)
+    output = pasted / _coverage(h, w, overlap).astype(pasted.dtype)
+    return Attention(output, _offsets(best.reshape(batch, h, w)))
+
+
+def block_rows(batch: int, h: int, w: int, memory: int | None) -> int:
+    """How many of h rows of queries to compute at once, in blocks of nearly one size."""
+    if memory is None:
+        return h
+    row = SCORE_COPIES * 4 * batch * w * h * w
+    blocks = -(-h // max(memory // row, 1))
+    return -(-h // blocks)
+
+
+def _in_blocks(
+    copy_rows: Callable[[jax.Array | int, int], tuple[jax.Array, ...]], h: int, rows: int
+) -> tuple[jax.Array, ...]:
+    """`copy_rows(first, rows)` for all h rows, `rows` at a time: arrays [B, R * w, ...]."""
+    if rows == h:
+        return copy_rows(0, h)
+    # The last block reaches back over rows of the one before it, which are cut off again.
+    firsts = jnp.minimum(jnp.arange(0, h, rows), h - rows)
+    # Without `checkpoint`, the backward pass would keep the scores of every block.
+    blocks = lax.map(jax.checkpoint(lambda first: copy_rows(first, rows)), firsts)
+
+    def joined(x: jax.Array) -> jax.Array:  # [blocks, B, R * w, ...]
+        width = x.shape[2] // rows
+        new = (h - (len(firsts) - 1) * rows) * width
+        return jnp.concatenate([*x[:-1], x[-1][:, -new:]], axis=1)
+
+    return jax.tree.map(joined, blocks)
 
 
 def patches(x: jax.Array, size: int, *, stride: int = 1) -> jax.Array:
@@ -91,44 +139,70 @@ def patches(x: jax.Array, size: int, *, stride: int = 1) -> jax.Array:
     return jnp.concatenate(shifted, axis=-1).reshape(batch, -1, size * size * channels)
 
 
-def match_scores(queries: jax.Array, keys: jax.Array) -> jax.Array:
-    """Dot product of each query [B, Q, D] with each key [B, K, D] of length 1: float32 [B, Q, K].
-
-    Only the keys are normalised, so a score is the cosine times the query's length.
-    """
+def unit(keys: jax.Array) -> jax.Array:
+    """Patches [B, K, D] divided by their length, or by `NORM_FLOOR`."""
     # The floor is under the root: its gradient is finite at a patch of zeros.
     square = jnp.sum(jnp.square(keys.astype(jnp.float32)), axis=-1, keepdims=True)
-    length = jnp.sqrt(jnp.maximum(square, NORM_FLOOR**2))  # [B, K, 1]
-    return jnp.einsum(
-        "bqd,bkd->bqk",
-        queries,
-        (keys / length).astype(queries.dtype),
-        preferred_element_type=jnp.float32,
-    )
+    return (keys / jnp.sqrt(jnp.maximum(square, NORM_FLOOR**2))).astype(keys.dtype)
 
 
-def fuse(scores: jax.Array, h: int, w: int) -> jax.Array:
-    """Adds to each score those of the neighbours of query and key, first along rows, then columns.
+def match_scores(queries: jax.Array, keys: jax.Array) -> jax.Array:
+    """Dot products of patches [B, Q, D] and [B, K, D]: float32 [B, Q, K]."""
+    return jnp.einsum("bqd,bkd->bqk", queries, keys, preferred_element_type=jnp.float32)
 
-    [B, Q, K] -> [B, Q, K]. A neighbour is the next in row-major (then column-major) order, so the
-    end of a row is the neighbour of the next row's start, as in both references.
+
+def fused_scores(
+    queries: jax.Array, keys: jax.Array, first: jax.Array | int, *, rows: int, h: int, w: int
+) -> jax.Array:
+    """Scores of some rows of queries, with their neighbours' added: float32 [B, R, w, h, w].
+
+    A score is the dot product of a query's patch and a key's patch of length 1, so it is the cosine
+    times the query's length. To each, the scores of the next query with the next key are added, and
+    of the one before with the one before: first next in row-major order, then, of these sums, next
+    in column-major order. After the end of a row (column) comes the start of the next, as in both
+    references; before the map's first and after its last position all is 0.
+
+    Args:
+        queries: [B, Q, D] patches.
+        keys: [B, K, D] patches of length 1.
+        first: The first of the rows; `first + rows` is h at most.
+        rows: R.
+        h: Rows of the map.
+        w: Columns of the map.
     """
-    scores = _add_diagonal_neighbours(scores)
-    scores = _add_diagonal_neighbours(_swap_order(scores, h, w))
-    return _swap_order(scores, w, h)
+    padded = jnp.pad(queries, ((0, 0), (2, 2), (0, 0)))
+
+    def by_rows(start: jax.Array | int, count: int) -> jax.Array:
+        """[B, rows, w, h, w] of the `count` queries from `start` on."""
+        some = lax.dynamic_slice_in_dim(padded, start + 1, count + 2, axis=1)
+        scores = match_scores(some, keys)
+        scores = jnp.pad(scores, ((0, 0), (0, 0), (1, 1)))
+        scores = scores[:, :-2, :-2] + scores[:, 1:-1, 1:-1] + scores[:, 2:, 2:]
+        return scores.reshape(-1, count // w, w, h, w)
+
+    # In column-major order, row h - 1 comes before row 0, one column to the left, and row 0 comes
+    # after row h - 1, one column to the right.
+    last = first + rows
+    here = by_rows(first * w, rows * w)
+    above = by_rows(jnp.where(first == 0, (h - 1) * w - 1, (first - 1) * w), w)
+    below = by_rows(jnp.where(last == h, 1, last * w), w)
+    above = above.at[:, 0, 0].multiply(first != 0)
+    below = below.at[:, 0, -1].multiply(last != h)
+    before = jnp.concatenate([above, here[:, :-1]], axis=1)
+    after = jnp.concatenate([here[:, 1:], below], axis=1)
+    return here + _key_before(before) + _key_after(after)
 
 
-def _add_diagonal_neighbours(scores: jax.Array) -> jax.Array:
-    """s[q, k] + s[q - 1, k - 1] + s[q + 1, k + 1], zeros outside."""
-    padded = jnp.pad(scores, ((0, 0), (1, 1), (1, 1)))
-    return padded[:, :-2, :-2] + scores + padded[:, 2:, 2:]
+def _key_before(scores: jax.Array) -> jax.Array:
+    """[..., h, w]: at each key the score of the one before it in column-major order, or 0."""
+    wrapped = jnp.pad(scores[..., -1:, :-1], [(0, 0)] * (scores.ndim - 1) + [(1, 0)])
+    return jnp.concatenate([wrapped, scores[..., :-1, :]], axis=-2)
 
 
-def _swap_order(scores: jax.Array, h: int, w: int) -> jax.Array:
-    """Re-sorts queries and keys of an h x w map from row-major to column-major order."""
-    batch, positions, _ = scores.shape
-    grid = scores.reshape(batch, h, w, h, w).transpose(0, 2, 1, 4, 3)
-    return grid.reshape(batch, positions, positions)
+def _key_after(scores: jax.Array) -> jax.Array:
+    """[..., h, w]: at each key the score of the one after it in column-major order, or 0."""
+    wrapped = jnp.pad(scores[..., :1, 1:], [(0, 0)] * (scores.ndim - 1) + [(0, 1)])
+    return jnp.concatenate([scores[..., 1:, :], wrapped], axis=-2)
 
 
 def attend(
@@ -170,11 +244,8 @@ def _coverage(h: int, w: int, overlap: str) -> jax.Array:
     return paste(jnp.ones((1, h * w, 16)), h, w)[0]
 
 
-def offsets(weights: jax.Array, h: int, w: int) -> jax.Array:
-    """Where each query copies most from, as (down, right) steps on the halved map.
-
-    [B, Q, K] -> int32 [B, h, w, 2].
-    """
-    best = jnp.argmax(weights, axis=-1).reshape(-1, h, w)
+def _offsets(best: jax.Array) -> jax.Array:
+    """From each query's best key, [B, h, w] in row-major order, to int32 [B, h, w, 2]."""
+    _, h, w = best.shape
     rows, columns = jnp.divmod(best, w)
     return jnp.stack([rows - jnp.arange(h)[:, None], columns - jnp.arange(w)], axis=-1)

@@ -40,12 +40,14 @@ class Generator(nn.Module):
     """Fills the hole of a masked image.
 
     With `checkpoint_stages`, the stages' activations are computed again in the backward pass
-    instead of being kept: less memory, about a third more time.
+    instead of being kept: less memory, about a third more time. `attention_memory` bounds the bytes
+    of attention's scores, see `attention.contextual_attention`.
     """
 
     variant: Variant
     dtype: jnp.dtype = jnp.float32
     checkpoint_stages: bool = False
+    attention_memory: int | None = None
 
     @nn.compact
     def __call__(self, masked: jax.Array, mask: jax.Array) -> Prediction:
@@ -63,7 +65,8 @@ class Generator(nn.Module):
             coarse_net, refine_net = nn.remat(CoarseNet), nn.remat(RefineNet)
         coarse = coarse_net(self.variant, self.dtype, name="coarse")(masked, mask)
         pasted = image.composite(coarse, masked, mask)
-        refined = refine_net(self.variant, self.dtype, name="refine")(pasted, mask)
+        refine = refine_net(self.variant, self.dtype, self.attention_memory, name="refine")
+        refined = refine(pasted, mask)
         return Prediction(coarse, refined, image.composite(refined, masked, mask))
 
 
@@ -87,13 +90,17 @@ class RefineNet(nn.Module):
 
     variant: Variant
     dtype: jnp.dtype
+    attention_memory: int | None
 
     @nn.compact
     def __call__(self, pasted: jax.Array, mask: jax.Array) -> jax.Array:
         """[B, H, W, 3] and [B, H, W, 1] -> [B, H, W, 3]."""
         x = _with_mask(pasted, mask) if self.variant.refine_sees_mask else pasted
         imagined = ConvBranch(self.variant, self.dtype, name="conv_branch")(x)
-        copied = AttentionBranch(self.variant, self.dtype, name="attention_branch")(x, mask)
+        attend = AttentionBranch(
+            self.variant, self.dtype, self.attention_memory, name="attention_branch"
+        )
+        copied = attend(x, mask)
         x = jnp.concatenate([imagined, copied], axis=-1)
         width = self.variant.refine_decoder_width
         return Decoder(self.variant, width, self.dtype, name="decoder")(x)
@@ -121,6 +128,7 @@ class AttentionBranch(nn.Module):
 
     variant: Variant
     dtype: jnp.dtype
+    attention_memory: int | None
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
@@ -133,7 +141,7 @@ class AttentionBranch(nn.Module):
             mask = image.double(image.shrink(mask, 8, nearest=variant.nearest))
         else:
             mask = image.shrink(mask, 4, nearest=variant.nearest)
-        attended, weights = attention.contextual_attention(
+        attended, offsets = attention.contextual_attention(
             x,
             x,
             mask,
@@ -141,9 +149,9 @@ class AttentionBranch(nn.Module):
             unavailable=variant.unavailable,
             overlap=variant.overlap,
             fused=variant.fused,
+            memory=self.attention_memory,
         )
-        h, w = x.shape[1] // 2, x.shape[2] // 2
-        self.sow("intermediates", "offsets", attention.offsets(weights, h, w))
+        self.sow("intermediates", "offsets", offsets)
         x = conv(4 * variant.width, name="attended1")(attended)
         return conv(4 * variant.width, name="attended2")(x)
 

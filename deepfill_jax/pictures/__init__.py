@@ -1,0 +1,180 @@
+"""Pictures and masks as people have them: files of many kinds, and PIL pictures."""
+
+import secrets
+from pathlib import Path
+
+import numpy as np
+
+from deepfill_jax.errors import UsageError
+from deepfill_jax.pictures.decoding import (
+    MAX_PIXELS,
+    READABLE,
+    Picture,
+    RefusalError,
+    Source,
+    decode,
+    describe,
+    reason,
+)
+from deepfill_jax.pictures.encoding import WRITABLE, encode
+
+__all__ = [
+    "MAX_PIXELS",
+    "READABLE",
+    "WRITABLE",
+    "Picture",
+    "Source",
+    "hole_of_values",
+    "read",
+    "read_mask",
+    "resize_mask",
+    "size",
+    "write",
+]
+
+_LUMA = np.array([19595, 38470, 7471], np.uint32)  # 65536ths, of ITU-R BT.601, as Pillow's.
+
+
+def read(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Reads a picture, upright, with what is needed to write it again.
+
+    Palettes become RGB, print colours (CMYK) become sRGB. Grey stays grey, 16 bits stay 16; but
+    16-bit grey with alpha becomes RGB, and HEIC and AVIF of more than 8 bits are cut to 8.
+
+    Args:
+        source: A JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC file, whatever its suffix; or a PIL
+            picture, with the 8 bits a colour channel that Pillow holds.
+        max_pixels: What is larger is refused before it is decoded.
+
+    Raises:
+        UsageError: It cannot be read, is an animation or has pages, is too large, or is of a kind
+            that cannot be kept. Colours of 16 bits and HEIC need the extra `pictures`.
+    """
+    picture = decode(source, max_pixels)
+    if picture.pixels.dtype not in (np.uint8, np.uint16):
+        raise UsageError(
+            f"{describe(source)} holds {picture.pixels.dtype} values, whose range is unknown; save "
+            "it with 8 or 16 bits a channel."
+        )
+    return picture
+
+
+def read_mask(
+    source: Source, *, threshold: float = 0.5, invert: bool = False, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Reads a mask as bool [H, W, 1], true in the hole.
+
+    White is the hole, as in `hole_of_values`; colours count by their luma. What is transparent is
+    no hole. One colour alone, painted on a transparent layer, is the hole where it is opaque,
+    whatever the colour.
+
+    Args:
+        source: As for `read`, and also whole or real numbers in a TIFF file.
+        threshold: See `hole_of_values`.
+        invert: The hole is what would otherwise be known, as in masks with black holes.
+        max_pixels: As for `read`.
+
+    Raises:
+        UsageError: It cannot be read, or its values are no mask's.
+    """
+    picture = decode(source, max_pixels)
+    try:
+        hole = _hole(picture, threshold)
+    except UsageError as error:
+        raise UsageError(f"{describe(source)} cannot be used as a mask: {error}") from error
+    return ~hole if invert else hole
+
+
+def _hole(picture: Picture, threshold: float) -> np.ndarray:
+    values, alpha = picture.pixels, picture.alpha
+    if values.shape[2] == 3:
+        values = (values @ _LUMA + 32768 >> 16)[..., np.newaxis]
+    if alpha is None:
+        return hole_of_values(values, threshold=threshold)
+    opacity = alpha / np.float32(np.iinfo(alpha.dtype).max)
+    painted = picture.pixels[alpha[..., 0] > 0]
+    if (alpha == 0).any() and len(painted) and (painted == painted[0]).all():
+        return hole_of_values(opacity, threshold=threshold)
+    return hole_of_values(values / np.float32(_scale(values)) * opacity, threshold=threshold)
+
+
+def hole_of_values(values: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
+    """Where the values of a mask say hole: bool [H, W, 1].
+
+    The scale is the smallest of 1, 255 and 65535 that holds the largest value. So masks of 0 and 1,
+    of 0 and 255, of bool and of 16 bits mean what they look like, as do greys and probabilities.
+
+    Args:
+        values: [H, W] or [H, W, 1], of any numbers.
+        threshold: Part of the scale above which a value is hole: with 0.5, 128 of 255 is, 127 not.
+
+    Raises:
+        UsageError: The values are of another shape, are no numbers, or are above 65535.
+    """
+    values = np.asarray(values)
+    is_grey = values.ndim == 2 or values.ndim == 3 and values.shape[2] == 1
+    if not is_grey or not values.size or values.dtype.kind not in "buif":
+        raise UsageError(
+            f"A mask array must be numbers [H, W] or [H, W, 1], not {values.dtype} {values.shape}."
+        )
+    if not 0 <= threshold < 1:
+        raise UsageError(f"A mask's threshold must be from 0 to below 1, not {threshold}.")
+    return values.reshape(*values.shape[:2], 1) > threshold * _scale(values)
+
+
+def _scale(values: np.ndarray) -> int:
+    largest = values.max()
+    for scale in (1, 255, 65535):
+        if largest <= scale:
+            return scale
+    raise UsageError(f"A mask's values must be numbers up to 65535, not {largest}.")
+
+
+def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Gives a mask [H, W, 1] another size by taking the nearest pixel."""
+    rows, columns = (
+        (2 * np.arange(new) + 1) * old // (2 * new)
+        for old, new in zip(mask.shape[:2], (height, width), strict=True)
+    )
+    return mask[rows][:, columns]
+
+
+def write(path: str | Path, pixels: np.ndarray, like: Picture) -> None:
+    """Writes pixels with the alpha and metadata of the picture that they were made from.
+
+    PNG, TIFF, BMP and WebP are lossless; TIFF is not compressed, and grey in WebP becomes RGB.
+    JPEG is compressed as `like` was; if that was none, hardly. BMP loses EXIF, WebP the resolution;
+    thumbnails and maker's notes, which may show what was in a hole, are never kept. The same pixels
+    make the same bytes. Nobody who reads the path sees half a file.
+
+    Args:
+        path: Its suffix chooses the format.
+        pixels: Of the shape and type of `like.pixels`.
+        like: What `read` returned.
+
+    Raises:
+        UsageError: The format is unknown or cannot hold alpha, a colour profile or 16 bits; or the
+            file cannot be written.
+    """
+    path = Path(path)
+    expected = like.pixels
+    if pixels.shape != expected.shape or pixels.dtype != expected.dtype:
+        raise UsageError(
+            f"{path} must be written like a picture of {expected.dtype} {expected.shape}, not of "
+            f"{pixels.dtype} {pixels.shape}."
+        )
+    unfinished = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        unfinished.write_bytes(encode(pixels, like, path.suffix))
+        unfinished.replace(path)
+    except RefusalError as error:
+        raise UsageError(f"{path} {error}.") from error
+    except Exception as error:  # Pillow's writers raise many kinds, too.
+        raise UsageError(f"{path} cannot be written: {reason(error)}.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def size(pixels: np.ndarray) -> str:
+    """Width x height of [H, W, ...], for messages."""
+    return f"{pixels.shape[1]}x{pixels.shape[0]}"

@@ -1,0 +1,249 @@
+"""Decodes pictures with Pillow, or says in a sentence why not.
+
+Pillow has no colours of 16 bits a channel and silently cuts them to 8: those go through OpenCV.
+HEIC goes through `pillow-heif`. The extra `pictures` installs both.
+"""
+
+import contextlib
+import io
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.ExifTags import Base
+
+from deepfill_jax.errors import UsageError
+from deepfill_jax.pictures import metadata
+
+Source = str | Path | Image.Image
+
+MAX_PIXELS = 120_000_000  # Cameras of 100 megapixels and phones of 108 pass.
+
+READABLE = frozenset(".jpg .jpeg .png .webp .bmp .tif .tiff .gif .avif .heic .heif .hif".split())
+# Pillow knows dozens more, some read by other programs (EPS), some cut to 8 bits (JPEG 2000, PPM).
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF")
+_KINDS = "JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC"
+_EXTRA = "pip install 'deepfill_jax[pictures]'"
+
+_lock = threading.RLock()
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture, upright, and what is needed to write it again.
+
+    Attributes:
+        pixels: [H, W, 1] grey or [H, W, 3] RGB, uint8 or uint16.
+        alpha: Opacity, [H, W, 1] of the same type, or None.
+        metadata: What Pillow's `save` takes in most formats: `icc_profile`, `exif`, `dpi`.
+        jpeg: What it takes for JPEG: the `qtables` and `subsampling` that the picture came with.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    jpeg: Mapping[str, Any] = field(default_factory=dict)
+
+
+class RefusalError(Exception):
+    """The rest of a sentence that begins with the picture's name."""
+
+
+def describe(source: Source) -> str:
+    """The source's name in messages."""
+    if isinstance(source, Image.Image):
+        return getattr(source, "filename", "") or "The picture"
+    return str(source)
+
+
+def reason(error: Exception) -> str:
+    """What an exception of a library says, as the end of a sentence without its full stop."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(said.split()).rstrip(".")
+
+
+def decode(source: Source, max_pixels: int) -> Picture:
+    """Reads a picture as `pictures.read` does, and one of whole or real numbers as well.
+
+    Returns:
+        A picture; grey without alpha, its pixels may also be int32 or float32.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    data = b""
+    try:
+        with _pillow():
+            if isinstance(source, Image.Image):
+                return _decode(source, data, max_pixels)
+            data = Path(source).read_bytes()
+            with _open(data) as opened:
+                return _decode(opened, data, max_pixels)
+    except RefusalError as error:
+        raise UsageError(f"{describe(source)} {error}.") from error
+    except UnidentifiedImageError as error:
+        problem = f"it is no {_KINDS}, or one of a rare kind" if data else "it is empty"
+        raise UsageError(f"{source} cannot be read as a picture: {problem}.") from error
+    except Exception as error:  # Pillow's readers raise many kinds, SyntaxError among them.
+        problem = f"cannot be read as a picture: {reason(error)}"
+        raise UsageError(f"{describe(source)} {problem}.") from error
+
+
+@contextlib.contextmanager
+def _pillow() -> Iterator[None]:
+    """Silences Pillow's warnings and lifts its limit of pixels, which names no size; ours is next.
+
+    One thread at a time: the limit and the filters of warnings belong to the process.
+    """
+    with _lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _open(data: bytes) -> Image.Image:
+    """Reads a picture's header."""
+    if data[4:8] == b"ftyp" and data[8:12] not in (b"avif", b"avis"):
+        _register_heif()
+    Image.init()
+    formats = [name for name in _FORMATS if name in Image.OPEN]
+    return Image.open(io.BytesIO(data), formats=formats)
+
+
+def _register_heif() -> None:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise RefusalError(f"is a HEIC picture, which needs pillow-heif: {_EXTRA}") from error
+    pillow_heif.register_heif_opener()
+
+
+def _check_size(opened: Image.Image, max_pixels: int) -> None:
+    # The tile of a TIFF may be larger than the picture, and is decoded whole.
+    tile = (_tiff_tag(opened, Base.TileWidth, 0), _tiff_tag(opened, Base.TileLength, 0))
+    for width, height in (opened.size, tile):
+        if width * height > max_pixels:
+            raise RefusalError(
+                f"has {width}x{height} pixels (width x height), more than the limit of "
+                f"{max_pixels:,}; make it smaller, or raise max_pixels"
+            )
+
+
+def _decode(opened: Image.Image, data: bytes, max_pixels: int) -> Picture:
+    """Decodes an opened picture; `data` is its file, where there is one."""
+    _check_size(opened, max_pixels)
+    frames = getattr(opened, "n_frames", 1)
+    # The others of a phone's picture are its previews and depths.
+    if frames > 1 and opened.format not in ("MPO", "HEIF"):
+        raise RefusalError(f"holds {frames} frames or pages; save the one that you mean by itself")
+    bits = data[24:25] if opened.format == "PNG" else _tiff_tag(opened, Base.BitsPerSample, ())
+    opened.load()  # Raises if the file is cut short; turns a TIFF upright.
+    if opened.mode in ("I", "F") or opened.mode.startswith("I;16"):
+        pixels, alpha = _numbers(opened), None
+    elif data and 16 in bits:
+        pixels, alpha = _colours_of_16_bits(opened, data)
+    else:
+        pixels, alpha = _bytes(opened)
+    orientation = metadata.orientation(opened)
+    return Picture(
+        _upright(pixels, orientation),
+        None if alpha is None else _upright(alpha, orientation),
+        metadata.metadata(opened),
+        metadata.jpeg(opened),
+    )
+
+
+def _tiff_tag(opened: Image.Image, tag: int, default: Any) -> Any:
+    return getattr(opened, "tag_v2", {}).get(tag, default)
+
+
+def _numbers(opened: Image.Image) -> np.ndarray:
+    """Grey of 16 bits or more: uint16, int32 or float32 [H, W, 1]."""
+    if "transparency" in opened.info:
+        raise RefusalError(
+            "has 16 bits and a transparent grey value; save it with an alpha channel"
+        )
+    bits = _tiff_tag(opened, Base.BitsPerSample, (16,))
+    if opened.mode.startswith("I;16"):
+        # Pillow neither scales these nor turns them around.
+        if bits != (16,) or _tiff_tag(opened, Base.PhotometricInterpretation, 1) != 1:
+            raise RefusalError(f"has {bits[0]} bits in a rare form; save it as a 16-bit PNG")
+        return np.asarray(opened).astype(np.uint16)[..., np.newaxis]
+    return np.asarray(opened)[..., np.newaxis]
+
+
+def _colours_of_16_bits(opened: Image.Image, data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
+    """Colours of 16 bits by OpenCV; grey with alpha comes as RGB, as OpenCV has it."""
+    cv2 = opencv()
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        wide = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    cut = np.asarray(opened)
+    # Two decoders that agree on the upper 8 bits: neither guessed the form of a TIFF file.
+    if wide is not None and wide.dtype == np.uint16 and wide.ndim == 3 and cut.ndim == 3:
+        wide = wide[..., [2, 1, 0, 3][: wide.shape[2]]]
+        if np.array_equal(wide[..., : cut.shape[2]] >> 8, cut):
+            return wide[..., :3], wide[..., 3:] if wide.shape[2] == 4 else None
+    raise RefusalError(
+        f"has 16 bits a channel in a form that is rare ({opened.format}, {opened.mode}); save it "
+        "as a PNG"
+    )
+
+
+def opencv() -> ModuleType:
+    """OpenCV, of a version that reads and writes metadata."""
+    try:
+        import cv2
+
+        cv2.imencodeWithMetadata  # noqa: B018
+    except (ImportError, AttributeError) as error:
+        raise RefusalError(
+            f"has 16 bits a channel, which needs OpenCV: {_EXTRA}; or save it with 8 bits"
+        ) from error
+    return cv2
+
+
+def _bytes(opened: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """Grey or RGB of 8 bits, and its alpha."""
+    if opened.mode == "CMYK":
+        return np.asarray(_cmyk_to_rgb(opened)), None
+    grey = opened.mode in ("1", "L", "LA", "La")
+    if not grey and opened.mode not in ("P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "YCbCr"):
+        raise RefusalError(f"has colours of the kind {opened.mode}; save it in RGB")
+    if opened.has_transparency_data:
+        both = np.asarray(opened.convert("LA" if grey else "RGBA"))
+        return both[..., :-1], both[..., -1:]
+    pixels = np.asarray(opened.convert("L" if grey else "RGB"))
+    return pixels.reshape(*pixels.shape[:2], -1), None
+
+
+def _cmyk_to_rgb(opened: Image.Image) -> Image.Image:
+    """Converts print colours through their ICC profile to sRGB, or plainly without a usable one."""
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(opened.info["icc_profile"]))
+        srgb = ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(opened, profile, srgb, outputMode="RGB")
+    except (KeyError, OSError, ImportError, ImageCms.PyCMSError):
+        return opened.convert("RGB")
+
+
+def _upright(x: np.ndarray, orientation: int) -> np.ndarray:
+    """Turns [H, W, C] as EXIF's orientation says: which sides row 0 and column 0 are at."""
+    if orientation in (5, 6, 7, 8):
+        x = x.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        x = x[::-1]
+    if orientation in (2, 3, 6, 7):
+        x = x[:, ::-1]
+    return np.ascontiguousarray(x)

@@ -1,0 +1,161 @@
+"""Reading masks as people have them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepfill_jax.errors import UsageError
+from deepfill_jax.pictures import hole_of_values, read_mask, resize_mask
+
+
+def hole(values):
+    return np.array([values], bool)[..., np.newaxis]
+
+
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        ([0, 1, 127, 128, 255], [0, 0, 0, 1, 1]),
+        ([0, 2, 127, 0, 3], [0, 0, 0, 0, 0]),
+        ([0, 1, 0, 1, 1], [0, 1, 0, 1, 1]),
+        ([0, 256, 32767, 32768, 65535], [0, 0, 0, 1, 1]),
+        ([-1, 0, 1], [0, 0, 1]),
+        ([False, True], [0, 1]),
+        ([0.0, 0.5, 0.51, 1.0], [0, 0, 1, 1]),
+        ([0.0, 0.4, 0.9], [0, 0, 1]),
+        ([0.0, 255.0, 127.5, 127.6], [0, 1, 0, 1]),
+        ([0, 0], [0, 0]),
+    ],
+)
+def test_values_mean_what_they_look_like(values, expected):
+    values = np.array([values])
+    np.testing.assert_array_equal(hole_of_values(values), hole(expected))
+    np.testing.assert_array_equal(hole_of_values(values[..., np.newaxis]), hole(expected))
+
+
+def test_a_threshold_is_a_part_of_the_scale():
+    greys = np.array([[0, 51, 52, 255]])
+    np.testing.assert_array_equal(hole_of_values(greys, threshold=0.2), hole([0, 0, 1, 1]))
+    np.testing.assert_array_equal(hole_of_values(greys / 255, threshold=0), hole([0, 1, 1, 1]))
+    for threshold in (1, -0.1, 128, np.nan):
+        with pytest.raises(UsageError, match=f"from 0 to below 1, not {threshold}"):
+            hole_of_values(greys, threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    "values, problem",
+    [
+        (np.zeros((4, 4, 3)), r"must be numbers .*float64 \(4, 4, 3\)"),
+        (np.zeros((0, 4)), r"\(0, 4\)"),
+        (np.zeros(4), r"\(4,\)"),
+        (None, "object"),
+        (np.array([["a"]]), "<U1"),
+        (np.array([[70000]]), "up to 65535, not 70000"),
+        (np.array([[0, np.nan]]), "up to 65535, not nan"),
+        (np.array([[np.inf]]), "not inf"),
+    ],
+)
+def test_other_arrays_are_refused(values, problem):
+    with pytest.raises(UsageError, match=problem):
+        hole_of_values(values)
+
+
+EXPECTED = np.array([[1, 0, 0], [0, 1, 1]], bool)[..., np.newaxis]
+BINARY = EXPECTED[..., 0].astype(np.uint8)
+GREY = 255 * BINARY
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        Image.fromarray(GREY),
+        Image.fromarray(BINARY),
+        Image.fromarray(GREY).convert("1"),
+        Image.fromarray(GREY).convert("P"),
+        Image.fromarray(GREY).convert("RGB"),
+        Image.fromarray(GREY).convert("RGBA"),
+        Image.fromarray(GREY).convert("LA"),
+        Image.fromarray(GREY).convert("CMYK"),
+        Image.fromarray(BINARY).convert("RGB"),
+        Image.fromarray(GREY.astype(np.uint16) * 257),
+        Image.fromarray(BINARY.astype(np.uint16)),
+        Image.fromarray(BINARY.astype(np.int32)),
+        Image.fromarray(BINARY.astype(np.float32)),
+        Image.fromarray(GREY.astype(np.float32)),
+        Image.fromarray(np.where(EXPECTED, [90, 255, 90], [60, 60, 120]).astype(np.uint8)),
+    ],
+    ids=lambda mask: f"{mask.mode}-{mask.getextrema()}",
+)
+def test_any_kind_of_picture_is_a_mask(tmp_path, mask):
+    path = tmp_path / "mask.tif"
+    mask.save(path)
+    for source in (mask, path, str(path)):
+        np.testing.assert_array_equal(read_mask(source), EXPECTED)
+        np.testing.assert_array_equal(read_mask(source, invert=True), ~EXPECTED)
+
+
+def test_masks_of_16_bits_and_colour(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    cv2.imwrite(str(tmp_path / "a.png"), np.where(EXPECTED, [32768] * 3, 32767).astype(np.uint16))
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), EXPECTED)
+
+
+def test_masks_are_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6  # Orientation: shown turned by 90 degrees clockwise.
+    Image.fromarray(GREY).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), np.rot90(EXPECTED, -1))
+
+
+def layer(colours, alpha):
+    """A mask of one row, RGBA."""
+    both = np.concatenate([np.array(colours), np.array(alpha)[:, np.newaxis]], axis=1)
+    return Image.fromarray(both[np.newaxis].astype(np.uint8))
+
+
+BLACK, RED, WHITE = (0, 0, 0), (255, 0, 0), (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    "colours, alpha, expected",
+    [
+        # One colour on a transparent layer, whatever lies below what is transparent.
+        ([RED, RED, RED], [255, 0, 100], [1, 0, 0]),
+        ([BLACK, WHITE, RED], [255, 0, 0], [1, 0, 0]),
+        ([WHITE, BLACK, WHITE], [255, 0, 128], [1, 0, 1]),
+        # Several: white and opaque is the hole.
+        ([WHITE, BLACK, WHITE], [255, 255, 0], [1, 0, 0]),
+        ([WHITE, BLACK, WHITE], [255, 255, 100], [1, 0, 0]),
+        ([RED, WHITE, WHITE], [255, 255, 255], [0, 1, 1]),
+        # Nothing is transparent, or everything: alpha says nothing.
+        ([BLACK, BLACK, BLACK], [255, 255, 255], [0, 0, 0]),
+        ([WHITE, WHITE, WHITE], [255, 255, 255], [1, 1, 1]),
+        ([WHITE, WHITE, WHITE], [0, 0, 0], [0, 0, 0]),
+        # A faint layer is no mask of 0 and 1.
+        ([WHITE, BLACK, WHITE], [1, 1, 0], [0, 0, 0]),
+        ([RED, RED, RED], [1, 0, 0], [0, 0, 0]),
+    ],
+)
+def test_painted_layers(colours, alpha, expected):
+    mask = layer(colours, alpha)
+    np.testing.assert_array_equal(read_mask(mask), hole(expected))
+    np.testing.assert_array_equal(read_mask(mask, invert=True), ~hole(expected))
+
+
+def test_what_cannot_be_a_mask_is_named(tmp_path):
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.array([[0, 70000]], np.int32)).save(path)
+    with pytest.raises(UsageError, match="a.tif cannot be used as a mask: .*not 70000"):
+        read_mask(path)
+    with pytest.raises(UsageError, match="a.png cannot be read as a picture: No such file"):
+        read_mask(tmp_path / "a.png")
+    with pytest.raises(UsageError, match="2x1 pixels .* the limit of 1;"):
+        read_mask(path, max_pixels=1)
+
+
+@pytest.mark.parametrize("height, width", [(2, 3), (4, 6), (1, 1), (5, 7), (3, 2), (200, 1)])
+def test_masks_are_resized_to_the_nearest_pixel(height, width):
+    resized = resize_mask(EXPECTED, height, width)
+    nearest = Image.fromarray(GREY).resize((width, height), Image.Resampling.NEAREST)
+    np.testing.assert_array_equal(resized, np.asarray(nearest)[..., np.newaxis] > 0)
+    assert resized.dtype == bool
