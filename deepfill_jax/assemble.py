@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import optax
+from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deepfill_jax import masks, sharding, train_state, weights
+from deepfill_jax.convert import sources as conversions
 from deepfill_jax.data import pipeline, sources
 from deepfill_jax.data.examples import Preprocessing
 from deepfill_jax.errors import UsageError
@@ -139,11 +141,14 @@ def _batches(config, spec, stream, *, flip):
 
 
 def initial_state(config: ConfigDict, mesh: Mesh) -> train_state.TrainState:
-    """Draws the state of step 0, or takes its weights from `config.init_from`.
+    """Draws the state of step 0, or takes what it can from the weights `config.init_from`.
 
     Raises:
-        UsageError: That file cannot be used, or holds another architecture.
+        UsageError: They cannot be read, or are of another architecture.
     """
+    model = conversions.read(config.init_from).model if config.init_from else None
+    if model is not None:
+        _check_architecture(model, variant(config), config.init_from)
     state = train_state.create_train_state(
         *networks(config),
         *optimizers(config),
@@ -151,24 +156,42 @@ def initial_state(config: ConfigDict, mesh: Mesh) -> train_state.TrainState:
         averaged=config.average_decay > 0,
         mesh=mesh,
     )
-    if not config.init_from:
+    if model is None:
         return state
-    model = weights.load(config.init_from)
-    if model.variant != variant(config):
-        found = model.variant
-        raise UsageError(
-            f"config.init_from={config.init_from} holds architecture {found.name!r} of width "
-            f"{found.width}, config.model asks for {config.model.architecture!r} of width "
-            f"{config.model.width}."
-        )
     everywhere = sharding.replicated(mesh)
     params = jax.device_put(model.generator, everywhere)
     average = jax.tree.map(jnp.copy, params) if config.average_decay > 0 else {}
-    state = state.replace(generator=state.generator.replace(params=params, average=average))
+    nets = {
+        "generator": state.generator.replace(params=params, average=average),
+        "discriminator": state.discriminator,
+    }
+    taken = ["generator"]
     if model.discriminator is not None:
         critic = jax.device_put(model.discriminator, everywhere)
-        state = state.replace(discriminator=state.discriminator.replace(**critic))
-    return state
+        nets["discriminator"] = nets["discriminator"].replace(**critic)
+        taken.append("discriminator")
+    for name, moments in model.moments.items():
+        moments = jax.device_put(moments, everywhere)
+        opt_state = train_state.with_moments(nets[name].opt_state, **moments)
+        nets[name] = nets[name].replace(opt_state=opt_state)
+        taken.append(f"Adam's moments of the {name} after {moments['count']} updates")
+    logging.info("Took from %s: %s. Training starts at step 0.", config.init_from, ", ".join(taken))
+    return state.replace(**nets)
+
+
+def _check_architecture(model: weights.Model, asked: Variant, source: str) -> None:
+    """Raises if weights do not fit the config's networks, with the differences."""
+    fields = {"name": "architecture", "width": "width"}
+    if model.discriminator is not None:
+        fields["discriminator_width"] = "discriminator_width"
+    differences = [
+        f"{key} {getattr(model.variant, field)!r} where the config asks for "
+        f"{getattr(asked, field)!r}"
+        for field, key in fields.items()
+        if getattr(model.variant, field) != getattr(asked, field)
+    ]
+    if differences:
+        raise UsageError(f"config.init_from={source} holds {', '.join(differences)}.")
 
 
 def abstract_state(config: ConfigDict, mesh: Mesh) -> train_state.TrainState:

@@ -11,9 +11,9 @@ KEYS = {
     "image_size": int,  # Pixels of a side; a multiple of 8.
     "batch_size": int,  # Global, over all processes.
     "num_steps": int,  # One step is one update of each network.
-    "init_from": str,  # A model file to start from; "" draws parameters.
+    "init_from": str,  # Weights to start from, see convert/sources.py; "" draws parameters.
     "model": {
-        "architecture": str,  # "mmagic" or "official"; models/variants.py has the differences.
+        "architecture": str,  # A name of models/variants.py, which has the differences.
         "width": int,  # Channels after the first gated convolution; published 24.
         "discriminator_width": int,  # Published 64.
         "init": str,  # "published", or "unit_variance", from which the generator learns faster.

@@ -122,3 +122,18 @@ def make_optimizer(
         schedule = learning_rate
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     return optax.chain(*clip, optax.adam(schedule, b1=beta1, b2=beta2, eps=1e-8))
+
+
+def with_moments(
+    opt_state: optax.OptState, *, count: jax.Array, mu: PyTree, nu: PyTree
+) -> optax.OptState:
+    """Puts moments into the Adam of an optimiser's state; schedules still start at their step 0."""
+
+    def is_adam(x: Any) -> bool:
+        return isinstance(x, optax.ScaleByAdamState)
+
+    return jax.tree.map(
+        lambda x: x._replace(count=count, mu=mu, nu=nu) if is_adam(x) else x,
+        opt_state,
+        is_leaf=is_adam,
+    )

@@ -1,14 +1,15 @@
 """The portable model file: one safetensors file with JSON metadata. No code is run to read it.
 
 Tensors are named by their path in the parameter tree, "generator/coarse/encode1/kernel"; those of
-a discriminator, if there is one, "discriminator/params/..." and "discriminator/spectral/...".
-The metadata entry "deepfill_jax" is a JSON object: architecture, widths and what is known about
-the training.
+a discriminator, if there is one, "discriminator/params/..." and "discriminator/spectral/..."; what
+Adam remembers, if it is kept, "moments/generator/mu/..." and so on. The metadata entry
+"deepfill_jax" is a JSON object: architecture, widths and what is known about the weights.
 """
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,11 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.models import Discriminator, Generator, Variant, make_variant
 
 PyTree = Any
+SUFFIX = ".safetensors"
 METADATA_KEY = "deepfill_jax"
 FORMAT = 1
+# Where the tensors lie that an optimiser trains.
+PARAMS = {"generator": "generator/", "discriminator": "discriminator/params/"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +38,12 @@ class Model:
     variant: Variant
     generator: PyTree  # The generator's parameters.
     discriminator: PyTree | None = None  # {"params": ..., "spectral": ...}.
-    # What a reader should know: source, recipe, step, data, licence. Values are JSON.
+    # What a reader should know, values are JSON. Of a training: step, batch_size, image_size,
+    # recipe, data. Of a conversion: converted_from, release, step. And licence, if it is known.
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # What Adam remembers of "generator" and "discriminator", if it is kept: {"count": updates,
+    # "mu", "nu": trees like the parameters}, the fields of optax.ScaleByAdamState.
+    moments: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
 
 
 def save(path: str | Path, model: Model, *, dtype: np.typing.DTypeLike = np.float32) -> None:
@@ -44,9 +52,10 @@ def save(path: str | Path, model: Model, *, dtype: np.typing.DTypeLike = np.floa
     Raises:
         UsageError: It cannot be written there.
     """
-    tree = {"generator": jax.tree.map(lambda x: np.asarray(x, dtype), model.generator)}
-    if model.discriminator is not None:
-        tree["discriminator"] = jax.tree.map(np.asarray, model.discriminator)
+    tree = jax.tree.map(np.asarray, networks(model))
+    tree["generator"] = jax.tree.map(lambda x: x.astype(dtype), tree["generator"])
+    if model.moments:
+        tree["moments"] = jax.tree.map(np.asarray, dict(model.moments))
     description = {
         **model.about,
         "format": FORMAT,
@@ -54,13 +63,23 @@ def save(path: str | Path, model: Model, *, dtype: np.typing.DTypeLike = np.floa
         "width": model.variant.width,
         "discriminator_width": model.variant.discriminator_width,
     }
-    tensors = {name: np.ascontiguousarray(x) for name, x in flatten(tree).items()}
-    path = Path(path)
+    tensors = {name: np.asarray(x, order="C") for name, x in flatten(tree).items()}
+    with replacing(Path(path)) as unfinished:
+        safetensors.numpy.save_file(tensors, unfinished, {METADATA_KEY: json.dumps(description)})
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives another path to write to, which then replaces `path`: nobody ever sees half a file.
+
+    Raises:
+        UsageError: It cannot be written there.
+    """
     unfinished = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.numpy.save_file(tensors, unfinished, {METADATA_KEY: json.dumps(description)})
-        unfinished.replace(path)  # Whoever reads it never sees half a file.
+        yield unfinished
+        unfinished.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise UsageError(f"{path} cannot be written: {error}.") from error
 
@@ -92,11 +111,29 @@ def load(path: str | Path) -> Model:
         width=description.pop("width"),
         discriminator_width=description.pop("discriminator_width"),
     )
-    with_discriminator = any(name.startswith("discriminator/") for name in found)
-    expected = expected_tensors(variant, discriminator=with_discriminator)
+    parts = {name.split("/")[0] for name in found}
+    expected = expected_tensors(
+        variant,
+        discriminator="discriminator" in parts,
+        moments=[net for net in PARAMS if net in parts and below(found, f"moments/{net}/")],
+    )
     check_tensors({n: x.shape for n, x in found.items()}, expected, source=str(path))
-    tree = unflatten({name: x.astype(np.float32) for name, x in found.items()})
-    return Model(variant, tree["generator"], tree.get("discriminator"), description)
+    tree = unflatten(
+        {n: x.astype(np.int32 if n.endswith("/count") else np.float32) for n, x in found.items()}
+    )
+    return Model(
+        variant,
+        tree["generator"],
+        tree.get("discriminator"),
+        description,
+        tree.get("moments", {}),
+    )
+
+
+def networks(model: Model) -> dict[str, PyTree]:
+    """The generator and, if there is one, the discriminator, as a tree."""
+    critic = {} if model.discriminator is None else {"discriminator": model.discriminator}
+    return {"generator": model.generator, **critic}
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:
@@ -109,14 +146,32 @@ def unflatten(tensors: Mapping[str, Any]) -> PyTree:
     return traverse_util.unflatten_dict(dict(tensors), sep="/")
 
 
-def expected_tensors(variant: Variant, *, discriminator: bool) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all tensors of an architecture, without computing any."""
+def below(tensors: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The tensors whose names begin with `path`, named by what follows it."""
+    return {name.removeprefix(path): x for name, x in tensors.items() if name.startswith(path)}
+
+
+def expected_tensors(
+    variant: Variant, *, discriminator: bool, moments: Collection[str] = ()
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors of an architecture, without computing any.
+
+    Args:
+        variant: The architecture.
+        discriminator: Count the discriminator's too.
+        moments: Count Adam's too of these, "generator" and "discriminator".
+    """
     image, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
     key = jax.random.key(0)
     tree = {"generator": jax.eval_shape(Generator(variant).init, key, image, mask)["params"]}
     if discriminator:
         tree["discriminator"] = jax.eval_shape(Discriminator(variant).init, key, image, mask)
-    return {name: x.shape for name, x in flatten(tree).items()}
+    shapes = {name: x.shape for name, x in flatten(tree).items()}
+    for net in moments:
+        params = below(shapes, PARAMS[net])
+        shapes[f"moments/{net}/count"] = ()
+        shapes |= {f"moments/{net}/{m}/{n}": x for m in ("mu", "nu") for n, x in params.items()}
+    return shapes
 
 
 def check_tensors(

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepfill_jax import weights
-from deepfill_jax.convert import mmagic, tensorflow1
+from deepfill_jax.convert import layout, mmagic, tensorflow1
+from deepfill_jax.models import Variant
 
 GOLDEN = Path(__file__).parent / "golden"
 GENERATOR_GAIN = 2.2
@@ -40,16 +41,26 @@ def _shapes(reference: str) -> dict[str, list[int]]:
 
 
 def mmagic_tensors(*, discriminator_gain: float) -> dict[str, np.ndarray]:
-    """MMagic's state dict; kernels are [out, in, height, width]."""
+    """MMagic's state dict."""
+    return _torch_tensors("mmagic", {"generator.": GENERATOR_GAIN, "disc.": discriminator_gain})
+
+
+def nipponjo_tensors(name: str) -> dict[str, np.ndarray]:
+    """The state dicts "G." and "D." of "nipponjo" or "nipponjo_tf"."""
+    return _torch_tensors(name, {"G.": GENERATOR_GAIN, "D.": 1.0})
+
+
+def _torch_tensors(reference: str, gains: dict[str, float]) -> dict[str, np.ndarray]:
+    """A state dict; kernels are [out, in, height, width], their gain goes by the name's start."""
     tensors = {}
-    for key, shape in _shapes("mmagic").items():
+    for key, shape in _shapes(reference).items():
         x = _draw(key, shape)
         if key.endswith(("weight_u", "weight_v")):
             x /= np.linalg.norm(x)
         elif key.endswith("bias"):
             x *= 0.1
         else:
-            gain = discriminator_gain if key.startswith("disc.") else GENERATOR_GAIN
+            (gain,) = (gain for start, gain in gains.items() if key.startswith(start))
             x *= gain / np.sqrt(np.prod(shape[1:]))
         tensors[key] = x.astype(np.float32)
     return tensors
@@ -69,6 +80,16 @@ def tf_tensors() -> dict[str, np.ndarray]:
     return tensors
 
 
+def narrow_tensors(reference: str, table: layout.Table, variant: Variant) -> dict[str, np.ndarray]:
+    """Tensors of a narrow network, named as the reference's and in its order."""
+    expected = weights.expected_tensors(variant, discriminator=True)
+    theirs = {
+        origin.name: origin.layout.to_theirs(_draw(origin.name, expected[name]).astype(np.float32))
+        for name, origin in table.items()
+    }
+    return {key: theirs[key] for key in _shapes(reference) if key in theirs}
+
+
 def random_variables(network, *, seed: int = 0):
     """Variables of a network for 64x64 pictures, kernels of gain 1, without running it once."""
     arguments = jax.random.key(0), jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
@@ -81,13 +102,30 @@ def random_variables(network, *, seed: int = 0):
     return jax.tree.map(draw, jax.eval_shape(network.init, *arguments))
 
 
+def stepped_adam(tensors: dict[str, np.ndarray], *, steps: int) -> dict:
+    """The state dict of a torch.optim.Adam after steps with the gradients `gradient(name)`."""
+    import torch
+
+    params = [torch.nn.Parameter(torch.from_numpy(np.array(x))) for x in tensors.values()]
+    optimizer = torch.optim.Adam(params, betas=(0.9, 0.999))
+    for _ in range(steps):
+        for name, param in zip(tensors, params, strict=True):
+            param.grad = torch.from_numpy(gradient(name, param.shape))
+        optimizer.step()
+    return optimizer.state_dict()
+
+
+def gradient(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The same at each step, another for each name."""
+    return _draw(f"gradient of {name}", shape).astype(np.float32)
+
+
 @functools.cache
 def mmagic_model(*, discriminator_gain: float = GENERATOR_GAIN) -> weights.Model:
     tensors = mmagic_tensors(discriminator_gain=discriminator_gain)
-    return mmagic.from_state_dict(tensors, source="seeded weights")
+    return mmagic.from_state_dict(tensors, source="seeded weights").model
 
 
 @functools.cache
 def official_model() -> weights.Model:
-    variables = {k: x for k, x in tf_tensors().items() if k.startswith("inpaint_net/")}
-    return tensorflow1.from_variables(variables, source="seeded weights")
+    return tensorflow1.from_variables(tf_tensors(), source="seeded weights").model

@@ -1,5 +1,6 @@
 """Contextual attention against both references, and against loops."""
 
+import dataclasses
 import functools
 
 import jax
@@ -25,6 +26,7 @@ def attend(variant, queries, keys, mask, memory=None):
         nearest=variant.nearest,
         unavailable=variant.unavailable,
         overlap=variant.overlap,
+        fused=variant.fused,
         memory=memory,
     )
 
@@ -179,6 +181,22 @@ def test_blocks_fit_the_memory_and_are_of_nearly_one_size():
     assert attention.block_rows(1, 20, 10, 20 * row - 1) == 10  # Not 19 and 1.
     assert attention.block_rows(2, 20, 10, 14 * row) == 7
     assert attention.block_rows(1, 20, 10, 0) == 1
+
+
+def test_scores_can_be_left_unfused():
+    queries, keys = np.random.default_rng(0).normal(size=(2, 1, 12, 12, 4)).astype(np.float32)
+    mask = np.zeros((1, 12, 12, 1), np.float32)
+    small = (image.shrink(x, 2, nearest=OFFICIAL.nearest) for x in (queries, keys))
+    of_queries, of_keys = (attention.patches(x, 3) for x in small)
+    scores = attention.match_scores(of_queries, attention.unit(of_keys))
+    weights = jax.nn.softmax(10 * scores, axis=-1)
+    values = attention.patches(keys, 4, stride=2)
+    expected = attention.paste(jnp.einsum("bqk,bkd->bqd", weights, values), 6, 6) / 4
+    variant = dataclasses.replace(OFFICIAL, fused=False)
+    for memory in (None, 1):
+        plain = attend(variant, queries, keys, mask, memory=memory).output
+        np.testing.assert_allclose(plain, expected, atol=1e-4)
+    assert np.abs(plain - attend(OFFICIAL, queries, keys, mask).output).max() > 0.1
 
 
 def test_paste_lays_every_patch_two_pixels_on():

@@ -1,8 +1,11 @@
 """Weights of the references: every tensor finds its place, and BGR becomes RGB."""
 
+import dataclasses
+import hashlib
 import os
 import pickle
 import sys
+import types
 from collections import OrderedDict
 from functools import partial
 
@@ -14,9 +17,9 @@ import references
 from deepfill_jax import image as pixels
 from deepfill_jax import weights
 from deepfill_jax.convert import __main__ as command
-from deepfill_jax.convert import layout, mmagic, tensorflow1
+from deepfill_jax.convert import layout, mmagic, nipponjo, releases, sources, tensorflow1
 from deepfill_jax.errors import UsageError
-from deepfill_jax.models import MMAGIC, OFFICIAL, Discriminator, Generator
+from deepfill_jax.models import MMAGIC, OFFICIAL, Discriminator, Generator, make_variant
 
 META = {"epoch": 1, "iter": 100_000, "mmcv_version": "1.0.5", "time": "Fri Jun 19 11:20:03 2020"}
 
@@ -25,13 +28,9 @@ def state_dict():
     return references.mmagic_tensors(discriminator_gain=references.GENERATOR_GAIN)
 
 
-def tf_generator():
-    return {k: x for k, x in references.tf_tensors().items() if k.startswith("inpaint_net/")}
-
-
 def unflipped(table, tensors):
     """Our parameter tree of a reference's network as it is, on BGR images."""
-    return weights.unflatten({n: o.transform(tensors[o.name]) for n, o in table.items()})
+    return weights.unflatten({n: o.layout.to_ours(tensors[o.name]) for n, o in table.items()})
 
 
 def make_batch():
@@ -46,7 +45,12 @@ def make_batch():
     "variant, table, tensors, converted",
     [
         (MMAGIC, mmagic.make_table(discriminator=False), state_dict, references.mmagic_model),
-        (OFFICIAL, tensorflow1.make_table(), tf_generator, references.official_model),
+        (
+            OFFICIAL,
+            tensorflow1.make_table(discriminator=False),
+            references.tf_tensors,
+            references.official_model,
+        ),
     ],
     ids=["mmagic", "official"],
 )
@@ -88,29 +92,31 @@ def test_a_converted_discriminator_is_the_reference_on_rgb(update_spectral):
 
 
 def test_flipping_twice_changes_nothing():
-    tensors = weights.flatten({"generator": references.official_model().generator})
+    tensors = weights.flatten(weights.networks(references.official_model()))
     again = layout.flip_bgr(layout.flip_bgr(tensors))
     jax.tree.map(np.testing.assert_array_equal, again, tensors)
 
 
-def test_every_tensor_of_mmagic_is_used_once_or_a_constant():
-    origins = [origin.name for origin in mmagic.make_table(discriminator=True).values()]
-    assert len(origins) == len(set(origins))
-    left = state_dict().keys() - set(origins)
-    assert left == {"generator.stage2.contextual_attention_neck.contextual_attention.fuse_kernel"}
-    assert all(any(constant in name for constant in mmagic.CONSTANTS) for name in left)
+TABLES = {
+    "mmagic": mmagic.make_table(discriminator=True),
+    "tf": tensorflow1.make_table(discriminator=True),
+    "nipponjo": nipponjo.make_table(nipponjo.LAYERS, discriminator=True),
+    "nipponjo_tf": nipponjo.make_table(nipponjo.TF_LAYERS, discriminator=True),
+}
 
 
-def test_every_tensor_of_the_releases_generator_is_used_once():
-    origins = [origin.name for origin in tensorflow1.make_table().values()]
+@pytest.mark.parametrize("reference", TABLES)
+def test_every_tensor_is_used_once_or_a_constant(reference):
+    origins = [origin.name for origin in TABLES[reference].values()]
     assert len(origins) == len(set(origins))
-    left = references.tf_tensors().keys() - set(origins)
-    assert all(name.startswith("discriminator/") for name in left)
+    left = references._shapes(reference).keys() - set(origins)
+    constants = {"mmagic": {mmagic.FUSE_KERNEL}, "nipponjo": {nipponjo.CONSTANT}}
+    assert left == constants.get(reference, set())
 
 
 @pytest.mark.parametrize(
     "convert, make_tensors",
-    [(mmagic.from_state_dict, state_dict), (tensorflow1.from_variables, tf_generator)],
+    [(mmagic.from_state_dict, state_dict), (tensorflow1.from_variables, references.tf_tensors)],
     ids=["mmagic", "official"],
 )
 def test_differences_are_listed_by_their_names(convert, make_tensors):
@@ -119,12 +125,13 @@ def test_differences_are_listed_by_their_names(convert, make_tensors):
     del tensors[missing]
     tensors[misshapen] = tensors[misshapen][:, :, 1:]
     tensors[flat] = np.zeros(7, np.float32)
-    tensors["one.more"] = np.zeros(3, np.float32)
+    more = f"{missing}.more"
+    tensors[more] = np.zeros(3, np.float32)
     with pytest.raises(UsageError) as error:
         convert(tensors, source="theirs.pth")
     message = str(error.value)
     assert message.startswith("theirs.pth holds the weights of another network. missing: ")
-    assert f"missing: {missing}; extra: one.more; misshapen: " in message
+    assert f"missing: {missing}; extra: {more}; misshapen: " in message
     assert f"{misshapen} (is " in message and f"{flat} (is (7,), must be " in message
 
 
@@ -136,11 +143,11 @@ def test_a_discriminator_of_another_width_is_misshapen():
         mmagic.from_state_dict(tensors, source="theirs.pth")
 
 
-def save(path, tensors, *, meta=META, zipped=True):
+def save(path, tensors, *, meta=META, zipped=True, **more):
     """Writes tensors as MMagic does, in the zip files of now or as files were before."""
     torch = pytest.importorskip("torch")
-    tensors = OrderedDict((name, torch.from_numpy(x)) for name, x in tensors.items())
-    checkpoint = {"meta": meta, "state_dict": tensors}
+    tensors = OrderedDict((name, torch.from_numpy(np.array(x))) for name, x in tensors.items())
+    checkpoint = {"meta": meta, "state_dict": tensors, **more}
     torch.save(checkpoint, path, _use_new_zipfile_serialization=zipped)
     return path
 
@@ -154,26 +161,35 @@ def run(*arguments):
     return 0
 
 
+def assert_same(ours, theirs):
+    assert ours.variant == theirs.variant
+    for x, y in ((ours.generator, theirs.generator), (ours.discriminator, theirs.discriminator)):
+        jax.tree.map(np.testing.assert_array_equal, x, y)
+
+
 @pytest.mark.torch
 def test_command_converts_a_pth_file(tmp_path, capsys):
     source = save(tmp_path / "deepfillv2.pth", state_dict(), zipped=False)
     output = tmp_path / "model.safetensors"
     assert run(source, "--output", output) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[:3] == [
-        "architecture   mmagic",
-        "generator      4,414,908 parameters",
-        "discriminator  5,946,816 parameters",
-    ]
-    assert lines[3].startswith(f"{output}: 41.")
-
-    loaded, expected = weights.load(output), references.mmagic_model()
-    assert loaded.variant == MMAGIC and loaded.about == {"converted_from": "MMagic"}
-    for ours, theirs in (
-        (loaded.generator, expected.generator),
-        (loaded.discriminator, expected.discriminator),
-    ):
-        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    *lines, last = capsys.readouterr().out.splitlines()
+    said = dict(line.split(maxsplit=1) for line in lines)
+    assert said == {
+        "architecture": "mmagic",
+        "width": "24",
+        "discriminator_width": "64",
+        "parameters.generator": "4,414,908",
+        "parameters.discriminator": "5,946,816",
+        "adam_updates": "none",
+        "dtype": "float32",
+        "converted_from": "MMagic",
+        "release": "none",
+        "step": "100,000",
+    }
+    assert last.startswith(f"{output}: 41.")
+    loaded = weights.load(output)
+    assert_same(loaded, references.mmagic_model())
+    assert loaded.about == {"converted_from": "MMagic", "release": None, "step": 100_000}
 
     before = output.read_bytes()
     assert run(source, "--output", output, "--dtype", "float16") == 2
@@ -195,11 +211,145 @@ def test_a_generator_alone_in_a_bare_state_dict(tmp_path, capsys):
     tensors["data_preprocessor.mean"] = torch.full((3, 1, 1), 127.5)
     torch.save(tensors, tmp_path / "bare.pt")
     assert run(tmp_path / "bare.pt", "--output", tmp_path / "model.safetensors") == 0
-    assert "discriminator  none" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "parameters.discriminator  none" in said and "bfloat16" in said
     loaded, expected = weights.load(tmp_path / "model.safetensors"), references.mmagic_model()
     assert loaded.discriminator is None
     close = partial(np.testing.assert_allclose, rtol=2**-8)
     jax.tree.map(close, loaded.generator, expected.generator)
+
+
+NARROW = make_variant("mmagic", width=2, discriminator_width=2)
+
+
+def narrow():
+    return references.narrow_tensors("mmagic", TABLES["mmagic"], NARROW)
+
+
+@pytest.mark.torch
+def test_back_to_mmagic_and_again_nothing_is_lost(tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    tensors = state_dict()
+    weights.save(tmp_path / "model.safetensors", references.mmagic_model())
+    assert run(tmp_path / "model.safetensors", "--output", tmp_path / "back.pth") == 0
+    written = torch.load(tmp_path / "back.pth", weights_only=True)["state_dict"]
+    assert written.keys() == tensors.keys()
+    tensors[mmagic.FUSE_KERNEL] = np.eye(3)[None, None]
+    for name, x in tensors.items():
+        np.testing.assert_array_equal(written[name], x)
+    assert_same(sources.read(tmp_path / "back.pth").model, references.mmagic_model())
+
+
+def test_only_mmagics_architecture_goes_back(tmp_path):
+    with pytest.raises(UsageError, match="x.pth cannot be written: .* 'official' has other layers"):
+        mmagic.write(tmp_path / "x.pth", references.official_model())
+
+
+@pytest.mark.torch
+def test_a_generator_alone_goes_back(tmp_path):
+    save(tmp_path / "theirs.pth", narrow())
+    model = sources.read(tmp_path / "theirs.pth").model
+    mmagic.write(tmp_path / "back.pth", dataclasses.replace(model, discriminator=None))
+    again = sources.read(tmp_path / "back.pth").model
+    assert again.discriminator is None and again.about["step"] == 100_000
+    jax.tree.map(np.testing.assert_array_equal, again.generator, model.generator)
+
+
+@pytest.mark.torch
+def test_moments_of_a_training_are_kept_if_asked(tmp_path, capsys):
+    pytest.importorskip("torch")
+    tensors = narrow()
+    optimizer = {}
+    for module, steps in {"generator": 2, "disc": 3}.items():
+        trained = {
+            name: x
+            for name, x in tensors.items()
+            if name.startswith(module) and not name.endswith(mmagic.VECTORS)
+        }
+        optimizer[module] = references.stepped_adam(trained, steps=steps)
+    source = save(tmp_path / "iter_2.pth", tensors, optimizer=optimizer)
+    assert run(source, "--output", tmp_path / "plain.safetensors") == 0
+    assert "Adam's moments are left out; --moments keeps them" in capsys.readouterr().out
+    assert run(source, "--output", tmp_path / "full.safetensors", "--moments") == 0
+    assert "adam_updates.discriminator  3" in capsys.readouterr().out
+    assert not weights.load(tmp_path / "plain.safetensors").moments
+    moments = weights.load(tmp_path / "full.safetensors").moments
+    expected = {}
+    for name, origin in TABLES["mmagic"].items():
+        x = references.gradient(origin.name, tensors[origin.name].shape)
+        expected[name] = origin.layout.to_ours(x)
+    expected = layout.flip_bgr(expected)
+    for net, steps in {"generator": 2, "discriminator": 3}.items():
+        assert moments[net]["count"] == steps
+        mu, nu = (weights.flatten(moments[net][moment]) for moment in ("mu", "nu"))
+        assert mu.keys() == weights.below(TABLES["mmagic"], weights.PARAMS[net]).keys()
+        for name in mu:
+            x = expected[weights.PARAMS[net] + name]
+            np.testing.assert_allclose(mu[name], (1 - 0.9**steps) * x, rtol=1e-5)
+            np.testing.assert_allclose(nu[name], (1 - 0.999**steps) * x**2, rtol=1e-3)
+
+
+@pytest.mark.torch
+def test_the_report_has_a_line_for_every_tensor(tmp_path, capsys):
+    source = save(tmp_path / "theirs.pth", narrow())
+    report = tmp_path / "new" / "report.tsv"
+    arguments = (source, "--output", tmp_path / "model.safetensors", "--overwrite", "--report")
+    assert run(*arguments, report) == 0
+    first, *rows = [line.split("\t") for line in report.read_text().splitlines()]
+    assert first == ["source", "tensor", "shape", "sha256"]
+    model = weights.load(tmp_path / "model.safetensors")
+    tensors = weights.flatten(weights.networks(model))
+    assert {row[1] for row in rows} == tensors.keys()
+    for theirs, ours, shape, digest in rows:
+        assert theirs == TABLES["mmagic"][ours].name
+        assert tuple(map(int, shape.split("x"))) == tensors[ours].shape
+        assert hashlib.sha256(tensors[ours].tobytes()).hexdigest().startswith(digest)
+    capsys.readouterr()
+    assert run(*arguments, "-") == 0
+    assert report.read_text() in capsys.readouterr().out
+
+
+@pytest.mark.torch
+def test_a_licence_is_kept(tmp_path):
+    source = save(tmp_path / "theirs.pth", narrow())
+    output = tmp_path / "model.safetensors"
+    assert run(source, "--output", output, "--licence", "CC0 1.0") == 0
+    assert weights.load(output).about["licence"] == "CC0 1.0"
+
+
+@pytest.mark.torch
+def test_published_files_are_known(tmp_path, monkeypatch):
+    path = save(tmp_path / "renamed.pth", narrow())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    monkeypatch.setitem(releases.MMAGIC, digest, "published")
+    assert sources.read(path).model.about["release"] == "published"
+
+
+class HistoryBuffer:
+    """As in mmengine's trainings: arrays, and methods of its own by name."""
+
+    def __init__(self):
+        self._log_history, self._count_history = np.ones(3), np.ones(3, int)
+        self._statistics_methods = {"mean": HistoryBuffer.mean}
+
+    def mean(self):
+        raise AssertionError
+
+
+@pytest.mark.torch
+def test_logs_of_a_training_do_not_stand_in_the_way(tmp_path, monkeypatch):
+    module = types.ModuleType("mmengine.logging.history_buffer")
+    module.HistoryBuffer = HistoryBuffer
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(HistoryBuffer, "__module__", module.__name__)
+    hub = {"log_scalars": {"loss": HistoryBuffer()}, "runtime_info": {"lr": np.float32(1e-4)}}
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "mmengine", types.ModuleType("mmengine"))
+        patched.setitem(sys.modules, "mmengine.logging", types.ModuleType("mmengine.logging"))
+        path = save(tmp_path / "iter.pth", narrow(), message_hub=hub)
+    assert b"getattr" in path.read_bytes()
+    monkeypatch.delitem(sys.modules, module.__name__)
+    assert sources.read(path).model.variant == NARROW
 
 
 @pytest.mark.torch
@@ -207,7 +357,7 @@ def test_another_network_is_refused_in_a_sentence(tmp_path):
     layers = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "fc.weight", "fc.bias")
     path = save(tmp_path / "resnet.pth", {name: np.zeros((4, 4), np.float32) for name in layers})
     with pytest.raises(UsageError) as error:
-        mmagic.read(path)
+        sources.read(path)
     assert str(error.value) == (
         f"{path} holds the weights of another network: none of the 84 expected tensors is among "
         "its 5, such as bn1.weight."
@@ -220,7 +370,7 @@ def test_files_without_tensors_are_refused(tmp_path, content):
     torch = pytest.importorskip("torch")
     torch.save(content, tmp_path / "odd.pth")
     with pytest.raises(UsageError, match="none of the 84 expected tensors is among its 0"):
-        mmagic.read(tmp_path / "odd.pth")
+        sources.read(tmp_path / "odd.pth")
 
 
 class Attack:
@@ -243,7 +393,7 @@ def test_code_in_a_file_is_not_run(tmp_path, zipped):
     path = tmp_path / "attack.pth"
     save(path, tensors, meta=Attack(harmed), zipped=zipped)
     with pytest.raises(UsageError, match="would run code when loaded, which is refused") as error:
-        mmagic.read(path)
+        sources.read(path)
     assert "mkdir" in str(error.value)  # What it would have run.
     assert "\n" not in str(error.value)
     assert not harmed.exists()
@@ -258,7 +408,7 @@ def test_truncated_files_are_refused(tmp_path, zipped, kept):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
     with pytest.raises(UsageError, match="cut.pth cannot be read as a PyTorch weights file"):
-        mmagic.read(path)
+        sources.read(path)
 
 
 @pytest.mark.torch
@@ -268,16 +418,19 @@ def test_files_of_another_kind_are_refused(tmp_path, content):
     path = tmp_path / "other.pth"
     path.write_bytes(content)
     with pytest.raises(UsageError, match="other.pth cannot be read as a PyTorch weights file"):
-        mmagic.read(path)
+        sources.read(path)
 
 
 def test_command_names_what_it_cannot_do(tmp_path, capsys):
     source, output = tmp_path / "theirs.pth", tmp_path / "model.safetensors"
     assert run("theirs.onnx", "--output", output) == 2
-    reason = "theirs.onnx is no known source of weights; known are the folders of training runs"
+    reason = "theirs.onnx is no known source of weights; known are model files (.safetensors), the"
     assert reason in capsys.readouterr().err
     assert run(source, "--output", tmp_path / "model.npz") == 2
-    assert "model.npz must end in .safetensors" in capsys.readouterr().err
+    assert "model.npz must end in .safetensors, as model files do" in capsys.readouterr().err
+    for flags in (["--moments"], ["--dtype", "float16"]):
+        assert run(source, "--output", tmp_path / "back.pth", *flags) == 2
+        assert "back.pth is for MMagic: float32, and without --moments" in capsys.readouterr().err
     assert not output.exists()
 
 
@@ -285,10 +438,10 @@ def test_command_names_what_it_cannot_do(tmp_path, capsys):
 def test_a_missing_file_is_named(tmp_path):
     pytest.importorskip("torch")
     with pytest.raises(UsageError, match="There is no file .*absent.pth"):
-        mmagic.read(tmp_path / "absent.pth")
+        sources.read(tmp_path / "absent.pth")
 
 
 def test_without_torch_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UsageError, match=r"needs PyTorch: pip install 'deepfill_jax\[convert\]'"):
-        mmagic.read(tmp_path / "theirs.pth")
+    with pytest.raises(UsageError, match=r"theirs.pth needs PyTorch .*'deepfill_jax\[convert\]'"):
+        sources.read(tmp_path / "theirs.pth")

@@ -48,3 +48,11 @@ def test_double_repeats_pixels():
     np.testing.assert_array_equal(
         image.double(x)[0, :, :, 0], [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
     )
+
+
+@pytest.mark.parametrize("size", [1, 2, 8, 9, 33, 64, 85, 128, 170])
+def test_shrinking_undoes_doubling_by_either_rule(size):
+    x = np.random.default_rng(0).normal(size=(1, size, size, 1)).astype(np.float32)
+    for nearest in ("floor", "align_corners"):
+        again = image.shrink(image.double(x), 2, nearest=nearest)
+        np.testing.assert_array_equal(again, x)

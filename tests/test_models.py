@@ -242,7 +242,7 @@ def test_sides_must_be_multiples_of_eight():
 
 def test_make_variant():
     assert make_variant("mmagic", width=12).refine_decoder_width == 16
-    with pytest.raises(UsageError, match="'nvidia'; choose one of official, mmagic"):
+    with pytest.raises(UsageError, match="'nvidia'; choose one of official, mmagic, nip"):
         make_variant("nvidia")
     with pytest.raises(UsageError, match="Width 7"):
         make_variant("official", width=7)

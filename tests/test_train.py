@@ -9,8 +9,9 @@ import numpy as np
 import photos
 import pytest
 from absl import logging
+from references import random_variables
 
-from deepfill_jax import assemble, checkpoint, sharding, train
+from deepfill_jax import assemble, checkpoint, sharding, train, weights
 from deepfill_jax.convert import run
 from deepfill_jax.errors import FailedError, UsageError
 
@@ -111,8 +112,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_itself_and_the_step(f
 
 
 def test_training_starts_from_a_model_file(workdir, folder, tmp_path):
-    from deepfill_jax import weights
-
     path = tmp_path / "model.safetensors"
     model = run.read(workdir)
     weights.save(path, model)
@@ -121,7 +120,61 @@ def test_training_starts_from_a_model_file(workdir, folder, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, state.generator.params, model.generator)
     jax.tree.map(np.testing.assert_array_equal, state.generator.average, model.generator)
     config.model.width = 4
-    with pytest.raises(UsageError, match="of width 2, config.model asks for 'official' of width 4"):
+    with pytest.raises(UsageError, match="holds width 2 where the config asks for 4"):
+        assemble.initial_state(config, sharding.make_mesh())
+
+
+def test_training_goes_on_with_everything_a_model_file_holds(folder, tmp_path):
+    config = make_config(folder, init_from=str(tmp_path / "model.safetensors"))
+    config.optimizer.warmup_steps = 10
+    mesh = sharding.make_mesh()
+    networks = dict(zip(("generator", "discriminator"), assemble.networks(config), strict=True))
+    drawn = {name: random_variables(network) for name, network in networks.items()}
+    moments = {
+        name: {"count": np.int32(7), "mu": x["params"], "nu": jax.tree.map(np.square, x["params"])}
+        for name, x in drawn.items()
+    }
+    model = weights.Model(
+        assemble.variant(config),
+        drawn["generator"]["params"],
+        drawn["discriminator"],
+        moments=moments,
+    )
+    weights.save(config.init_from, model)
+    state = assemble.initial_state(config, mesh)
+    assert state.step == 0
+    for name, x in drawn.items():
+        net = getattr(state, name)
+        jax.tree.map(np.testing.assert_array_equal, net.params, x["params"])
+        adam, schedule = net.opt_state[-1]
+        assert adam.count == 7 and schedule.count == 0
+        jax.tree.map(np.testing.assert_array_equal, adam.mu, moments[name]["mu"])
+        jax.tree.map(np.testing.assert_array_equal, adam.nu, moments[name]["nu"])
+    critic = state.discriminator.spectral
+    jax.tree.map(np.testing.assert_array_equal, critic, drawn["discriminator"]["spectral"])
+    # As the state of a fresh start: it must fit the checkpoints of its own run.
+    fresh = assemble.abstract_state(config, mesh)
+    same = jax.tree.map(lambda x, y: x.shape == y.shape and x.dtype == y.dtype, state, fresh)
+    assert all(jax.tree.leaves(same))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model.architecture": "mmagic"}, "holds architecture 'official' where .* 'mmagic'"),
+        ({"model.discriminator_width": 4}, "holds discriminator_width 2 where .* asks for 4"),
+        ({"model.width": 6, "model.architecture": "nipponjo"}, "'nipponjo', width 2 where .* 6"),
+    ],
+)
+def test_weights_of_another_architecture_are_not_begun_with(folder, tmp_path, changes, message):
+    config = make_config(folder, init_from=str(tmp_path / "model.safetensors"))
+    config.model.discriminator_width = 2
+    generator, critic = (random_variables(network) for network in assemble.networks(config))
+    variant = assemble.variant(config)
+    weights.save(config.init_from, weights.Model(variant, generator["params"], critic))
+    for key, value in changes.items():
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises(UsageError, match=message):
         assemble.initial_state(config, sharding.make_mesh())
 
 

@@ -58,6 +58,40 @@ def test_float32_comes_back_bit_for_bit(tmp_path, discriminator):
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
 
 
+def make_moments(params, count):
+    return {
+        "count": np.int32(count),
+        "mu": jax.tree.map(lambda x: 2 * x, params),
+        "nu": jax.tree.map(np.square, params),
+    }
+
+
+def test_moments_come_back_bit_for_bit_whatever_the_dtype(tmp_path):
+    model = make_model(discriminator=True)
+    params = {"generator": model.generator, "discriminator": model.discriminator["params"]}
+    moments = {net: make_moments(x, count=n) for n, (net, x) in enumerate(params.items(), 5)}
+    model = dataclasses.replace(model, moments=moments)
+    weights.save(tmp_path / "model", model, dtype=np.float16)
+    loaded = weights.load(tmp_path / "model").moments
+    assert jax.tree.structure(loaded) == jax.tree.structure(moments)
+    for x, y in zip(jax.tree.leaves(loaded), jax.tree.leaves(moments), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
+
+
+def test_moments_without_their_network_or_in_part_are_refused(tmp_path):
+    path = tmp_path / "model"
+    model = make_model()
+    moments = {"generator": make_moments(model.generator, 1)}
+    weights.save(path, dataclasses.replace(model, moments=moments))
+    rewrite(path, change=lambda tensors: tensors.pop("moments/generator/nu/coarse/encode1/bias"))
+    with pytest.raises(UsageError, match="missing: moments/generator/nu/coarse/encode1/bias.$"):
+        weights.load(path)
+    weights.save(path, dataclasses.replace(model, moments={"discriminator": {"count": 1}}))
+    with pytest.raises(UsageError, match="extra: moments/discriminator/count.$"):
+        weights.load(path)
+
+
 def test_float16_rounds_the_generator_only(tmp_path):
     model = make_model(discriminator=True)
     weights.save(tmp_path / "full", model)

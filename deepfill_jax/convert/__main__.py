@@ -1,68 +1,111 @@
 """The command that makes a model file of a training run, or of another implementation's weights.
 
-python -m deepfill_jax.convert SOURCE --output MODEL.safetensors [--dtype float16]
+python -m deepfill_jax.convert SOURCE --output MODEL.safetensors [--dtype float16] [--report -]
+
+And back: with `--output MODEL.pth` it writes weights that MMagic loads.
 """
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
 from deepfill_jax import weights
-from deepfill_jax.convert import mmagic, run
+from deepfill_jax.convert import mmagic, report, sources
 from deepfill_jax.errors import UsageError, run_command
 
-READERS = {".pth": mmagic.read, ".pt": mmagic.read}
-SUFFIX = ".safetensors"
+MMAGIC_SUFFIX = ".pth"
 
 
-def convert(source: Path, output: Path, *, dtype: str, overwrite: bool) -> None:
+def convert(
+    source: Path,
+    output: Path,
+    *,
+    dtype: str,
+    moments: bool,
+    licence: str | None,
+    report_to: str | None,
+    overwrite: bool,
+) -> None:
     """Converts weights and prints what they are.
 
     Args:
-        source: The folder of a run, for its newest checkpoint; or a file of MMagic, `.pth`, `.pt`.
-        output: The model file to write, `.safetensors`.
-        dtype: "float32" or "float16", for the generator.
+        source: See `sources.read`.
+        output: The file to write: a model file, `.safetensors`, or MMagic's `.pth`.
+        dtype: "float32" or "float16", for the generator in a model file.
+        moments: Keep what Adam remembers, if the source has it; only a model file holds it.
+        licence: Of the weights, for the model file; None leaves what is known of them.
+        report_to: File for a line about every tensor; "-" prints them.
         overwrite: `output` may be replaced.
 
     Raises:
         UsageError: The source cannot be converted, or the output not be written.
     """
-    reader = run.read if source.is_dir() else READERS.get(source.suffix.lower())
-    if reader is None:
+    suffix = output.suffix
+    if suffix not in (weights.SUFFIX, MMAGIC_SUFFIX):
         raise UsageError(
-            f"{source} is no known source of weights; known are the folders of training runs and "
-            f"MMagic's files, {' or '.join(READERS)}."
+            f"{output} must end in {weights.SUFFIX}, as model files do, or in {MMAGIC_SUFFIX}, "
+            "for MMagic."
         )
-    if output.suffix != SUFFIX:
-        raise UsageError(f"{output} must end in {SUFFIX}, as model files do.")
+    if suffix == MMAGIC_SUFFIX and (moments or dtype != "float32"):
+        raise UsageError(f"{output} is for MMagic: float32, and without --moments.")
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists already; --overwrite replaces it.")
-    model = reader(source)
-    weights.save(output, model, dtype=dtype)
-    print(f"architecture   {model.variant.name}")
-    print(f"generator      {_parameters(model.generator)}")
-    discriminator = model.discriminator
-    print(f"discriminator  {_parameters(discriminator['params']) if discriminator else 'none'}")
+    conversion = sources.read(source)
+    model = conversion.model
+    left_out = model.moments and not moments
+    about = {**model.about, "licence": licence} if licence else model.about
+    model = dataclasses.replace(model, moments=model.moments if moments else {}, about=about)
+    conversion = dataclasses.replace(conversion, model=model)
+    if suffix == MMAGIC_SUFFIX:
+        mmagic.write(output, model)
+    else:
+        weights.save(output, model, dtype=dtype)
+    if report_to == "-":
+        print(*report.table(conversion), sep="\n")
+    elif report_to:
+        with weights.replacing(Path(report_to)) as unfinished:
+            unfinished.write_text("".join(f"{line}\n" for line in report.table(conversion)))
+    print(*report.lines(report.describe(conversion)), sep="\n")
+    if left_out:
+        print("Adam's moments are left out; --moments keeps them, to go on training.")
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
-
-
-def _parameters(tree: weights.PyTree) -> str:
-    return f"{sum(x.size for x in jax.tree.leaves(tree)):,} parameters"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Converts the weights that the command line names."""
     parser = argparse.ArgumentParser("python -m deepfill_jax.convert")
-    parser.add_argument("source", type=Path, help="folder of a run, or MMagic's .pth")
-    parser.add_argument("--output", type=Path, required=True, help=f"model file ({SUFFIX})")
+    parser.add_argument(
+        "source",
+        type=Path,
+        help="folder of a run, .pth of MMagic or nipponjo, TF1 checkpoint (prefix or folder), "
+        "or model file",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help=f"model file ({weights.SUFFIX}), or {MMAGIC_SUFFIX} for MMagic",
+    )
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
+    parser.add_argument(
+        "--moments", action="store_true", help="keep Adam's moments: three times the size"
+    )
+    parser.add_argument("--licence", metavar="TEXT", help="of the weights, kept in the model file")
+    parser.add_argument(
+        "--report", metavar="FILE", help="write a line about every tensor; - prints them"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     options = parser.parse_args(arguments)
     run_command(
         lambda: convert(
-            options.source, options.output, dtype=options.dtype, overwrite=options.overwrite
+            options.source,
+            options.output,
+            dtype=options.dtype,
+            moments=options.moments,
+            licence=options.licence,
+            report_to=options.report,
+            overwrite=options.overwrite,
         )
     )
 

@@ -10,6 +10,8 @@ from deepfill_jax import checkpoint, weights
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import make_variant
 
+CONFIG = "config.json"
+
 
 def read(workdir: str | Path, *, step: int | None = None) -> weights.Model:
     """Reads the generator of a checkpoint, its running average if the run kept one.
@@ -21,7 +23,7 @@ def read(workdir: str | Path, *, step: int | None = None) -> weights.Model:
     Raises:
         UsageError: This is no such folder, or there is no such checkpoint.
     """
-    path = Path(workdir) / "config.json"
+    path = Path(workdir) / CONFIG
     if not path.is_file():
         raise UsageError(f"{workdir} is not the folder of a run: there is no {path}.")
     config = json.loads(path.read_text())

@@ -1,11 +1,20 @@
-"""The networks: generator and discriminator, in both published forms."""
+"""The networks: generator and discriminator, in all published forms."""
 
 from deepfill_jax.models.discriminator import Discriminator
 from deepfill_jax.models.generator import Generator, Prediction
-from deepfill_jax.models.variants import MMAGIC, OFFICIAL, Variant, make_variant
+from deepfill_jax.models.variants import (
+    MMAGIC,
+    NIPPONJO,
+    NIPPONJO_TF,
+    OFFICIAL,
+    Variant,
+    make_variant,
+)
 
 __all__ = [
     "MMAGIC",
+    "NIPPONJO",
+    "NIPPONJO_TF",
     "OFFICIAL",
     "Discriminator",
     "Generator",

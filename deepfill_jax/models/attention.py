@@ -46,6 +46,7 @@ def contextual_attention(
     nearest: str,
     unavailable: str,
     overlap: str,
+    fused: bool = True,
     softmax_scale: float = SOFTMAX_SCALE,
     memory: int | None = None,
 ) -> Attention:
@@ -61,6 +62,7 @@ def contextual_attention(
             does not enter (MMagic).
         overlap: "constant": divide the pasted map by 4, which darkens its outermost pixels, where
             fewer patches overlap (TF1 release). "counted": by the number of patches (MMagic).
+        fused: Add the neighbours' scores, see `fused_scores`.
         softmax_scale: The inverse temperature.
         memory: About how many bytes scores may take, but at least a row of queries' worth; None
             computes all rows at once. It does not change the result.
@@ -77,7 +79,11 @@ def contextual_attention(
     values = patches(keys, 4, stride=2)
 
     def copy_rows(first: jax.Array | int, rows: int) -> tuple[jax.Array, jax.Array]:
-        scores = fused_scores(query_patches, key_patches, first, rows=rows, h=h, w=w)
+        if fused:
+            scores = fused_scores(query_patches, key_patches, first, rows=rows, h=h, w=w)
+        else:
+            some = lax.dynamic_slice_in_dim(query_patches, first * w, rows * w, axis=1)
+            scores = match_scores(some, key_patches)
         scores = scores.reshape(batch, rows * w, h * w)
         weights = attend(scores, available, unavailable=unavailable, softmax_scale=softmax_scale)
         copied = jnp.einsum("bqk,bkd->bqd", weights.astype(values.dtype), values)
@@ -140,6 +146,11 @@ def unit(keys: jax.Array) -> jax.Array:
     return (keys / jnp.sqrt(jnp.maximum(square, NORM_FLOOR**2))).astype(keys.dtype)
 
 
+def match_scores(queries: jax.Array, keys: jax.Array) -> jax.Array:
+    """Dot products of patches [B, Q, D] and [B, K, D]: float32 [B, Q, K]."""
+    return jnp.einsum("bqd,bkd->bqk", queries, keys, preferred_element_type=jnp.float32)
+
+
 def fused_scores(
     queries: jax.Array, keys: jax.Array, first: jax.Array | int, *, rows: int, h: int, w: int
 ) -> jax.Array:
@@ -164,7 +175,7 @@ def fused_scores(
     def by_rows(start: jax.Array | int, count: int) -> jax.Array:
         """[B, rows, w, h, w] of the `count` queries from `start` on."""
         some = lax.dynamic_slice_in_dim(padded, start + 1, count + 2, axis=1)
-        scores = jnp.einsum("bqd,bkd->bqk", some, keys, preferred_element_type=jnp.float32)
+        scores = match_scores(some, keys)
         scores = jnp.pad(scores, ((0, 0), (0, 0), (1, 1)))
         scores = scores[:, :-2, :-2] + scores[:, 1:-1, 1:-1] + scores[:, 2:, 2:]
         return scores.reshape(-1, count // w, w, h, w)

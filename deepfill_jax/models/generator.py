@@ -137,13 +137,18 @@ class AttentionBranch(nn.Module):
         conv = _gated_conv(variant, self.dtype)
         last = {"activation": variant.attention_activation}
         x = _encode(conv, x, ATTENTION_ENCODER, variant.width, last=last)
+        if variant.mask_at_once:  # By 8; the attention's halving undoes the doubling, exactly.
+            mask = image.double(image.shrink(mask, 8, nearest=variant.nearest))
+        else:
+            mask = image.shrink(mask, 4, nearest=variant.nearest)
         attended, offsets = attention.contextual_attention(
             x,
             x,
-            image.shrink(mask, 4, nearest=variant.nearest),
+            mask,
             nearest=variant.nearest,
             unavailable=variant.unavailable,
             overlap=variant.overlap,
+            fused=variant.fused,
             memory=self.attention_memory,
         )
         self.sow("intermediates", "offsets", offsets)

@@ -1,8 +1,9 @@
-"""The two published DeepFillv2 architectures: every difference, in one table.
+"""The published DeepFillv2 architectures: every difference, in one table.
 
 OFFICIAL is the TF1 release of the paper's authors (JiahuiYu/generative_inpainting, v2.0.0);
 MMAGIC is OpenMMLab's (MMagic 1.2.0), from which the published CelebA-HQ and Places tables come.
-A difference that is not a field here does not exist in the networks.
+NIPPONJO and NIPPONJO_TF are those of nipponjo/deepfillv2-pytorch, the second for the release's
+weights. A difference that is not a field here does not exist in the networks.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ class Variant:
     name: str
 
     # Generator.
-    padding: str  # "SAME": zeros, XLA's and TF's rule. "REFLECT": mirrored, symmetric.
+    padding: str  # "SAME", "SYMMETRIC" or "REFLECT", see layers.convolve.
     gated_rgb: bool  # Is the last convolution of each stage gated too?
     refine_sees_mask: bool  # Does stage 2 get the ones and mask channels as stage 1 does?
     refine_decoder_scale: float  # Width of the stage-2 decoder, in units of `width`.
@@ -37,6 +38,8 @@ class Variant:
     nearest: str  # Rule of its downscaling, see image.shrink.
     unavailable: str  # Keys with hole pixels: "zero_logit" or "excluded" from the softmax.
     overlap: str  # Divisor where pasted patches overlap: "constant" 4 or "counted".
+    fused: bool  # Do neighbours of a query copy neighbours of its key?
+    mask_at_once: bool  # Is the mask shrunk by 8 in one step, or by 4 and 2?
 
     # Discriminator.
     discriminator_padding: str  # "SAME", or "SYMMETRIC": the same number of zeros on both sides.
@@ -63,6 +66,8 @@ OFFICIAL = Variant(
     nearest="align_corners",
     unavailable="zero_logit",
     overlap="constant",
+    fused=True,
+    mask_at_once=False,
     discriminator_padding="SAME",
     discriminator_kernel_init=initializers.glorot_uniform(),
     spectral_gradient="through",
@@ -79,9 +84,28 @@ MMAGIC = Variant(
     nearest="floor",
     unavailable="excluded",
     overlap="counted",
+    fused=True,
+    mask_at_once=False,
     discriminator_padding="SYMMETRIC",
     # Kaiming normal of the outputs, for leaky ReLU of slope 0.2: gain 2 / (1 + 0.2^2).
     discriminator_kernel_init=initializers.variance_scaling(2 / 1.04, "fan_out", "normal"),
+    spectral_gradient="stopped",
+)
+
+# Takes the release's weights as they are, but leaves the fusion out.
+NIPPONJO_TF = dataclasses.replace(OFFICIAL, name="nipponjo_tf", fused=False, mask_at_once=True)
+
+# Has weights of its own, tuned from the release's. Its discriminator divides the stored kernels by
+# their norm and lets no gradient through; with such a kernel, ours divides by 1.
+NIPPONJO = dataclasses.replace(
+    OFFICIAL,
+    name="nipponjo",
+    padding="SYMMETRIC",
+    nearest="floor",
+    # PyTorch's Kaiming uniform of the outputs, and its default.
+    kernel_init=initializers.variance_scaling(2.0, "fan_out", "uniform"),
+    discriminator_padding="SYMMETRIC",
+    discriminator_kernel_init=initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
     spectral_gradient="stopped",
 )
 
@@ -89,7 +113,7 @@ MMAGIC = Variant(
 # 0.645 * 0.293, so kernels need 1 / sqrt(0.189) = 2.3 times the deviation of 1 / sqrt(fan-in).
 UNIT_VARIANCE = initializers.variance_scaling(2.3**2, "fan_in", "normal")
 
-VARIANTS = {variant.name: variant for variant in (OFFICIAL, MMAGIC)}
+VARIANTS = {variant.name: variant for variant in (OFFICIAL, MMAGIC, NIPPONJO, NIPPONJO_TF)}
 
 
 def make_variant(name: str, *, width: int = 24, discriminator_width: int = 64) -> Variant:

@@ -3,7 +3,8 @@
     python tests/golden/cut.py FOLDER_OF_FULL_OUTPUTS FOLDER_OF_KEY_LISTS
 
 The full outputs were made by running MMagic 1.2.0 (torch 2.13) and the authors' TF1 graph
-(tensorflow 2.21, compat.v1) on seeded weights and inputs. Arrays stay float32 and NCHW, as the
+(tensorflow 2.21, compat.v1) and nipponjo/deepfillv2-pytorch @4899fd3 (torch 2.13) on seeded weights
+and inputs. Arrays stay float32 and NCHW, as the
 references wrote them. See README.md beside this file.
 """
 
@@ -17,10 +18,11 @@ import numpy as np
 HERE = Path(__file__).parent
 
 CUTS = {
-    # Generator outputs, both references.
+    # Generator outputs; nipponjo's with two evaluations of the discriminator.
     "gen_g22_b2_72x72": ["masked", "mask", "stage1", "stage2", "att_argmax"],
     "tf_gen_g22_b1_64x64": ["image", "mask", "stage1", "stage2"],
     "tf_gen_g22_b1_72x72": ["image", "mask", "stage1", "stage2"],
+    "nipponjo_g22_b1_72x72": ["image", "mask", "nipponjo/", "nipponjo_tf/"],
     # Parts.
     "gatedconv": ["k3s2/", "k3s2_odd/", "k3d16/", "k3out/", "k3zeros/"],
     "disc_b2_72": ["image", "mask", "out_train", "out_eval_after2", "sigma_1", "sigma_2", "u_1/"],
@@ -52,7 +54,8 @@ def cut(source: Path, keys: Path) -> None:
         }
     np.savez_compressed(HERE / "attention.npz", **{k: v for k, v in kept.items() if _small(k)})
     cut_metrics(source)
-    shapes = {name: _read_keys(keys / f"{name}_keys.txt") for name in ("mmagic", "tf")}
+    names = ("mmagic", "tf", "nipponjo", "nipponjo_tf")
+    shapes = {name: _read_keys(keys / f"{name}_keys.txt") for name in names}
     (HERE / "keys.json").write_text(json.dumps(shapes) + "\n")
 
 

@@ -1,0 +1,135 @@
+"""nipponjo/deepfillv2-pytorch: `states_tf_*.pth` for its `networks_tf`, others for its `networks`.
+
+The files `states_tf_*` are said to be the TF1 release's weights. The release works on BGR, this
+project's code on RGB; the checksums tell whether the colours were turned with the conversion.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepfill_jax import weights
+from deepfill_jax.convert import releases, tensorflow1, torch_file
+from deepfill_jax.convert.crc32c import crc32c, masked
+from deepfill_jax.convert.layout import (
+    TORCH_KERNEL,
+    Conversion,
+    Layout,
+    Origin,
+    Table,
+    convert,
+    flip_bgr,
+    name_layers,
+)
+from deepfill_jax.models import NIPPONJO, NIPPONJO_TF
+
+# Of each of our stages, in the order in which it runs; {} is the stage's prefix.
+ENCODER = (
+    "{}conv1",
+    "{}down_block1.conv1_downsample",
+    "{}down_block1.conv2",
+    "{}down_block2.conv1_downsample",
+    "{}down_block2.conv2",
+    "{}conv_bn1",
+)
+DILATED = ("{}conv_bn2", "{}conv_bn3", "{}conv_bn4", "{}conv_bn5")
+DECODER = (
+    "{}conv_bn6",
+    "{}conv_bn7",
+    "{}up_block1.conv1_upsample.conv",
+    "{}up_block1.conv2",
+    "{}up_block2.conv1_upsample.conv",
+    "{}up_block2.conv2",
+    "{}conv_to_rgb",
+)
+STAGES = {"coarse": "stage1.", "refine/conv_branch": "stage2.conv_"}
+LAYERS = name_layers(
+    encoder=(ENCODER, STAGES | {"refine/attention_branch": "stage2.ca_"}),
+    dilated=(DILATED, STAGES),
+    attended=("stage2.ca_conv_bn4", "stage2.ca_conv_bn5"),
+    decoder=(DECODER, {"coarse": "stage1.", "refine": "stage2."}),
+)
+# `networks_tf` has the release's names; an upsampling layer is a module around its convolution.
+TF_LAYERS = {
+    ours: f"{theirs.split('/')[0]}.conv" if "/" in theirs else theirs
+    for ours, theirs in tensorflow1.LAYERS.items()
+}
+
+CONSTANT = "G.stage2.contextual_attention.fuse_weight"  # A buffer without anything learnt.
+COLUMN = Layout(lambda u: u.reshape(-1), lambda u: u.reshape(-1, 1))
+
+
+def make_table(layers: Mapping[str, str], *, discriminator: bool) -> Table:
+    """Our tensors and their origins; power vectors `v` are not stored.
+
+    Args:
+        layers: `LAYERS` or `TF_LAYERS`.
+        discriminator: Whether it is there.
+    """
+    table = {}
+    for ours, theirs in layers.items():
+        table[f"generator/{ours}/kernel"] = Origin(f"G.{theirs}.conv.weight", TORCH_KERNEL)
+        table[f"generator/{ours}/bias"] = Origin(f"G.{theirs}.conv.bias")
+    for n in range(1, 7) if discriminator else ():
+        module = f"D.conv{n}.conv_sn"
+        table[f"discriminator/params/patch{n}/kernel"] = Origin(f"{module}.weight", TORCH_KERNEL)
+        table[f"discriminator/params/patch{n}/bias"] = Origin(f"{module}.bias")
+        table[f"discriminator/spectral/patch{n}/u"] = Origin(f"{module}.weight_u", COLUMN)
+    return table
+
+
+def from_file(path: Path, content: Mapping[str, Any]) -> Conversion:
+    """Converts what `torch_file.load` found in a file: a dict with "G", of a training also "D".
+
+    Raises:
+        UsageError: These are not the weights of this network; every difference is listed.
+    """
+    tensors, moments = {}, {}
+    for net, key in {"generator": "G", "discriminator": "D"}.items():
+        states = torch_file.tensors(content.get(key))
+        named = {f"{key}.{name}": x for name, x in states.items() if f"{key}.{name}" != CONSTANT}
+        tensors |= named
+        trained = [name for name in named if not name.endswith("weight_u")]
+        if adam := torch_file.adam(content.get(f"{key}_optim"), trained):
+            moments[net] = adam
+    is_plain = "G.stage1.conv1.conv.weight" in tensors
+    table = make_table(
+        LAYERS if is_plain else TF_LAYERS,
+        discriminator=any(name.startswith("D.") for name in tensors),
+    )
+    about = {"converted_from": "nipponjo/deepfillv2-pytorch"}
+    if isinstance(content.get("n_iter"), int):
+        about["step"] = content["n_iter"]
+
+    def converted(*, bgr: bool, **more: str) -> Conversion:
+        return convert(
+            tensors,
+            table,
+            NIPPONJO if is_plain else NIPPONJO_TF,
+            source=str(path),
+            about={**about, **more},
+            moments=moments,
+            bgr=bgr,
+            files=[path],
+        )
+
+    conversion = converted(bgr=False)
+    if is_plain:
+        return conversion
+    stored = weights.flatten({"generator": conversion.model.generator})
+    found = _find_release(stored)
+    if found["release"]:
+        return converted(bgr=True, **found)
+    return converted(bgr=False, **_find_release(flip_bgr(stored)))
+
+
+def _find_release(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Compares a generator's tensors, in our layout, with the TF1 release's."""
+    return releases.find_tf1(
+        {
+            origin.name: masked(crc32c(np.asarray(tensors[ours], "<f4").tobytes()))
+            for ours, origin in tensorflow1.make_table(discriminator=False).items()
+        }
+    )

@@ -1,0 +1,55 @@
+"""Whatever holds weights, read by the reader that knows it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+
+from deepfill_jax import weights
+from deepfill_jax.convert import mmagic, nipponjo, run, tensor_bundle, tensorflow1, torch_file
+from deepfill_jax.convert.layout import Conversion
+from deepfill_jax.errors import UsageError
+
+TORCH_SUFFIXES = (".pth", ".pt")
+
+
+def read(source: str | Path) -> Conversion:
+    """Reads weights.
+
+    Args:
+        source: A model file, `.safetensors`. The folder of a run of ours, for the generator of its
+            newest checkpoint. A file of MMagic or of nipponjo, `.pth`, `.pt`. A TF1 checkpoint: its
+            prefix, one of its files, or its folder.
+
+    Raises:
+        UsageError: It is none of these, is damaged, or holds another network.
+    """
+    path = Path(source)
+    if path.suffix.lower() in TORCH_SUFFIXES:
+        content = torch_file.load(path)
+        if isinstance(content, Mapping) and "G" in content:
+            return nipponjo.from_file(path, content)
+        return mmagic.from_file(path, content)
+    if path.suffix.lower() == weights.SUFFIX:
+        return _read_own(path)
+    if (path / run.CONFIG).is_file():
+        return _as_it_is(run.read(path), "float32")
+    if prefix := tensor_bundle.find_prefix(path):
+        return tensorflow1.read(prefix)
+    raise UsageError(
+        f"{path} is no known source of weights; known are model files ({weights.SUFFIX}), the "
+        f"folders of training runs, files of MMagic and nipponjo ({', '.join(TORCH_SUFFIXES)}), "
+        "and TF1 checkpoints (their prefix or folder)."
+    )
+
+
+def _read_own(path: Path) -> Conversion:
+    model = weights.load(path)
+    with safetensors.safe_open(path, "numpy") as file:
+        dtype = file.get_tensor("generator/coarse/encode1/kernel").dtype
+    return _as_it_is(model, str(dtype), path)
+
+
+def _as_it_is(model: weights.Model, dtype: str, *files: Path) -> Conversion:
+    names = weights.flatten(weights.networks(model))
+    return Conversion(model, {name: name for name in names}, dtype, files)

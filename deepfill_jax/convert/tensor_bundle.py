@@ -1,0 +1,230 @@
+"""TensorFlow's checkpoints, "tensor bundles", read without TensorFlow.
+
+A checkpoint has a PREFIX. PREFIX.index says where each tensor lies; PREFIX.data-00000-of-00001 are
+the bytes, maybe in several shards. The index is a table as LevelDB writes it: blocks of sorted
+keys, each block with a checksum, the whole with a footer that says where the block of blocks is.
+A value is a protocol buffer, `BundleEntryProto`; the empty key has the `BundleHeaderProto`.
+
+Facts: LevelDB's doc/table_format.md; tensorflow/core/protobuf/tensor_bundle.proto.
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from deepfill_jax.convert.crc32c import crc32c, masked
+from deepfill_jax.errors import UsageError
+
+MAGIC = 0xDB4775248B80FB57
+FOOTER = 48  # Bytes.
+# tensorflow/core/framework/types.proto.
+DTYPES = {
+    1: np.dtype(np.float32),
+    2: np.dtype(np.float64),
+    3: np.dtype(np.int32),
+    9: np.dtype(np.int64),
+    14: np.dtype(ml_dtypes.bfloat16),
+    19: np.dtype(np.float16),
+}
+_PART = re.compile(r"(.+)\.(index|meta|data-\d{5}-of-\d{5})")
+
+
+class Entry(NamedTuple):
+    """What the index says of a tensor."""
+
+    dtype: np.dtype | None  # None for types that no network's weights have, such as strings.
+    shape: tuple[int, ...]
+    shard: int
+    offset: int  # In the shard's file.
+    size: int  # Bytes.
+    checksum: int  # Masked CRC-32C of the bytes.
+    sliced: bool  # Is it stored in parts, under other names?
+
+
+class Bundle:
+    """An open checkpoint: `entries` of its index, by name, and their tensors."""
+
+    def __init__(self, prefix: Path):
+        """Reads the index.
+
+        Raises:
+            UsageError: There is no such checkpoint, a shard is missing, or the index is damaged or
+                of a kind that is not supported.
+        """
+        self.index = prefix.with_name(f"{prefix.name}.index")
+        values = _read_table(self.index)
+        try:
+            header = {field: int(value) for field, value in _fields(values.pop(b"")) if field < 3}
+            self.entries = {key.decode(): _entry(value) for key, value in values.items()}
+        except (KeyError, IndexError, ValueError, struct.error) as error:
+            raise UsageError(f"{self.index} is damaged: it cannot be decoded.") from error
+        if header.get(2, 0):
+            raise UsageError(f"{self.index} is big-endian; write it on a little-endian machine.")
+        self.shards: list[Path] = []
+        count = header.get(1, 0)
+        for n in range(count):
+            shard = prefix.with_name(f"{prefix.name}.data-{n:05d}-of-{count:05d}")
+            if not shard.is_file():
+                raise UsageError(f"There is no file {shard}, which {self.index.name} speaks of.")
+            self.shards.append(shard)
+
+    def read(self, name: str) -> np.ndarray:
+        """Reads a tensor and verifies its checksum.
+
+        Raises:
+            UsageError: It is damaged, or of a kind that is not supported.
+        """
+        entry = self.entries[name]
+        if entry.sliced or entry.dtype is None:
+            kind = "in slices" if entry.sliced else "as a type that weights do not have"
+            raise UsageError(f"{self.index} stores {name} {kind}, which is not supported.")
+        if entry.shard >= len(self.shards):
+            raise UsageError(f"{self.index} is damaged: {name} lies in a shard that is not there.")
+        shard = self.shards[entry.shard]
+        if shard.stat().st_size < entry.offset + entry.size:
+            raise UsageError(f"{shard} is cut off: it ends before {name} does.")
+        with shard.open("rb") as file:
+            file.seek(entry.offset)
+            data = file.read(entry.size)
+        if masked(crc32c(data)) != entry.checksum:
+            raise UsageError(f"{shard} is damaged: {name} fails its checksum.")
+        try:
+            return np.frombuffer(data, entry.dtype.newbyteorder("<")).reshape(entry.shape)
+        except ValueError as error:
+            raise UsageError(
+                f"{self.index} is damaged: {name} of shape {entry.shape} has {entry.size} bytes."
+            ) from error
+
+
+def find_prefix(source: Path) -> Path | None:
+    """The prefix of the checkpoint that a user means, or None if it is no checkpoint.
+
+    Args:
+        source: The prefix, one of its files, or a folder: the checkpoint that the folder's file
+            `checkpoint` names (`checkpoint.txt` where Google Drive has renamed it), or its only
+            one.
+
+    Raises:
+        UsageError: The folder has several checkpoints and does not say which one is meant.
+    """
+    if not source.is_dir():
+        part = _PART.fullmatch(source.name)
+        prefix = source.with_name(part[1]) if part else source
+        return prefix if part or prefix.with_name(f"{prefix.name}.index").is_file() else None
+    for name in ("checkpoint", "checkpoint.txt"):
+        if (source / name).is_file():
+            text = (source / name).read_text(errors="replace")
+            named = re.search(r'^model_checkpoint_path: "(.+)"$', text, re.MULTILINE)
+            if named:  # A full path is of the machine that wrote it.
+                path = Path(named[1])
+                return source / (path.name if path.is_absolute() else path)
+    indices = sorted(source.glob("*.index"))
+    if len(indices) > 1:
+        raise UsageError(
+            f"{source} has {len(indices)} checkpoints; give the path of one, such as {indices[-1]}."
+        )
+    return indices[0].with_suffix("") if indices else None
+
+
+def _read_table(path: Path) -> dict[bytes, bytes]:
+    """All keys and values of a LevelDB table."""
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.")
+    data = path.read_bytes()
+    if len(data) < FOOTER or struct.unpack("<Q", data[-8:])[0] != MAGIC:
+        raise UsageError(f"{path} is not the index of a TensorFlow checkpoint, or is cut off.")
+    try:
+        footer = data[-FOOTER:]
+        _, position = _handle(footer, 0)  # Of a block of statistics, which is empty.
+        handle, _ = _handle(footer, position)
+        return {
+            key: value
+            for _, block in _block(data, handle, path)
+            for key, value in _block(data, _handle(block, 0)[0], path)
+        }
+    except UsageError:
+        raise
+    except (IndexError, ValueError, struct.error) as error:
+        raise UsageError(f"{path} is damaged: it cannot be decoded.") from error
+
+
+def _block(data: bytes, handle: tuple[int, int], path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of a block; a key shares its beginning with the one before it."""
+    offset, size = handle
+    content, kind = data[offset : offset + size], data[offset + size]
+    (checksum,) = struct.unpack_from("<I", data, offset + size + 1)
+    if masked(crc32c(content + bytes([kind]))) != checksum:
+        raise UsageError(f"{path} is damaged: a block fails its checksum.")
+    if kind:
+        raise UsageError(f"{path} is compressed, which is not supported; save it again by TF 2.")
+    (restarts,) = struct.unpack("<I", content[-4:])
+    end = len(content) - 4 * (restarts + 1)
+    key, position = b"", 0
+    while position < end:
+        shared, position = _varint(content, position)
+        added, position = _varint(content, position)
+        length, position = _varint(content, position)
+        key = key[:shared] + content[position : position + added]
+        position += added + length
+        yield key, content[position - length : position]
+
+
+def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
+    """A block's offset and size; and where the handle ends."""
+    offset, position = _varint(data, position)
+    size, position = _varint(data, position)
+    return (offset, size), position
+
+
+def _entry(value: bytes) -> Entry:
+    shape, sliced = (), False
+    numbers: dict[int, int] = {}
+    for field, content in _fields(value):
+        if field == 2:
+            shape = tuple(_dimension(size) for number, size in _fields(content) if number == 2)
+        elif field == 7:
+            sliced = True
+        else:
+            numbers[field] = int(content)
+    dtype = DTYPES.get(numbers.get(1, 0))
+    return Entry(dtype, shape, *(numbers.get(field, 0) for field in (3, 4, 5, 6)), sliced)
+
+
+def _dimension(value: bytes) -> int:
+    return dict(_fields(value)).get(1, 0)
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Field numbers and values of a protocol buffer; absent fields are 0 or empty."""
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
+        field, wire = tag >> 3, tag & 7
+        if wire == 0:
+            value, position = _varint(message, position)
+        elif wire == 2:
+            length, position = _varint(message, position)
+            value = message[position : position + length]
+            position += length
+        elif wire in (1, 5):
+            value = struct.unpack_from("<Q" if wire == 1 else "<I", message, position)[0]
+            position += 8 if wire == 1 else 4
+        else:
+            raise ValueError(f"wire type {wire}")
+        yield field, value
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """A number of 7 bits a byte, the lowest first; and where it ends."""
+    value = shift = 0
+    while True:
+        byte = data[position]
+        value |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            return value, position

@@ -1,0 +1,59 @@
+"""The command that says what is in a model file, or in any weights that `convert` reads.
+
+python -m deepfill_jax.inspect MODEL [--json]
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deepfill_jax.convert import report, sources
+from deepfill_jax.errors import run_command
+
+
+def inspect(source: str | Path) -> dict[str, Any]:
+    """Reads weights and describes them.
+
+    Args:
+        source: See `convert.sources.read`.
+
+    Returns:
+        Architecture, sizes, what is known of the training, and each file's bytes and SHA-256; JSON.
+
+    Raises:
+        UsageError: The source cannot be read.
+    """
+    conversion = sources.read(source)
+    return report.describe(conversion) | {
+        "files": {path.name: _describe_file(path) for path in conversion.files}
+    }
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Describes the weights that the command line names."""
+    parser = argparse.ArgumentParser("python -m deepfill_jax.inspect")
+    parser.add_argument("source", help="model file, or whatever deepfill_jax.convert reads")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+
+    def command() -> None:
+        description = inspect(options.source)
+        if options.json:
+            print(json.dumps(description, indent=2))
+        else:
+            print(*report.lines(description), sep="\n")
+
+    run_command(command)
+
+
+if __name__ == "__main__":
+    main()
