@@ -100,4 +100,7 @@ def _free_shape(variant: Variant) -> Sequence:
     """Symbols for batch, height and width."""
     # "8*h + 64" says that a side is 72 or more, and so does JAX's message about a smaller one.
     more = smallest_side(variant) - MULTIPLE
-    return jax.export.symbolic_shape(f"b, {MULTIPLE}*h + {more}, {MULTIPLE}*w + {more}")
+    # JAX does not see by itself that a row is no longer than the map; slices of queries ask it to.
+    return jax.export.symbolic_shape(
+        f"b, {MULTIPLE}*h + {more}, {MULTIPLE}*w + {more}", constraints=["h*w >= w"]
+    )
