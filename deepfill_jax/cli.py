@@ -9,6 +9,8 @@ from collections.abc import Sequence
 COMMANDS = {
     "inpaint": ("deepfill_jax.inpaint", "complete a picture, or a folder of them"),
     "convert": ("deepfill_jax.convert.__main__", "make a model file of a run or others' weights"),
+    "inspect": ("deepfill_jax.inspect", "say what is in a model file, or in others' weights"),
+    "export": ("deepfill_jax.export.__main__", "make a StableHLO or ONNX file of a model file"),
 }
 
 

@@ -55,13 +55,16 @@ def shrink(x: jax.Array, factor: int, *, nearest: str) -> jax.Array:
         return x[:, ::factor, ::factor]
     assert nearest == "align_corners", nearest
     rows, columns = (_aligned_indices(size, size // factor) for size in x.shape[1:3])
-    return x[:, rows][:, :, columns]
+    return jnp.asarray(x)[:, rows][:, :, columns]
 
 
-def _aligned_indices(size: int, shrunk: int) -> np.ndarray:
+def _aligned_indices(size: int, shrunk: int) -> jax.Array:
     """The `shrunk` of `size` positions, first and last included; halves round up, in float32."""
-    scale = np.float32(size - 1) / np.float32(max(shrunk - 1, 1))
-    return np.floor(np.arange(shrunk, dtype=np.float32) * scale + np.float32(0.5)).astype(np.int32)
+    # Float32 is part of the rule: with exact fractions, every tenth size or so would differ. JAX's,
+    # not numpy's, because `size` has no value yet where a network is exported for all sizes.
+    last, last_shrunk = (jnp.asarray(n - 1, jnp.float32) for n in (size, shrunk))
+    positions = jnp.arange(shrunk, dtype=jnp.float32) * (last / jnp.maximum(last_shrunk, 1.0))
+    return jnp.floor(positions + 0.5).astype(jnp.int32)
 
 
 def double(x: jax.Array) -> jax.Array:

@@ -1,5 +1,8 @@
 """Pixel formulas."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -41,6 +44,18 @@ def test_shrink_takes_the_nearest_pixel_of_either_rule():
     np.testing.assert_array_equal(aligned, [*range(0, 31, 2), *range(33, 64, 2)])
     with pytest.raises(AssertionError):
         image.shrink(x, 2, nearest="linear")
+
+
+@pytest.mark.parametrize("factor, size", [(2, 2), (2, 54), (2, 470), (4, 76), (4, 220), (4, 2048)])
+def test_aligned_corners_are_computed_in_float32(factor, size):
+    # At most of these sizes, exact fractions would give other pixels.
+    scale = np.float32(size - 1) / np.float32(max(size // factor - 1, 1))
+    steps = np.arange(size // factor, dtype=np.float32) * scale
+    expected = np.floor(steps + np.float32(0.5))
+    x = np.arange(size, dtype=np.float32).reshape(1, size, 1, 1) * np.ones((1, 1, 4, 1), np.float32)
+    shrink = functools.partial(image.shrink, factor=factor, nearest="align_corners")
+    for shrunk in (shrink(x), jax.jit(shrink)(x)):
+        np.testing.assert_array_equal(shrunk[0, :, 0, 0], expected)
 
 
 def test_double_repeats_pixels():

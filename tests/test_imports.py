@@ -55,6 +55,10 @@ ROWS = {
         "inpainter",
         "folder",
         "inpaint",
+        "export",
+        "export.stablehlo",
+        "export.onnx",
+        "export.__main__",
         "__init__",
     ],
     "host": [
@@ -134,7 +138,7 @@ def test_the_core_runs_where_tensorflow_cannot_be_imported():
     names = [f"deepfill_jax.{m}" for m in core if not m.endswith("__")]
     code = f"""
 import sys, importlib
-for name in {sorted(HEAVY | {"torch"})}:
+for name in {sorted(HEAVY | {"torch", "onnx", "onnxruntime"})}:
     sys.modules[name] = None
 for name in {names}:
     importlib.import_module(name)

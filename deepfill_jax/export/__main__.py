@@ -1,0 +1,124 @@
+"""The command that exports a model file.
+
+python -m deepfill_jax.export MODEL.safetensors --output FILE.stablehlo [--platforms cpu,cuda]
+python -m deepfill_jax.export MODEL.safetensors --output FILE.onnx [--opset 17]
+"""
+
+import argparse
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from deepfill_jax import weights
+from deepfill_jax.errors import FailedError, UsageError, run_command
+from deepfill_jax.export import onnx, stablehlo
+from deepfill_jax.inpainter import Inpainter
+
+FORMATS = {".stablehlo": stablehlo, ".onnx": onnx}
+OPTIONS = {".stablehlo": {"platforms", "weights"}, ".onnx": {"opset"}}
+CHECKED = ((1, 88, 128), (2, 104, 72))  # Batch, height, width.
+
+
+def export(source: Path, output: Path, *, overwrite: bool, options: dict[str, Any]) -> None:
+    """Exports a model file, holds the result against the model, and prints what it is.
+
+    Args:
+        source: The model file.
+        output: The file to write; its suffix is one of `FORMATS`.
+        overwrite: `output` may be replaced.
+        options: Arguments of the format's `save`, of its `OPTIONS`.
+
+    Raises:
+        UsageError: The model cannot be read, the output not be written, or an option not be had.
+        FailedError: The exported function differs from the model; it is not kept.
+    """
+    if output.suffix not in FORMATS:
+        raise UsageError(f"{output} must end in {' or '.join(FORMATS)}.")
+    if foreign := options.keys() - OPTIONS[output.suffix]:
+        flags = ", ".join(f"--{name}" for name in sorted(foreign))
+        raise UsageError(f"{flags} cannot be chosen for {output.suffix}; leave it out.")
+    here = jax.export.default_export_platform()
+    if here not in options.get("platforms", (here,)):
+        raise UsageError(f"--platforms must name {here} too, as the file is checked here.")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output} exists already; --overwrite replaces it.")
+    model = weights.load(source)
+    kind = FORMATS[output.suffix]
+    unfinished = output.with_name(output.name + ".tmp")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        kind.save(unfinished, model, **options)
+        complete = kind.load(unfinished)
+        if options.get("weights") == "separate":
+            complete = functools.partial(complete, stablehlo.tensors_of(model))
+        difference = largest_difference(complete, model)
+        if not difference <= kind.TOLERANCE:  # NaN is none that is small.
+            raise FailedError(
+                f"{output} is not written: it would differ from {source} by {difference:.1e}, more "
+                f"than {kind.TOLERANCE:.0e}."
+            )
+        unfinished.replace(output)
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error}.") from error
+    finally:
+        if unfinished.exists():
+            unfinished.unlink()
+    shapes = " and ".join("x".join(map(str, shape)) for shape in CHECKED)
+    print(f"architecture  {model.variant.name}")
+    print(f"difference    {difference:.1e} from the model, at {shapes}")
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+
+
+def largest_difference(complete: Callable, model: weights.Model) -> float:
+    """Compares a function of image and mask with a model, on noise with a hole in it.
+
+    Its shapes are those of `CHECKED`; an exporter has seen none of them.
+    """
+    inpainter = Inpainter(model)
+    rng = np.random.default_rng(0)
+    differences = []
+    for batch, height, width in CHECKED:
+        image = rng.uniform(-1, 1, (batch, height, width, 3)).astype(np.float32)
+        mask = np.zeros((batch, height, width, 1), np.float32)
+        mask[:, height // 4 : height // 2, width // 3 : -width // 5] = 1
+        expected = inpainter.predict(image, mask).completed
+        differences.append(np.abs(np.asarray(complete(image, mask)) - expected).max())
+    return float(np.max(differences))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exports the model file that the command line names."""
+    parser = argparse.ArgumentParser(
+        "python -m deepfill_jax.export", argument_default=argparse.SUPPRESS
+    )
+    parser.add_argument("model", type=Path, help="model file (.safetensors)")
+    parser.add_argument(
+        "--output", type=Path, required=True, help=f"file to write ({' or '.join(FORMATS)})"
+    )
+    parser.add_argument(
+        "--platforms",
+        type=lambda names: tuple(names.split(",")),
+        help=f"of .stablehlo: {', '.join(stablehlo.PLATFORMS)}; without spaces (cpu,cuda)",
+    )
+    parser.add_argument(
+        "--weights",
+        choices=("baked", "separate"),
+        help="of .stablehlo: in the file, or its first argument (baked)",
+    )
+    parser.add_argument(
+        "--opset", type=int, help=f"of .onnx: {onnx.OPSETS[0]} to {onnx.OPSETS[-1]} (17)"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", default=False, help="replace a file that exists"
+    )
+    options = vars(parser.parse_args(arguments))
+    model, output, overwrite = (options.pop(name) for name in ("model", "output", "overwrite"))
+    run_command(lambda: export(model, output, overwrite=overwrite, options=options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""ONNX, at any batch, height and width: runs in onnxruntime, and wherever ONNX does.
+
+The graph is built operator by operator from the tables of `models/generator.py`, because converters
+of JAX functions cannot leave height and width free. So it says once more what `models/` says; the
+command holds each file that it writes against `models/`, and keeps none that differs.
+
+Maps are [B, C, H, W], as ONNX has them. Other letters as in `models/attention.py`.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+import deepfill_jax
+from deepfill_jax import weights
+from deepfill_jax.errors import UsageError
+from deepfill_jax.export import description, require, smallest_side
+from deepfill_jax.models import Variant
+from deepfill_jax.models.attention import EXCLUDED, NORM_FLOOR, SOFTMAX_SCALE
+from deepfill_jax.models.generator import (
+    ATTENTION_ENCODER,
+    COARSE_ENCODER,
+    CONV_ENCODER,
+    DECODER,
+    DILATIONS,
+    MULTIPLE,
+)
+
+OPSETS = range(13, 22)  # Of ONNX's operators; every operator here means the same in all of them.
+TOLERANCE = 1e-3
+
+_ACTIVATIONS = {nn.elu: "Elu", nn.relu: "Relu"}
+_FLOAT, _INT64 = 1, 7  # Of onnx.TensorProto.
+_TO_THE_END = np.iinfo(np.int64).max
+
+
+def save(path: str | Path, model: weights.Model, *, opset: int = 17) -> None:
+    """Writes a model's generator as the function that the package describes, weights included.
+
+    The file's metadata are "deepfill_jax", a JSON object of what is known about the model, and
+    "model_license", if that is known.
+
+    Args:
+        path: The file to write.
+        model: Whose generator it is.
+        opset: Of `OPSETS`; a lower one runs in older programs.
+
+    Raises:
+        UsageError: The extra `export` is not installed, or the opset is another.
+    """
+    onnx = require("onnx")
+    if opset not in OPSETS:
+        raise UsageError(f"Opset {opset} cannot be had; choose {OPSETS[0]} to {OPSETS[-1]}.")
+    network = _Network(model.variant, weights.flatten(model.generator))
+    network.complete("image", "mask")
+    graph = network.graph
+    graph.nodes[-1][2][0] = "completed"  # The last node's output is the graph's.
+
+    def picture(name, channels):
+        shape = ["batch", "height", "width", channels]
+        return onnx.helper.make_tensor_value_info(name, _FLOAT, shape)
+
+    opsets = [onnx.helper.make_opsetid("", opset)]
+    proto = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [onnx.helper.make_node(*node, **attributes) for *node, attributes in graph.nodes],
+            "deepfill",
+            [picture("image", 3), picture("mask", 1)],
+            [picture("completed", 3)],
+            [onnx.numpy_helper.from_array(x, name) for name, x in graph.constants.items()],
+        ),
+        opset_imports=opsets,
+        ir_version=onnx.helper.find_min_ir_version_for(opsets),
+        producer_name=deepfill_jax.__name__,
+        producer_version=deepfill_jax.__version__,
+        doc_string="image: RGB in [-1, 1]. mask: above 0.5 is the hole. Sides: multiples of "
+        f"{MULTIPLE}, {smallest_side(model.variant)} or more.",
+    )
+    metadata = {weights.METADATA_KEY: description(model)}
+    if licence := model.about.get("licence"):
+        metadata["model_license"] = str(licence)
+    onnx.helper.set_model_props(proto, metadata)
+    onnx.checker.check_model(proto, full_check=True)
+    Path(path).write_bytes(proto.SerializeToString())
+
+
+def load(path: str | Path) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Reads a file of `save` into onnxruntime, on the CPU: a function of image and mask.
+
+    Raises:
+        UsageError: The extra `export` is not installed, or onnxruntime refuses the file.
+    """
+    onnxruntime = require("onnxruntime")
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # A dozen kinds, all of them plain Exceptions.
+        raise UsageError(f"{path} is nothing that onnxruntime can run: {error}.") from error
+    return lambda image, mask: session.run(["completed"], {"image": image, "mask": mask})[0]
+
+
+class _Graph:
+    """Collects nodes: `graph.Conv(x, kernel, pads=...)` adds one and returns its output's name.
+
+    Inputs are names; arrays, numbers and lists become constants, float32 or int64.
+    """
+
+    def __init__(self):
+        self.nodes: list[tuple[str, list[str], list[str], dict[str, Any]]] = []
+        self.constants: dict[str, np.ndarray] = {}
+
+    def __getattr__(self, operator: str) -> Callable[..., Any]:
+        def add(*inputs, outputs=1, **attributes):
+            names = [x if isinstance(x, str) else self.constant(x) for x in inputs]
+            results = [f"{operator}_{len(self.nodes)}_{i}" for i in range(outputs)]
+            self.nodes.append((operator, names, results, attributes))
+            return results[0] if outputs == 1 else results
+
+        return add
+
+    def constant(self, value: np.typing.ArrayLike, name: str | None = None) -> str:
+        value = np.asarray(value)
+        name = name or f"constant_{len(self.constants)}"
+        self.constants[name] = value.astype(np.float32) if value.dtype.kind == "f" else value
+        return name
+
+
+class _Network:
+    """`models.Generator` as a graph; a method here is a function or module of that name there."""
+
+    def __init__(self, variant: Variant, tensors: Mapping[str, np.ndarray]):
+        self.graph = _Graph()
+        self.variant = variant
+        self.tensors = tensors
+
+    def complete(self, image: str, mask: str) -> str:
+        """[B, H, W, 3] and [B, H, W, 1] -> [B, H, W, 3]."""
+        g = self.graph
+        image, mask = (g.Transpose(x, perm=[0, 3, 1, 2]) for x in (image, mask))
+        hole = g.Greater(mask, 0.5)
+        mask = g.Cast(hole, to=_FLOAT)
+        masked = g.Where(hole, 0.0, image)
+        coarse = self.coarse_net(masked, mask)
+        refined = self.refine_net(g.Where(hole, coarse, masked), mask)
+        return g.Transpose(g.Where(hole, refined, masked), perm=[0, 2, 3, 1])
+
+    def coarse_net(self, masked: str, mask: str) -> str:
+        x = self.encode(self.with_mask(masked, mask), "coarse", COARSE_ENCODER)
+        return self.decode(self.dilate(x, "coarse"), "coarse/decoder")
+
+    def refine_net(self, pasted: str, mask: str) -> str:
+        x = self.with_mask(pasted, mask) if self.variant.refine_sees_mask else pasted
+        branch = "refine/conv_branch"
+        imagined = self.dilate(self.encode(x, branch, CONV_ENCODER), branch)
+        branch, last = "refine/attention_branch", self.variant.attention_activation
+        x = self.encode(x, branch, ATTENTION_ENCODER, last=last)
+        x = self.contextual_attention(x, self.small_mask(mask))
+        for name in ("attended1", "attended2"):
+            x = self.gated_conv(x, f"{branch}/{name}")
+        return self.decode(self.graph.Concat(imagined, x, axis=1), "refine/decoder")
+
+    def with_mask(self, x: str, mask: str) -> str:
+        ones = [0, 0, 0, 0, 0, 1, 0, 0]  # One channel more.
+        return self.graph.Concat(self.graph.Pad(x, ones, 1.0), mask, axis=1)
+
+    def encode(self, x: str, path: str, table: Sequence, *, last=nn.elu) -> str:
+        for index, (_, stride, _) in enumerate(table, start=1):
+            activation = last if index == len(table) else nn.elu
+            x = self.gated_conv(x, f"{path}/encode{index}", stride=stride, activation=activation)
+        return x
+
+    def dilate(self, x: str, path: str) -> str:
+        for dilation in DILATIONS:
+            x = self.gated_conv(x, f"{path}/dilate{dilation}", dilation=dilation)
+        return x
+
+    def decode(self, x: str, path: str) -> str:
+        for index, (doubled, _) in enumerate(DECODER, start=1):
+            x = self.double(x) if doubled else x
+            x = self.gated_conv(x, f"{path}/decode{index}")
+        to_rgb = self.convolve
+        if self.variant.gated_rgb:
+            to_rgb = functools.partial(self.gated_conv, activation=None)
+        return self.graph.Tanh(to_rgb(x, f"{path}/to_rgb"))
+
+    def gated_conv(self, x: str, path: str, *, activation=nn.elu, **geometry) -> str:
+        g, features = self.graph, self.tensors[f"{path}/bias"].size // 2
+        y = self.convolve(x, path, **geometry)
+        value, gate = g.Split(y, [features, features], axis=1, outputs=2)
+        if activation:
+            value = getattr(g, _ACTIVATIONS[activation])(value)
+        return g.Mul(value, g.Sigmoid(gate))
+
+    def convolve(self, x: str, path: str, *, stride: int = 1, dilation: int = 1) -> str:
+        g, kernel = self.graph, self.tensors[f"{path}/kernel"]
+        span = dilation * (kernel.shape[0] - 1)
+        # SAME pads the least there is, where sides are multiples of the stride.
+        total = span + 1 - stride if self.variant.padding == "SAME" else span
+        pads = [total // 2] * 2 + [total - total // 2] * 2
+        if self.variant.padding == "REFLECT":
+            x, pads = g.Pad(x, [0, 0, *pads[:2], 0, 0, *pads[2:]], mode="reflect"), [0] * 4
+        return g.Conv(
+            x,
+            g.constant(kernel.transpose(3, 2, 0, 1), f"{path}/kernel"),
+            g.constant(self.tensors[f"{path}/bias"], f"{path}/bias"),
+            strides=[stride] * 2,
+            dilations=[dilation] * 2,
+            pads=pads,
+        )
+
+    def double(self, x: str) -> str:
+        scales = np.float32([1, 1, 2, 2])
+        rule = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        return self.graph.Resize(x, "", scales, mode="nearest", **rule)
+
+    def shrink(self, x: str, factor: int) -> str:
+        g = self.graph
+        if self.variant.nearest == "floor":
+            return g.Slice(x, [0, 0], [_TO_THE_END] * 2, [2, 3], [factor] * 2)
+        for axis in (2, 3):
+            size = g.Cast(g.Gather(g.Shape(x), axis), to=_FLOAT)
+            shrunk = g.Div(size, float(factor))
+            scale = g.Div(g.Sub(size, 1.0), g.Max(g.Sub(shrunk, 1.0), 1.0))
+            positions = g.Mul(g.Range(0.0, shrunk, 1.0), scale)
+            x = g.Gather(x, g.Cast(g.Floor(g.Add(positions, 0.5)), to=_INT64), axis=axis)
+        return x
+
+    def small_mask(self, mask: str) -> str:
+        if self.variant.mask_at_once:
+            return self.shrink(mask, 8)
+        return self.shrink(self.shrink(mask, 4), 2)
+
+    def contextual_attention(self, x: str, small_mask: str) -> str:
+        g, variant = self.graph, self.variant
+        channels = self.tensors["refine/attention_branch/attended1/kernel"].shape[2]
+        small = self.shrink(x, 2)
+        hw = g.Slice(g.Shape(small), [2], [4])
+        wh = g.Gather(hw, [1, 0])
+
+        queries = self.patches(small, 3, 1, channels)
+        square = g.ReduceSum(g.Mul(queries, queries), [2])
+        keys = g.Div(queries, g.Sqrt(g.Max(square, NORM_FLOOR**2)))
+        scores = g.MatMul(g.Transpose(queries, perm=[0, 1, 3, 2]), keys)  # [B, 1, Q, K]
+        for order in (hw, wh) if variant.fused else ():
+            scores = g.Conv(scores, np.eye(3)[np.newaxis, np.newaxis], pads=[1] * 4)
+            grid = g.Reshape(scores, g.Concat([0], order, order, axis=0))
+            scores = g.Reshape(g.Transpose(grid, perm=[0, 2, 1, 4, 3]), g.Shape(scores))
+
+        touched = g.MaxPool(small_mask, kernel_shape=[3, 3], pads=[1] * 4)
+        available = g.Reshape(g.Sub(1.0, touched), [0, 1, 1, -1])
+        logits = g.Mul(g.Mul(scores, SOFTMAX_SCALE), available)
+        if variant.unavailable == "excluded":
+            logits = g.Where(g.Greater(available, 0.0), logits, EXCLUDED)
+        attention = g.Mul(g.Softmax(logits, axis=-1), available)
+
+        values = self.patches(x, 4, 2, channels)
+        copied = g.MatMul(values, g.Transpose(attention, perm=[0, 1, 3, 2]))  # [B, 1, D, Q]
+        copied = g.Reshape(copied, g.Concat([0, 16 * channels], hw, axis=0))
+        coverage = 4.0
+        if variant.overlap == "counted":
+            coverage = self.paste(g.Expand(1.0, g.Concat([1, 16], hw, axis=0)), 1)
+        return g.Div(self.paste(copied, channels), coverage)
+
+    def patches(self, x: str, size: int, stride: int, channels: int) -> str:
+        """[B, C, H, W] -> [B, 1, D, positions]."""
+        taps = {"group": channels, "strides": [stride] * 2, "pads": [1] * 4}
+        cut = self.graph.Conv(x, _taps(size, channels), **taps)
+        return self.graph.Reshape(cut, [0, 1, channels * size**2, -1])
+
+    def paste(self, patches: str, channels: int) -> str:
+        """[B, 16 * C, h, w] -> [B, C, 2h, 2w]."""
+        taps = {"group": channels, "strides": [2, 2], "pads": [1] * 4}
+        return self.graph.ConvTranspose(patches, _taps(4, channels), **taps)
+
+
+def _taps(size: int, channels: int) -> np.ndarray:
+    """The kernel that cuts patches: a channel for each of a patch's pixels."""
+    return np.tile(np.eye(size**2).reshape(-1, 1, size, size), (channels, 1, 1, 1))

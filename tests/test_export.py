@@ -1,0 +1,258 @@
+"""Exported files against the model, at shapes that no exporter has seen."""
+
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from made import make_model
+
+from deepfill_jax import weights
+from deepfill_jax.errors import UsageError
+from deepfill_jax.export import __main__ as command
+from deepfill_jax.export import onnx, smallest_side, stablehlo
+from deepfill_jax.inpainter import Inpainter
+from deepfill_jax.models.variants import VARIANTS
+
+pytest.importorskip("flatbuffers")  # As all of the extra `export`, not there in every install.
+
+NAMES = sorted(VARIANTS)
+# Batch, height, width. An exporter has seen none, so one will do; each is a compilation.
+SHAPE, OTHER_SHAPE = (3, 80, 72), (1, 72, 96)
+ABOUT = {"licence": "CC BY-NC 4.0", "step": 7}
+
+
+@functools.cache
+def model(name):
+    """Kernels of such gain that features do not fade, so that each part of the network shows."""
+    made = make_model(name)
+    return dataclasses.replace(
+        made, generator=jax.tree.map(lambda x: 2.2 * x, made.generator), about=ABOUT
+    )
+
+
+@pytest.fixture(autouse=True)
+def checked_shapes(monkeypatch):
+    monkeypatch.setattr(command, "CHECKED", (SHAPE, SHAPE))
+
+
+@functools.cache
+def inpainter(name):
+    return Inpainter(model(name))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the model files."""
+    folder = tmp_path_factory.mktemp("export")
+    for name in NAMES:
+        weights.save(folder / f"{name}.safetensors", model(name))
+    return folder
+
+
+def make_batch(batch, height, width):
+    """Noise with a hole, whose place differs between examples, and garbage in the hole."""
+    rng = np.random.default_rng(1)
+    image = rng.uniform(-1, 1, (batch, height, width, 3)).astype(np.float32)
+    mask = np.full((batch, height, width, 1), 0.5, np.float32)  # The most that is known.
+    for index in range(batch):
+        top = 8 + 9 * index
+        mask[index, top : top + 30, 13 : width // 2] = 0.51
+    return np.where(mask > 0.5, np.float32("nan"), image), mask
+
+
+def assert_completes(complete, name, *, shape=SHAPE, atol=1e-5):
+    image, mask = make_batch(*shape)
+    completed = np.asarray(complete(image, mask))
+    assert completed.dtype == np.float32 and completed.shape == image.shape
+    expected = inpainter(name).predict(image, mask).completed
+    hole = np.isnan(image)
+    assert expected[hole].std() > 0.1  # There is something to get wrong.
+    np.testing.assert_allclose(completed, expected, rtol=0, atol=atol)
+    np.testing.assert_array_equal(completed[~hole], image[~hole])
+
+
+def run(*arguments):
+    """Runs the command in this process and returns its exit code."""
+    try:
+        command.main([str(x) for x in arguments])
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stablehlo_is_the_model(folder, name, capsys):
+    output = folder / "new" / f"{name}.stablehlo"
+    assert run(folder / f"{name}.safetensors", "--output", output) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["architecture", name]
+    assert lines[1].endswith("from the model, at 3x80x72 and 3x80x72")
+    assert_completes(stablehlo.load(output), name)
+    assert [path.name for path in output.parent.glob(f"{name}*")] == [output.name]
+
+    exported = jax.export.deserialize(bytearray(output.read_bytes()))
+    assert exported.platforms == ("cpu", "cuda")
+    assert json.loads(exported.fun_name) == ABOUT | {"architecture": name, "width": 2}
+
+
+def test_separate_weights_are_the_model_files_tensors(folder):
+    source, output = folder / "official.safetensors", folder / "separate.stablehlo"
+    stablehlo.save(output, model("official"), weights="separate", platforms=("cpu", "tpu"))
+    complete, tensors = stablehlo.load(output), safetensors.numpy.load_file(source)
+    separate = functools.partial(complete, tensors)
+    assert_completes(separate, "official")
+    image, mask = make_batch(*SHAPE)
+    nothing = complete(jax.tree.map(np.zeros_like, tensors), image, mask)
+    assert not np.asarray(nothing)[np.isnan(image)].any()
+    assert jax.export.deserialize(bytearray(output.read_bytes())).platforms == ("cpu", "tpu")
+
+
+def test_stablehlo_runs_without_flax_and_without_this_package(folder):
+    stablehlo.save(folder / "alone.stablehlo", model("mmagic"))
+    image, mask = make_batch(*OTHER_SHAPE)
+    np.save(folder / "image.npy", image)
+    np.save(folder / "mask.npy", mask)
+    code = """
+import sys
+for name in ("flax", "deepfill_jax", "safetensors"):
+    sys.modules[name] = None  # As if it were not installed.
+import jax.export, numpy as np
+exported = jax.export.deserialize(bytearray(open("alone.stablehlo", "rb").read()))
+np.save("completed.npy", exported.call(*map(np.load, ("image.npy", "mask.npy"))))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, timeout=120)
+    completed = np.load(folder / "completed.npy")
+    # Compiled without `compiler.options`, so rounded another way.
+    assert_completes(lambda *_: completed, "mmagic", shape=OTHER_SHAPE, atol=1e-4)
+
+
+@pytest.mark.parametrize("name, smallest", [("official", 8), ("mmagic", 72)])
+def test_sides_that_do_not_fit_are_refused(folder, name, smallest):
+    assert smallest_side(model(name).variant) == smallest
+    stablehlo.save(folder / "sides.stablehlo", model(name))
+    complete = stablehlo.load(folder / "sides.stablehlo")
+    for width, message in [(smallest - 8, "Expected value >= 1"), (smallest + 4, "remainder 4")]:
+        image = np.zeros((1, smallest, width, 3), np.float32)
+        with pytest.raises(ValueError, match=f"{message}.*'w'"):
+            complete(image, image[..., :1])
+
+
+@pytest.mark.parametrize("errors", [(0.01, 0), (0, 0.01)])
+def test_a_difference_is_seen_at_either_shape(errors):
+    errors = iter(errors)
+
+    def complete(image, mask):
+        completed = inpainter("official").predict(image, mask).completed.copy()
+        completed[-1, -1, -1, -1] -= next(errors)
+        return completed
+
+    difference = command.largest_difference(complete, model("official"))
+    assert difference == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("suffix", command.FORMATS)
+def test_an_export_that_differs_is_not_kept(folder, suffix, monkeypatch, capsys):
+    kind, output = command.FORMATS[suffix], folder / f"differs{suffix}"
+    source = folder / "official.safetensors"
+    monkeypatch.setattr(kind, "save", lambda path, model: path.write_text("wrong"))
+    monkeypatch.setattr(kind, "load", lambda path: path.read_text())
+    output.write_text("precious")
+    for difference in (2 * kind.TOLERANCE, float("nan")):
+        monkeypatch.setattr(command, "largest_difference", lambda *_, x=difference: x)
+        assert run(source, "--output", output, "--overwrite") == 1
+        assert f"differs{suffix} is not written: it would differ from" in capsys.readouterr().err
+        assert output.read_text() == "precious"
+        assert list(folder.glob("differs*")) == [output]
+    output.unlink()
+
+
+def test_what_cannot_be_exported_is_named(folder, capsys, monkeypatch):
+    source, output = folder / "official.safetensors", folder / "refused.stablehlo"
+
+    def refused(*arguments):
+        assert run(*arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert not list(folder.glob("refused*"))
+        return line
+
+    assert "must end in .stablehlo or .onnx" in refused(source, "--output", folder / "refused.pb")
+    line = refused(source, "--output", output, "--opset", 17)
+    assert "--opset cannot be chosen for .stablehlo; leave it out" in line
+    line = refused(source, "--output", folder / "refused.onnx", "--weights", "baked")
+    assert "--weights cannot be chosen for .onnx" in line
+    line = refused(source, "--output", output, "--platforms", "cuda")
+    assert "--platforms must name cpu too" in line
+    line = refused(source, "--output", output, "--platforms", "cpu,gpu")
+    assert "No platform is called gpu; there are cpu, cuda, rocm, tpu" in line
+    line = refused(folder / "absent.safetensors", "--output", output)
+    assert "There is no model file" in line
+    line = refused(source, "--output", source / "refused.stablehlo")
+    assert "refused.stablehlo cannot be written" in line
+    with pytest.raises(UsageError, match="safetensors is not a file of jax.export"):
+        stablehlo.load(source)
+    for name, suffix in (("onnx", ".onnx"), ("flatbuffers", ".stablehlo")):
+        monkeypatch.setitem(sys.modules, name, None)
+        line = refused(source, "--output", folder / f"refused{suffix}")
+        assert f"Exported files need {name}: pip install 'deepfill_jax[export]'" in line
+
+    output.write_text("precious")
+    assert run(source, "--output", output) == 2
+    assert "exists already; --overwrite" in capsys.readouterr().err
+    assert output.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_onnx_is_the_model(folder, name, capsys):
+    library = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    output = folder / f"{name}.onnx"
+    assert run(folder / f"{name}.safetensors", "--output", output) == 0
+    assert "from the model, at 3x80x72 and 3x80x72" in capsys.readouterr().out
+    assert_completes(onnx.load(output), name, atol=1e-4)
+
+    proto = library.load(output)
+    assert [x.version for x in proto.opset_import] == [17]
+    metadata = {x.key: x.value for x in proto.metadata_props}
+    assert metadata.pop("model_license") == ABOUT["licence"]
+    expected = ABOUT | {"architecture": name, "width": 2}
+    assert {key: json.loads(x) for key, x in metadata.items()} == {"deepfill_jax": expected}
+    # Weights have their names.
+    assert "coarse/encode1/kernel" in {x.name for x in proto.graph.initializer}
+
+
+@pytest.mark.parametrize("opset", [onnx.OPSETS[0], onnx.OPSETS[-1]])
+def test_onnx_in_other_opsets(folder, opset):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    for name in NAMES:
+        onnx.save(folder / "other.onnx", model(name), opset=opset)
+        assert_completes(onnx.load(folder / "other.onnx"), name, atol=1e-4)
+    with pytest.raises(UsageError, match="Opset .* cannot be had; choose 13 to 21"):
+        onnx.save(folder / "other.onnx", model("official"), opset=onnx.OPSETS.stop)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_onnx_stays_finite_without_features_and_without_known_pixels(folder, name):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    made = model(name)
+    silent = dataclasses.replace(made, generator=jax.tree.map(np.zeros_like, made.generator))
+    image, mask = make_batch(*SHAPE)
+    for generator, hole in ((silent, mask), (made, np.ones_like(mask))):
+        onnx.save(folder / "finite.onnx", generator)
+        completed = onnx.load(folder / "finite.onnx")(image, hole)
+        expected = Inpainter(generator).predict(image, hole).completed
+        assert np.isfinite(expected).all()
+        np.testing.assert_allclose(completed, expected, rtol=0, atol=1e-4)
+
+
+def test_onnxruntime_refuses_what_is_no_onnx_file(folder):
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(UsageError, match="safetensors is nothing that onnxruntime can run"):
+        onnx.load(folder / "official.safetensors")
