@@ -11,8 +11,9 @@ import numpy as np
 
 
 def to_float(image: jax.Array) -> jax.Array:
-    """Maps whole numbers, such as uint8's 0..255, to float32 in [-1, 1]."""
-    return jnp.asarray(image, jnp.float32) / (np.iinfo(image.dtype).max / 2) - 1.0
+    """Maps 0..255, or uint16's 0..65535, to float32 in [-1, 1]."""
+    full = 65535 if image.dtype == np.uint16 else 255
+    return jnp.asarray(image, jnp.float32) / (full / 2) - 1.0
 
 
 def to_255(image: jax.Array) -> jax.Array:

@@ -237,7 +237,7 @@ def test_a_terminal_has_a_bar(here, filled, capsys, monkeypatch):
 # Stopped runs.
 
 STOPPED = """
-import sys, time
+import signal, sys, time
 import numpy as np
 from deepfill_jax import inpaint
 
@@ -245,6 +245,7 @@ def slow(pixels, mask):
     time.sleep(0.1)
     return np.where(mask, 255 - pixels, pixels), "crop"
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Background jobs ignore it.
 inpaint._filler = lambda options: slow
 inpaint.main(sys.argv[1:])
 """

@@ -275,16 +275,15 @@ def test_dilate_and_feather(small_worker):
     assert (feathered[rim] > dilated[rim]).all()
 
 
-@pytest.mark.parametrize("strategy, most", [("resize", 9), ("crop", 2)])
-def test_a_hundred_sizes_compile_a_few_programs(strategy, most):
+def test_a_hundred_sizes_compile_two_programs():
     inpainter = Inpainter(make_model("official"), working_size=32)
     rng = np.random.default_rng(0)
     for _ in range(100):
         height, width = rng.integers(33, 97, 2)
         mask = np.zeros((height, width, 1), bool)
         mask[5:12, 7:9] = mask[-9:, -9:] = True
-        inpainter(np.zeros((height, width, 3), np.uint8), mask, strategy=strategy)
-    assert inpainter._predict._cache_size() <= most
+        inpainter(np.zeros((height, width, 3), np.uint8), mask, strategy="crop")
+    assert inpainter._predict._cache_size() <= 2  # For one window, and for two.
 
 
 def test_compiled_sides_are_few_and_not_much_larger():
