@@ -20,7 +20,7 @@ from deepfill_jax.models import Generator, Prediction
 from deepfill_jax.models.generator import MULTIPLE
 from deepfill_jax.pictures import Source, hole_of_values, read, read_mask, size
 
-ATTENTION_MEMORY = 2**28  # Bytes; more is hardly faster.
+ATTENTION_MEMORY = 2**27  # Bytes; more is hardly faster.
 WORKING_SIZE = 256  # Pixels a side that the published networks are trained at.
 BATCH_PIXELS = 8 * 256**2  # That are filled at once, or one window, if it is larger.
 

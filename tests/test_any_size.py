@@ -1,7 +1,9 @@
 """Any size, any hole: the size stays, known pixels stay, everything is finite.
 
-Ten thousand cases: pytest -n 0 tests/test_any_size.py --hypothesis-profile=thorough
+Ten thousand cases: ANY_SIZE_CASES=5000 pytest -n 0 tests/test_any_size.py
 """
+
+import os
 
 import numpy as np
 import pytest
@@ -11,9 +13,7 @@ from made import make_model
 
 from deepfill_jax.inpainter import Inpainter
 
-settings.register_profile("brief", max_examples=10, deadline=None, derandomize=True)
-settings.register_profile("thorough", max_examples=5000, deadline=None)
-settings.load_profile("brief")
+CASES = int(os.environ.get("ANY_SIZE_CASES", 10))  # Of each architecture.
 
 INPAINTERS = {
     name: Inpainter(make_model(name), working_size=24, attention_memory=4096)
@@ -56,6 +56,7 @@ def cases(draw):
 
 
 @pytest.mark.parametrize("name", INPAINTERS)
+@settings(max_examples=CASES, deadline=None, derandomize=True)
 @given(
     case=cases(),
     strategy=st.sampled_from(["auto", "original", "resize", "crop"]),

@@ -2,10 +2,10 @@
 
     python tests/golden/cut.py FOLDER_OF_FULL_OUTPUTS FOLDER_OF_KEY_LISTS
 
-The full outputs were made by running MMagic 1.2.0 (torch 2.13) and the authors' TF1 graph
+The full outputs were made by running MMagic 1.2.0 (torch 2.13), the authors' TF1 graph
 (tensorflow 2.21, compat.v1) and nipponjo/deepfillv2-pytorch @4899fd3 (torch 2.13) on seeded weights
-and inputs. Arrays stay float32 and NCHW, as the
-references wrote them. See README.md beside this file.
+and inputs. Arrays stay float32 and NCHW, as the references wrote them. See README.md beside this
+file.
 """
 
 import ast
