@@ -100,10 +100,11 @@ def _filler(options: argparse.Namespace) -> folder.Fill:
     inpainter = Inpainter.load(options.model, working_size=options.working_size)
 
     def fill(pixels, mask):
+        strategy = inpainter.choose(holes.dilate(mask, options.dilate), options.strategy)
         completed = inpainter(
-            pixels, mask, strategy=options.strategy, dilate=options.dilate, feather=options.feather
+            pixels, mask, strategy=strategy, dilate=options.dilate, feather=options.feather
         )
-        return completed, inpainter.choose(holes.dilate(mask, options.dilate), options.strategy)
+        return completed, strategy
 
     return fill
 

@@ -125,19 +125,18 @@ class Inpainter:
     def _complete(
         self, asked: Sequence["_Asked"], strategy: str, dilate: int, feather: int
     ) -> list[np.ndarray]:
+        dilated = [holes.dilate(one.hole, dilate) for one in asked]
         canvases = []
-        for one in asked:
-            hole = holes.dilate(one.hole, dilate)
+        for one, hole in zip(asked, dilated, strict=True):
             windows = holes.windows(hole, self.choose(hole, strategy), self.working_size)
             canvases.append(Canvas(one.pixels, hole, windows))
         while ready := [(canvas, w) for canvas in canvases for w in canvas.take_ready()]:
             self._fill(ready)
         completed = []
-        for one, canvas in zip(asked, canvases, strict=True):
+        for one, hole, canvas in zip(asked, dilated, canvases, strict=True):
             pixels = canvas.pixels
             if feather:
-                dilated = holes.dilate(one.hole, dilate)
-                pixels = blend(one.pixels, pixels, holes.feather(one.hole, dilated, feather))
+                pixels = blend(one.pixels, pixels, holes.feather(one.hole, hole, feather))
             completed.append(one.shaped(pixels))
         return completed
 
