@@ -23,6 +23,9 @@ from deepfill_jax.pictures import Source, hole_of_values, read, read_mask, size
 ATTENTION_MEMORY = 2**27  # Bytes; more is hardly faster.
 WORKING_SIZE = 256  # Pixels a side that the published networks are trained at.
 BATCH_PIXELS = 8 * 256**2  # That are filled at once, or one window, if it is larger.
+# Kept at once. On a CPU each takes about 180 memory maps of the 65,530 that Linux gives a process,
+# and beyond those XLA crashes.
+MOST_PROGRAMS = 100
 
 Picture = Source | np.ndarray
 
@@ -59,6 +62,7 @@ class Inpainter:
 
         self._params = jax.device_put(model.generator)
         self._predict = jax.jit(predict, compiler_options=compiler.options())
+        self._compiled: set[tuple[int, ...]] = set()  # Shapes of images.
 
     @classmethod
     def load(cls, path: str | Path, **options) -> "Inpainter":
@@ -193,6 +197,10 @@ class Inpainter:
         below, right = height - image.shape[1], width - image.shape[2]
         margins = ((0, 0), (0, below), (0, right), (0, 0))
         image, mask = (np.pad(x, margins, mode="reflect") for x in (image, mask))
+        if image.shape not in self._compiled and len(self._compiled) == MOST_PROGRAMS:
+            self._predict.clear_cache()
+            self._compiled.clear()
+        self._compiled.add(image.shape)
         return self._predict(self._params, image, mask.astype(np.float32))
 
 

@@ -286,6 +286,16 @@ def test_a_hundred_sizes_compile_two_programs():
     assert inpainter._predict._cache_size() <= 2  # For one window, and for two.
 
 
+def test_programs_are_kept_up_to_a_number(monkeypatch):
+    monkeypatch.setattr("deepfill_jax.inpainter.MOST_PROGRAMS", 2)
+    inpainter = Inpainter(make_model("official"))
+    expected = inpainter(*make_picture(8, 8))
+    for width, kept in [(16, 2), (8, 2), (24, 1), (32, 2)]:
+        inpainter(*make_picture(8, width))
+        assert inpainter._predict._cache_size() == kept
+    np.testing.assert_array_equal(inpainter(*make_picture(8, 8)), expected)
+
+
 def test_compiled_sides_are_few_and_not_much_larger():
     sides = range(1, 4097)
     compiled = [_compiled_side(side) for side in sides]
