@@ -12,7 +12,7 @@ from references import golden, nhwc, random_variables, rgb
 
 from deepfill_jax import image
 from deepfill_jax.errors import UsageError
-from deepfill_jax.models import MMAGIC, OFFICIAL, Discriminator, Generator, make_variant
+from deepfill_jax.models import MMAGIC, OFFICIAL, Discriminator, Generator, layers, make_variant
 from deepfill_jax.models.layers import GatedConv
 from deepfill_jax.models.variants import UNIT_VARIANCE
 
@@ -48,6 +48,17 @@ def test_gated_convolution_is_mmagics(case):
     params = {"kernel": arrays["weight"].transpose(2, 3, 1, 0), "bias": arrays["bias"]}
     result = layer.apply({"params": params}, nhwc(arrays["x"]))
     np.testing.assert_allclose(result, nhwc(arrays["out"]), atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "SYMMETRIC", "REFLECT"])
+@pytest.mark.parametrize("height, width", [(5, 6), (1, 2)])
+def test_convolution_of_a_doubled_map_needs_no_doubling(padding, height, width):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (2, height, width, 3))
+    kernel, bias = jax.random.normal(keys[1], (3, 3, 3, 4)), jax.random.normal(keys[2], (4,))
+    result = layers.convolve_doubled(x, kernel, bias, padding=padding)
+    expected = layers.convolve(image.double(x), kernel, bias, padding=padding)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 def test_generator_is_mmagics():

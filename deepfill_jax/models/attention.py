@@ -19,6 +19,7 @@ C channels, Q = K = h * w queries and keys, in row-major order, D patch length, 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -74,25 +75,22 @@ def contextual_attention(
     small_mask = image.shrink(mask, 2, nearest=nearest)
     batch, h, w, _ = small_keys.shape
 
-    query_patches, key_patches = patches(small_queries, 3), unit(patches(small_keys, 3))
-    available = 1.0 - jnp.max(patches(small_mask, 3), axis=-1)  # [B, K]
-    values = patches(keys, 4, stride=2)
+    lengths = patch_lengths(small_keys)
+    available = 1.0 - nn.max_pool(small_mask, (3, 3), padding="SAME")[..., 0]  # [B, h, w]
+    query_strips, key_strips = strips(small_queries, 3), strips(small_keys, 3)
+    values = strips(pair_columns(keys), 4, stride=2)
 
     def copy_rows(first: jax.Array | int, rows: int) -> tuple[jax.Array, jax.Array]:
-        if fused:
-            scores = fused_scores(query_patches, key_patches, first, rows=rows, h=h, w=w)
-        else:
-            some = lax.dynamic_slice_in_dim(query_patches, first * w, rows * w, axis=1)
-            scores = match_scores(some, key_patches)
-        scores = scores.reshape(batch, rows * w, h * w)
+        score = fused_scores if fused else match_rows
+        scores = score(query_strips, key_strips, lengths, first, rows)
         weights = attend(scores, available, unavailable=unavailable, softmax_scale=softmax_scale)
-        copied = jnp.einsum("bqk,bkd->bqd", weights.astype(values.dtype), values)
-        return copied, jnp.argmax(weights, axis=-1)
+        best = jnp.argmax(weights.reshape(batch, rows, w, h * w), axis=-1)
+        return copy_strips(weights, values), best
 
     copied, best = _in_blocks(copy_rows, h, block_rows(batch, h, w, memory))
-    pasted = paste(copied, h, w)
+    pasted = paste(copied)
     output = pasted / _coverage(h, w, overlap).astype(pasted.dtype)
-    return Attention(output, _offsets(best.reshape(batch, h, w)))
+    return Attention(output, _offsets(best))
 
 
 def block_rows(batch: int, h: int, w: int, memory: int | None) -> int:
@@ -107,7 +105,7 @@ def block_rows(batch: int, h: int, w: int, memory: int | None) -> int:
 def _in_blocks(
     copy_rows: Callable[[jax.Array | int, int], tuple[jax.Array, ...]], h: int, rows: int
 ) -> tuple[jax.Array, ...]:
-    """`copy_rows(first, rows)` for all h rows, `rows` at a time: arrays [B, R * w, ...]."""
+    """`copy_rows(first, rows)` for all h rows, `rows` at a time: arrays [B, h, ...]."""
     if rows == h:
         return copy_rows(0, h)
     # The last block reaches back over rows of the one before it, which are cut off again.
@@ -115,70 +113,109 @@ def _in_blocks(
     # Without `checkpoint`, the backward pass would keep the scores of every block.
     blocks = lax.map(jax.checkpoint(lambda first: copy_rows(first, rows)), firsts)
 
-    def joined(x: jax.Array) -> jax.Array:  # [blocks, B, R * w, ...]
-        width = x.shape[2] // rows
-        new = (h - (len(firsts) - 1) * rows) * width
+    def joined(x: jax.Array) -> jax.Array:  # [blocks, B, R, ...]
+        new = h - (len(firsts) - 1) * rows
         return jnp.concatenate([*x[:-1], x[-1][:, -new:]], axis=1)
 
     return jax.tree.map(joined, blocks)
 
 
-def patches(x: jax.Array, size: int, *, stride: int = 1) -> jax.Array:
-    """Cuts [B, H, W, C] into [B, (H / stride) * (W / stride), size * size * C], zeros outside.
+def strips(x: jax.Array, size: int, *, stride: int = 1) -> jax.Array:
+    """Stacks `size` rows of [B, H, W, C] in each: [B, H / stride, W, size * C], zeros outside.
 
-    A patch of odd size is centred on its pixel; one of size 4 and stride 2 on its 2x2 pixels.
+    One of odd size is centred on its row; one of size 4 and stride 2 on its 2 rows.
     """
-    batch, height, width, channels = x.shape
+    height = x.shape[1]
     before = (size - stride) // 2
-    x = jnp.pad(x, ((0, 0), (before, size), (before, size), (0, 0)))
-    shifted = [
-        x[:, dy : dy + height : stride, dx : dx + width : stride]
-        for dy in range(size)
-        for dx in range(size)
-    ]
-    return jnp.concatenate(shifted, axis=-1).reshape(batch, -1, size * size * channels)
+    x = jnp.pad(x, ((0, 0), (before, size), (0, 0), (0, 0)))
+    return jnp.concatenate([x[:, i : i + height : stride] for i in range(size)], axis=-1)
 
 
-def unit(keys: jax.Array) -> jax.Array:
-    """Patches [B, K, D] divided by their length, or by `NORM_FLOOR`."""
+def pair_columns(x: jax.Array) -> jax.Array:
+    """Lays pixel columns 2i - 1 and 2i of [B, H, W, C] into one: [B, H, W / 2 + 1, 2 * C]."""
+    x = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)))
+    return x.reshape(*x.shape[:2], -1, 2 * x.shape[-1])
+
+
+def patch_lengths(x: jax.Array) -> jax.Array:
+    """Euclidean lengths of the 3x3 patches of [B, H, W, C], or `NORM_FLOOR`: float32 [B, H, W]."""
+    square = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1)
+    square = lax.reduce_window(square, 0.0, lax.add, (1, 3, 3), (1, 1, 1), "SAME")
     # The floor is under the root: its gradient is finite at a patch of zeros.
-    square = jnp.sum(jnp.square(keys.astype(jnp.float32)), axis=-1, keepdims=True)
-    return (keys / jnp.sqrt(jnp.maximum(square, NORM_FLOOR**2))).astype(keys.dtype)
+    return jnp.sqrt(jnp.maximum(square, NORM_FLOOR**2))
 
 
-def match_scores(queries: jax.Array, keys: jax.Array) -> jax.Array:
-    """Dot products of patches [B, Q, D] and [B, K, D]: float32 [B, Q, K]."""
-    return jnp.einsum("bqd,bkd->bqk", queries, keys, preferred_element_type=jnp.float32)
+def match_scores(
+    queries: jax.Array, keys: jax.Array, lengths: jax.Array, start: jax.Array | int, count: int
+) -> jax.Array:
+    """Dot products of the patches around queries and keys, by the key's length.
+
+    The patch around a position is its strip and those to its left and right, where the row has
+    them; so is the product, which takes a third of the multiplications of whole patches.
+
+    Args:
+        queries: [B, h, w, 3 * C], `strips` of the halved map.
+        keys: Likewise.
+        lengths: [B, h, w], of the keys' patches.
+        start: The first query, in row-major order, at least -2.
+        count: How many, up to two past the last. Before and after the map all is 0.
+
+    Returns:
+        float32 [B, count, K].
+    """
+    batch, h, w, depth = queries.shape
+    padded = jnp.pad(queries.reshape(batch, h * w, depth), ((0, 0), (3, 3), (0, 0)))
+    some = lax.dynamic_slice_in_dim(padded, start + 2, count + 2, axis=1)
+    products = jnp.einsum(
+        "bqd,bkd->bqk",
+        some,
+        keys.reshape(batch, h * w, depth),
+        preferred_element_type=jnp.float32,
+    )
+    products = jnp.pad(products, ((0, 0), (0, 0), (1, 1)))
+    query_column, key_column = ((start + jnp.arange(count)) % w)[:, None], jnp.arange(h * w) % w
+    has_left = (query_column > 0) & (key_column > 0)
+    has_right = (query_column < w - 1) & (key_column < w - 1)
+    scores = (
+        products[:, :-2, :-2] * has_left + products[:, 1:-1, 1:-1] + products[:, 2:, 2:] * has_right
+    )
+    return scores / lengths.reshape(batch, 1, h * w)
+
+
+def match_rows(
+    queries: jax.Array, keys: jax.Array, lengths: jax.Array, first: jax.Array | int, rows: int
+) -> jax.Array:
+    """`match_scores` of some rows of queries: [B, R, w, h, w]."""
+    batch, h, w, _ = queries.shape
+    scores = match_scores(queries, keys, lengths, first * w, rows * w)
+    return scores.reshape(batch, rows, w, h, w)
 
 
 def fused_scores(
-    queries: jax.Array, keys: jax.Array, first: jax.Array | int, *, rows: int, h: int, w: int
+    queries: jax.Array, keys: jax.Array, lengths: jax.Array, first: jax.Array | int, rows: int
 ) -> jax.Array:
     """Scores of some rows of queries, with their neighbours' added: float32 [B, R, w, h, w].
 
-    A score is the dot product of a query's patch and a key's patch of length 1, so it is the cosine
-    times the query's length. To each, the scores of the next query with the next key are added, and
-    of the one before with the one before: first next in row-major order, then, of these sums, next
-    in column-major order. After the end of a row (column) comes the start of the next, as in both
+    To each of `match_scores`, the score of the next query with the next key is added, and of the
+    one before with the one before: first next in row-major order, then, of these sums, next in
+    column-major order. After the end of a row (column) comes the start of the next, as in both
     references; before the map's first and after its last position all is 0.
 
     Args:
-        queries: [B, Q, D] patches.
-        keys: [B, K, D] patches of length 1.
+        queries: See `match_scores`, as the next two.
+        keys: Strips.
+        lengths: Of the keys' patches.
         first: The first of the rows; `first + rows` is h at most.
         rows: R.
-        h: Rows of the map.
-        w: Columns of the map.
     """
-    padded = jnp.pad(queries, ((0, 0), (2, 2), (0, 0)))
+    batch, h, w, _ = queries.shape
 
     def by_rows(start: jax.Array | int, count: int) -> jax.Array:
         """[B, rows, w, h, w] of the `count` queries from `start` on."""
-        some = lax.dynamic_slice_in_dim(padded, start + 1, count + 2, axis=1)
-        scores = match_scores(some, keys)
+        scores = match_scores(queries, keys, lengths, start - 1, count + 2)
         scores = jnp.pad(scores, ((0, 0), (0, 0), (1, 1)))
         scores = scores[:, :-2, :-2] + scores[:, 1:-1, 1:-1] + scores[:, 2:, 2:]
-        return scores.reshape(-1, count // w, w, h, w)
+        return scores.reshape(batch, count // w, w, h, w)
 
     # In column-major order, row h - 1 comes before row 0, one column to the left, and row 0 comes
     # after row h - 1, one column to the right.
@@ -208,32 +245,41 @@ def _key_after(scores: jax.Array) -> jax.Array:
 def attend(
     scores: jax.Array, available: jax.Array, *, unavailable: str, softmax_scale: float
 ) -> jax.Array:
-    """Softmax of the scores [B, Q, K] over the keys that are `available` [B, K]: [B, Q, K].
+    """Softmax of the scores [B, R, w, h, w] over the keys that are `available` [B, h, w].
 
     See `contextual_attention`; where no key is available, the weights are 0 and so are gradients.
     """
-    available = available[:, None, :]
+    available = available[:, None, None]
     logits = softmax_scale * scores * available
     if unavailable == "excluded":
         logits = jnp.where(available > 0, logits, EXCLUDED)
-    return jax.nn.softmax(logits, axis=-1) * available
+    return jax.nn.softmax(logits, axis=(-2, -1)) * available
 
 
-def paste(patches: jax.Array, h: int, w: int) -> jax.Array:
-    """Adds up 4x4 patches [B, h * w, 16 * C] laid every 2 pixels: [B, 2h, 2w, C]."""
-    batch = patches.shape[0]
-    # A patch is 2x2 cells of 2x2 pixels; the cells of neighbouring patches fall on one another.
-    patches = patches.reshape(batch, h, w, 2, 2, 2, 2, -1)  # ..., cell y, y, cell x, x, C
-    cells = sum(
-        jnp.pad(
-            patches[:, :, :, down, :, right],
-            ((0, 0), (down, 1 - down), (right, 1 - right), (0, 0), (0, 0), (0, 0)),
-        )
-        for down in (0, 1)
-        for right in (0, 1)
-    )  # [B, h + 1, w + 1, 2, 2, C]
-    pixels = cells.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * h + 2, 2 * w + 2, -1)
-    return pixels[:, 1:-1, 1:-1]
+def copy_strips(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """Adds up what rows of queries copy, where it overlaps in a row: [B, R, w + 1, D].
+
+    A 4x4 patch is two strips of 4x2 pixels. A strip lies in the patch of the query to its left
+    and in that of the one to its right, which copy by two weights the same key's strip, or its
+    neighbour's; adding these weights first halves the multiplications.
+
+    Args:
+        weights: [B, R, w, h, w].
+        values: [B, h, w + 1, D].
+    """
+    to_right = jnp.pad(weights, ((0, 0), (0, 0), (0, 1), (0, 0), (0, 1)))
+    to_left = jnp.pad(weights, ((0, 0), (0, 0), (1, 0), (0, 0), (1, 0)))
+    return jnp.einsum("bqxky,bkyd->bqxd", (to_right + to_left).astype(values.dtype), values)
+
+
+def paste(copied: jax.Array) -> jax.Array:
+    """Adds up strips of 4x2 pixels [B, h, w + 1, 8 * C] laid every 2 rows: [B, 2h, 2w, C]."""
+    batch, h, columns, _ = copied.shape
+    upper, lower = jnp.split(copied, 2, axis=-1)
+    rows = jnp.pad(upper, ((0, 0), (0, 1), (0, 0), (0, 0)))
+    rows += jnp.pad(lower, ((0, 0), (1, 0), (0, 0), (0, 0)))  # Pixel rows 2i - 1 and 2i in each.
+    pixels = rows.reshape(batch, h + 1, columns, 2, -1).swapaxes(2, 3)
+    return pixels.reshape(batch, 2 * h + 2, 2 * columns, -1)[:, 1:-1, 1:-1]
 
 
 def _coverage(h: int, w: int, overlap: str) -> jax.Array:
@@ -241,7 +287,8 @@ def _coverage(h: int, w: int, overlap: str) -> jax.Array:
     if overlap == "constant":
         return jnp.full((2 * h, 2 * w, 1), 4.0)
     assert overlap == "counted", overlap
-    return paste(jnp.ones((1, h * w, 16)), h, w)[0]
+    patches = jnp.full((1, h, w + 1, 8), 2.0)  # On the strips of a row, which overlap within it.
+    return paste(patches.at[:, :, jnp.array([0, w])].set(1.0))[0]
 
 
 def _offsets(best: jax.Array) -> jax.Array:

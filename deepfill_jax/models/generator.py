@@ -168,8 +168,7 @@ class Decoder(nn.Module):
         """[B, H/4, W/4, C] -> float32 [B, H, W, 3] in [-1, 1]."""
         conv = _gated_conv(self.variant, self.dtype)
         for index, (doubled, multiple) in enumerate(DECODER, start=1):
-            x = image.double(x) if doubled else x
-            x = conv(int(multiple * self.width), name=f"decode{index}")(x)
+            x = conv(int(multiple * self.width), doubled=doubled, name=f"decode{index}")(x)
         if self.variant.gated_rgb:
             to_rgb = partial(conv, activation=lambda value: value)
         else:
