@@ -183,6 +183,22 @@ def test_blocks_fit_the_memory_and_are_of_nearly_one_size():
     assert attention.block_rows(1, 20, 10, 0) == 1
 
 
+def test_features_in_bfloat16_are_scored_in_float32():
+    patches = np.random.default_rng(0).normal(size=(2, 1, 12, 90))
+    rough = [jnp.asarray(x, jnp.bfloat16) for x in patches]
+    exact = [x.astype(jnp.float32) for x in rough]
+    scores, expected = (attention.fused_scores(*x, 1, rows=2, h=3, w=4) for x in (rough, exact))
+    assert scores.dtype == jnp.float32
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    lengths = jnp.linalg.norm(attention.unit(rough[1]).astype(jnp.float32), axis=-1)
+    np.testing.assert_allclose(lengths, 1.0, atol=2e-3)
+    weights = attention.attend(
+        scores.reshape(1, 8, 12), jnp.ones((1, 12)), unavailable="excluded", softmax_scale=10.0
+    )
+    assert weights.dtype == jnp.float32
+    np.testing.assert_allclose(jnp.sum(weights, axis=-1), 1.0, atol=1e-5)
+
+
 def test_scores_can_be_left_unfused():
     queries, keys = np.random.default_rng(0).normal(size=(2, 1, 12, 12, 4)).astype(np.float32)
     mask = np.zeros((1, 12, 12, 1), np.float32)

@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import photos
 import pytest
@@ -176,6 +177,12 @@ def test_weights_of_another_architecture_are_not_begun_with(folder, tmp_path, ch
         config.update_from_flattened_dict({key: value})
     with pytest.raises(UsageError, match=message):
         assemble.initial_state(config, sharding.make_mesh())
+
+
+@pytest.mark.parametrize("name, dtype", [("float32", jnp.float32), ("bfloat16", jnp.bfloat16)])
+def test_a_config_says_in_what_the_networks_compute(folder, name, dtype):
+    networks = assemble.networks(make_config(folder, **{"model.dtype": name}))
+    assert [network.dtype for network in networks] == [dtype, dtype]
 
 
 @pytest.mark.parametrize(
