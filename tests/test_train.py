@@ -179,6 +179,13 @@ def test_weights_of_another_architecture_are_not_begun_with(folder, tmp_path, ch
         assemble.initial_state(config, sharding.make_mesh())
 
 
+@pytest.mark.parametrize("name", ["places", "celeba_hq"])
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_published_batches_are_split_over_what_devices_there_are(name, devices):
+    config = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]()
+    assemble.check_sizes(config, sharding.make_mesh(jax.devices()[:devices]))
+
+
 class Watched:
     """A scalar on a device: notes when the host waits for it."""
 
