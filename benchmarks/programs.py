@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepfill_jax import compiler, losses, sharding, steps, train_state
-from deepfill_jax.inpainter import ATTENTION_MEMORY
 from deepfill_jax.models import Discriminator, Generator, attention, make_variant
 
 RECIPE = losses.Recipe(
@@ -40,7 +39,7 @@ def make_inference(architecture: str, size: int, batch: int, width: int) -> Prog
     mesh = sharding.make_mesh(jax.devices()[:1])
     whole, blocked = (
         steps.make_inference_step(Generator(variant, attention_memory=memory), mesh)
-        for memory in (None, ATTENTION_MEMORY)
+        for memory in (None, compiler.attention_memory())
     )
     small = jnp.zeros((1, 8, 8, 3)), jnp.zeros((1, 8, 8, 1))
     params = jax.jit(Generator(variant).init)(jax.random.key(0, impl="rbg"), *small)["params"]
@@ -102,7 +101,7 @@ def make_attention(architecture: str, size: int, batch: int, width: int) -> Prog
 
     jitted = jax.jit(attend, static_argnums=2, compiler_options=compiler.options())
     flops = jitted.lower(features, mask, None).cost_analysis()["flops"]
-    compiled, seconds = _compile(jitted, features, mask, ATTENTION_MEMORY)
+    compiled, seconds = _compile(jitted, features, mask, compiler.attention_memory())
     return Program(
         lambda: jax.block_until_ready(compiled(features, mask)), compiled, seconds, flops
     )

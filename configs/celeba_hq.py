@@ -10,7 +10,7 @@ pictures that are 256 px already. Published, on masks drawn anew each time: hole
 25.721, SSIM 0.871. `configs/celeba_hq.py:official` mirrors the TF1 release, which resizes aligned
 faces and does not crop them.
 
-Cost: 320,000 images, about 3 s a step on two CPU cores; see benchmarks/ for GPUs.
+Cost: 320,000 images, about 3 s for each on two CPU cores; for GPUs see configs/places.py.
 """
 
 import runpy

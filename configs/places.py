@@ -12,7 +12,23 @@ Mirrors MMagic's `deepfillv2_8xb2_places-256x256`: batch 16, 100,000 steps, irre
 architecture and losses, boxes joined with brush strokes, crops at native size. They trained with no
 fixed end; a million steps is what their users report.
 
-Cost: 1.6 million images, about 3 s a step on two CPU cores; see benchmarks/ for GPUs.
+Cost: 1.6 million images, 4.6 TFLOP a step, about 3 s for each image on two CPU cores.
+
+GPUs: any number of which the batch is a multiple, the published 2 images on each of 8 or all 16 on
+one, which takes 12 GB in float32 by XLA's plan. The result is the same but for rounding, as losses
+are means over the whole batch. For less memory: --config.microbatches=4, or
+--config.model.checkpoint_stages=True.
+
+--config.model.dtype=bfloat16 computes in bfloat16; parameters, Adam, losses, softmax and norms stay
+float32. In float32, GPUs round the factors of products to TF32 unless
+JAX_DEFAULT_MATMUL_PRECISION=highest. With the batch, Adam's learning rate grows by the square root
+(Malladi et al. 2022, https://arxiv.org/abs/2205.10287): --config.batch_size=64
+--config.optimizer.learning_rate=2e-4 --config.optimizer.warmup_steps=1000 --config.num_steps=25000.
+
+No XLA flag is needed. Autotuning is on; --xla_gpu_enable_latency_hiding_scheduler=true can hide the
+one collective of a step, 41 MB of gradients, some 0.3 ms at 300 GB/s; and
+--xla_gpu_deterministic_ops=true is for runs that repeat bit for bit. None of this section has been
+measured on a GPU yet: benchmarks/gpu/run_all.sh does.
 
 Differences from MMagic: its 1.x config reads the pictures in file order, here they are shuffled, as
 in its 0.x, which made the published weights; each example has its own mask in both.

@@ -20,7 +20,6 @@ from deepfill_jax.models import Generator, Prediction
 from deepfill_jax.models.generator import MULTIPLE
 from deepfill_jax.pictures import Source, hole_of_values, read, read_mask, size
 
-ATTENTION_MEMORY = 2**27  # Bytes; more is hardly faster.
 WORKING_SIZE = 256  # Pixels a side that the published networks are trained at.
 BATCH_PIXELS = 8 * 256**2  # That are filled at once, or one window, if it is larger.
 # Kept at once. On a CPU each takes about 180 memory maps of the 65,530 that Linux gives a process,
@@ -38,7 +37,7 @@ class Inpainter:
         model: weights.Model,
         *,
         working_size: int | None = None,
-        attention_memory: int = ATTENTION_MEMORY,
+        attention_memory: int | None = None,
     ):
         """Takes a model.
 
@@ -46,7 +45,8 @@ class Inpainter:
             model: With any generator.
             working_size: Side of the pictures that the network works best on, a multiple of 8; if
                 None, that it was trained at. Larger windows are scaled down to it.
-            attention_memory: About how many bytes attention's scores may take.
+            attention_memory: About how many bytes attention's scores may take; if None, what
+                `compiler.attention_memory` says.
 
         Raises:
             UsageError: The working size is no positive multiple of 8.
@@ -54,6 +54,8 @@ class Inpainter:
         self.working_size = working_size or model.about.get("image_size", WORKING_SIZE)
         if self.working_size < MULTIPLE or self.working_size % MULTIPLE:
             raise UsageError(f"The working size must be a multiple of 8, not {self.working_size}.")
+        if attention_memory is None:
+            attention_memory = compiler.attention_memory()
         network = Generator(model.variant, attention_memory=attention_memory)
 
         def predict(params, image, mask):

@@ -71,15 +71,17 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     log = _Log(config, writer, first)
     batches = start_training_batches(first)
 
+    # A step is only enqueued here: while it runs, the next batch is read and put on the devices,
+    # and scalars of the steps before it are fetched. The host waits to validate and to save.
     for step in range(first, config.num_steps):
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
             state, scalars = train_step(state, sharding.shard_batch(next(batches), mesh))
+        if _is_due(step, config.log_every, config):
+            log.write()
+        log.add(scalars)
         done = step + 1
-        log.add(done, scalars)
         if config.profile_step:
             profile(done)
-        if _is_due(done, config.log_every, config):
-            log.write()
         l1_hole = None
         if validate and _is_due(done, config.eval.every, config):
             log.write()
@@ -158,8 +160,8 @@ class _Log:
         """Leaves what happened since the last `write` out of the speed."""
         self._since = time.perf_counter()
 
-    def add(self, done: int, scalars: steps.Scalars) -> None:
-        """Takes the scalars of step `done`, which may still be running."""
+    def add(self, scalars: steps.Scalars) -> None:
+        """Takes the scalars of the next step, which may still be running."""
         self._pending.append(scalars)
 
     def write(self) -> None:

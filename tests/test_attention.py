@@ -220,6 +220,24 @@ def paste_by_patches(weights, keys):
     return pasted[1:-1, 1:-1]
 
 
+def test_features_in_bfloat16_are_scored_in_float32():
+    features = np.random.default_rng(0).normal(size=(2, 1, 3, 4, 10))
+
+    def scores_of(queries, keys):
+        of_both = attention.strips(queries, 3), attention.strips(keys, 3)
+        return attention.fused_scores(*of_both, attention.patch_lengths(keys), 1, 2)
+
+    rough = [jnp.asarray(x, jnp.bfloat16) for x in features]
+    scores, expected = scores_of(*rough), scores_of(*(x.astype(jnp.float32) for x in rough))
+    assert scores.dtype == jnp.float32
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    weights = attention.attend(
+        scores, jnp.ones((1, 3, 4)), unavailable="excluded", softmax_scale=10.0
+    )
+    assert weights.dtype == jnp.float32
+    np.testing.assert_allclose(jnp.sum(weights, axis=(-2, -1)), 1.0, atol=1e-5)
+
+
 def test_scores_can_be_left_unfused():
     queries, keys = np.random.default_rng(0).normal(size=(2, 1, 12, 12, 4)).astype(np.float32)
     mask = np.zeros((1, 12, 12, 1), np.float32)

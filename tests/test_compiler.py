@@ -1,4 +1,4 @@
-"""Where compiled programs are kept."""
+"""Where compiled programs are kept, and what attention may take of a device."""
 
 from pathlib import Path
 
@@ -45,3 +45,13 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path / 'file'}")
     compiler.cache_on_disk()
     assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_attention_takes_an_eighth_of_a_gpu(monkeypatch):
+    assert compiler.attention_memory() == 2**27
+    stats = {"bytes_limit": 64 * 2**30}
+    device = type("Gpu", (), {"memory_stats": lambda self: stats})()
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    assert compiler.attention_memory() == 8 * 2**30
+    stats["bytes_limit"] = 2**28
+    assert compiler.attention_memory() == 2**27

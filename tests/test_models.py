@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
+from jax import lax
 from references import golden, nhwc, random_variables, rgb
 
 from deepfill_jax import image
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import MMAGIC, OFFICIAL, Discriminator, Generator, layers, make_variant
-from deepfill_jax.models.layers import GatedConv
+from deepfill_jax.models.layers import GatedConv, convolve
 from deepfill_jax.models.variants import UNIT_VARIANCE
 
 SMALL = {v.name: dataclasses.replace(v, width=4, discriminator_width=4) for v in (OFFICIAL, MMAGIC)}
@@ -57,7 +58,7 @@ def test_convolution_of_a_doubled_map_needs_no_doubling(padding, height, width):
     x = jax.random.normal(keys[0], (2, height, width, 3))
     kernel, bias = jax.random.normal(keys[1], (3, 3, 3, 4)), jax.random.normal(keys[2], (4,))
     result = layers.convolve_doubled(x, kernel, bias, padding=padding)
-    expected = layers.convolve(image.double(x), kernel, bias, padding=padding)
+    expected = convolve(image.double(x), kernel, bias, padding=padding)
     np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
@@ -234,6 +235,24 @@ def test_bfloat16_computes_near_float32():
     )
     assert rough.dtype == jnp.float32
     assert 0 < np.abs(exact - rough).max() < 0.05 * np.abs(exact).max()
+
+
+def test_the_gradient_of_a_bias_counts_all_pixels_in_bfloat16():
+    picture, kernel = jnp.ones((1, 64, 64, 1)), jnp.ones((1, 1, 1, 1))
+    total = lambda bias: jnp.sum(convolve(picture, kernel, bias, dtype=jnp.bfloat16))  # noqa: E731
+    assert jax.jit(jax.grad(total))(jnp.zeros(1)) == 64 * 64
+
+
+def test_spectral_norms_are_of_full_precision_on_every_device():
+    network = Discriminator(SMALL["mmagic"], jnp.bfloat16)
+    picture, mask = jnp.ones((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
+    score = partial(network.apply, update_spectral=True, mutable="spectral")
+    jaxpr = jax.make_jaxpr(score)(random_variables(network), picture, mask)
+    products = [e for e in jaxpr.eqns if e.primitive.name == "dot_general"]
+    assert len(products) == 6 * 4
+    for equation in products:
+        assert set(equation.params["precision"]) == {lax.Precision.HIGHEST}
+        assert equation.outvars[0].aval.dtype == jnp.float32
 
 
 def test_unit_variance_survives_a_deep_network():

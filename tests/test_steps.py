@@ -46,9 +46,10 @@ def set_up(
     critic=None,
     average_decay=0.0,
     microbatches=1,
+    dtype=jnp.float32,
 ):
     """A state with random weights, or the given ones, and the step to train it."""
-    networks = Generator(variant), Discriminator(variant)
+    networks = Generator(variant, dtype), Discriminator(variant, dtype)
     generator = generator or random_variables(networks[0])["params"]
     critic = critic or random_variables(networks[1])
     mesh = sharding.make_mesh(jax.devices()[:devices])
@@ -217,6 +218,25 @@ def test_parts_of_a_batch_add_up_to_its_gradient():
         parts.generator.opt_state,
     )
     np.testing.assert_allclose(scalars["l1/refined/whole"], expected["l1/refined/whole"], rtol=1e-5)
+
+
+def test_bfloat16_trains_float32_parameters_by_float32_losses():
+    batch = random_batch(2)
+    exact, rough = (
+        run(TINY["mmagic"], MMAGIC_RECIPE, (spy(), spy()), [batch], dtype=dtype)
+        for dtype in (jnp.float32, jnp.bfloat16)
+    )
+    types = {x.dtype for x in jax.tree.leaves(rough) if jnp.issubdtype(x.dtype, jnp.floating)}
+    assert types == {np.dtype(np.float32)}
+    for name, value in exact[1][0].items():
+        np.testing.assert_allclose(rough[1][0][name], value, rtol=0.05, atol=0.01, err_msg=name)
+    for net in ("generator", "discriminator"):
+        a, b = (
+            np.concatenate([x.ravel() for x in jax.tree.leaves(getattr(state, net).opt_state)])
+            for state, _ in (exact, rough)
+        )
+        assert not np.array_equal(a, b)
+        assert a @ b > 0.99 * np.linalg.norm(a) * np.linalg.norm(b), net
 
 
 def test_power_iteration_goes_on_from_part_to_part():

@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import photos
 import pytest
@@ -176,6 +177,53 @@ def test_weights_of_another_architecture_are_not_begun_with(folder, tmp_path, ch
         config.update_from_flattened_dict({key: value})
     with pytest.raises(UsageError, match=message):
         assemble.initial_state(config, sharding.make_mesh())
+
+
+@pytest.mark.parametrize("name", ["places", "celeba_hq"])
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_published_batches_are_split_over_what_devices_there_are(name, devices):
+    config = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]()
+    assemble.check_sizes(config, sharding.make_mesh(jax.devices()[:devices]))
+
+
+class Watched:
+    """A scalar on a device: notes when the host waits for it."""
+
+    def __init__(self, value, events):
+        self.value, self.events = np.float32(value), events
+
+    def __array__(self, dtype=None, copy=None):
+        self.events.append(f"read {self.value:.0f}")
+        return np.asarray(self.value, dtype)
+
+    def __int__(self):
+        return int(np.asarray(self))
+
+
+def test_the_host_waits_for_no_step_before_the_next_is_enqueued(folder, tmp_path, monkeypatch):
+    events = []
+
+    def make_train_step(*networks, **options):
+        def step(state, batch):
+            events.append("step")
+            done = Watched(events.count("step"), events)
+            return state.replace(step=done), {"loss/generator": done}
+
+        return step
+
+    monkeypatch.setattr(train.steps, "make_train_step", make_train_step)
+    saved = lambda self, state, l1_hole: events.append(f"saved {state.step.value:.0f}")  # noqa: E731
+    monkeypatch.setattr(train.checkpoint.Checkpoints, "save", saved)
+    changes = {"num_steps": 6, "log_every": 2, "checkpoint_every": 5, "eval.every": 0}
+    train.train(make_config(folder, **changes), tmp_path)
+    first = ["step", "step", "step", "read 1", "read 2", "step", "step", "read 3", "read 4"]
+    assert events == [*first, "read 5", "saved 5", "step", "read 6", "saved 6"]
+
+
+@pytest.mark.parametrize("name, dtype", [("float32", jnp.float32), ("bfloat16", jnp.bfloat16)])
+def test_a_config_says_in_what_the_networks_compute(folder, name, dtype):
+    networks = assemble.networks(make_config(folder, **{"model.dtype": name}))
+    assert [network.dtype for network in networks] == [dtype, dtype]
 
 
 @pytest.mark.parametrize(

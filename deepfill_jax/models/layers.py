@@ -56,7 +56,8 @@ def convolve(
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return y + bias.astype(dtype)
+    # Added in float32: the bias's gradient sums over all pixels, of which bfloat16 can count few.
+    return (y + bias).astype(dtype)
 
 
 def convolve_doubled(
@@ -93,7 +94,7 @@ def convolve_doubled(
 
     rows = [jnp.stack([pixels(down, right) for right in (0, 1)], axis=3) for down in (0, 1)]
     y = jnp.stack(rows, axis=2)  # [B, H, 2, W, 2, O]
-    return y.reshape(batch, 2 * height, 2 * width, -1) + bias.astype(dtype)
+    return (y.reshape(batch, 2 * height, 2 * width, -1) + bias).astype(dtype)
 
 
 class Conv(nn.Module):
@@ -175,18 +176,23 @@ class SNConv(Conv):
         kernel, bias = self.kernel_and_bias(x.shape[-1], self.features)
         matrix = kernel.reshape(-1, self.features)
         u = self.variable("spectral", "u", self._random_direction)
-        v = self.variable("spectral", "v", lambda: _normalise(matrix @ u.value))
+        v = self.variable("spectral", "v", lambda: _normalise(_product(matrix, u.value)))
         left, right = v.value, u.value
         if update_spectral:
             iterated = matrix if self.gradient == "through" else lax.stop_gradient(matrix)
-            left = _normalise(iterated @ right)
-            right = _normalise(left @ iterated)
+            left = _normalise(_product(iterated, right))
+            right = _normalise(_product(left, iterated))
             u.value, v.value = right, left
-        sigma = left @ matrix @ right
+        sigma = _product(_product(left, matrix), right)
         return self.convolve(x, kernel / sigma, bias)
 
     def _random_direction(self) -> jax.Array:
         return _normalise(jax.random.normal(self.make_rng("params"), (self.features,)))
+
+
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Matrix product in float32 also on GPUs, whose default rounds factors to 10 bits."""
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
 def _normalise(vector: jax.Array) -> jax.Array:

@@ -1,0 +1,248 @@
+"""Times the same network in plain PyTorch, with the same weights: a peer for speed.py.
+
+    python benchmarks/gpu/torch_peer.py OUT
+
+First compares its completed pictures and its losses with ours, run in float32 on the CPU, then
+appends JSON lines to OUT/torch.jsonl. Each program is timed in both memory layouts of PyTorch, with
+cuDNN's autotune on: in float32, in TF32, and in bfloat16 by autocast, whose losses are float32.
+Without PyTorch it says so and does nothing.
+"""
+
+import os
+import sys
+
+# JAX computes what to compare with; the GPU, if there is one, is PyTorch's.
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import programs
+
+try:
+    import torch
+    import torch.nn.functional as F
+except ImportError:
+    print("PyTorch is not installed: there is no peer to time.")
+    sys.exit()
+
+from deepfill_jax import sharding, steps
+from deepfill_jax.models import attention, discriminator
+from deepfill_jax.models import generator as tables
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
+CHECKED = programs.Shape(72, 2)  # PyTorch cannot mirror smaller maps as far as is asked.
+
+
+def pad(x, reach):
+    return F.pad(x, (reach,) * 4, mode="reflect")
+
+
+def gated(x, params, stride=1, dilation=1, activation=F.elu):
+    kernel, bias = params["kernel"], params["bias"]
+    x = pad(x, dilation * (kernel.shape[-1] - 1) // 2)
+    value, gate = F.conv2d(x, kernel, bias, stride, dilation=dilation).chunk(2, dim=1)
+    return activation(value) * torch.sigmoid(gate)
+
+
+def encode(x, params, table):
+    for index, (_, stride, _) in enumerate(table, start=1):
+        x = gated(x, params[f"encode{index}"], stride)
+    return x
+
+
+def dilate(x, params):
+    for dilation in tables.DILATIONS:
+        x = gated(x, params[f"dilate{dilation}"], dilation=dilation)
+    return x
+
+
+def decode(x, params):
+    for index, (doubled, _) in enumerate(tables.DECODER, start=1):
+        x = F.interpolate(x, scale_factor=2) if doubled else x
+        x = gated(x, params[f"decode{index}"])
+    return torch.tanh(gated(x, params["to_rgb"], activation=lambda value: value).float())
+
+
+def fuse(scores, rows, columns):
+    """Adds neighbours along the diagonal of [B, Q, K], in row-major, then column-major order."""
+    diagonal = torch.eye(3, dtype=scores.dtype, device=scores.device)[None, None]
+    for first, second in ((rows, columns), (columns, rows)):
+        scores = F.conv2d(scores[:, None], diagonal, padding=1)
+        scores = scores.reshape(-1, first, second, first, second).permute(0, 2, 1, 4, 3)
+        scores = scores.reshape(-1, rows * columns, rows * columns)
+    return scores
+
+
+def attend(x, mask):
+    small, small_mask = x[..., ::2, ::2], mask[..., ::2, ::2]
+    queries = F.unfold(small, 3, padding=1)  # [B, C * 9, Q]
+    lengths = queries.float().square().sum(1, keepdim=True)
+    keys = queries / lengths.clamp(min=attention.NORM_FLOOR**2).sqrt().to(queries.dtype)
+    scores = fuse(queries.transpose(1, 2) @ keys, *small.shape[2:])
+    available = 1 - F.unfold(small_mask, 3, padding=1).amax(1)[:, None]  # [B, 1, K]
+    logits = attention.SOFTMAX_SCALE * scores * available
+    logits = logits.masked_fill(available == 0, attention.EXCLUDED)
+    weights = logits.softmax(-1) * available
+    values = F.unfold(x, 4, stride=2, padding=1)
+    copied = values @ weights.to(values.dtype).transpose(1, 2)
+    lay = {"output_size": x.shape[2:], "kernel_size": 4, "stride": 2, "padding": 1}
+    counts = F.fold(torch.ones_like(copied[:1, :16]), **lay)
+    return F.fold(copied, **lay) / counts
+
+
+def generate(params, masked, mask):
+    """The generator of architecture `mmagic`: coarse and refined pictures, and the completed."""
+
+    def with_mask(x):
+        return torch.cat([x, torch.ones_like(mask), mask], dim=1)
+
+    x = encode(with_mask(masked), params["coarse"], tables.COARSE_ENCODER)
+    coarse = decode(dilate(x, params["coarse"]), params["coarse"]["decoder"])
+    x = with_mask(torch.where(mask > 0.5, coarse, masked))
+    refine = params["refine"]
+    imagined = encode(x, refine["conv_branch"], tables.CONV_ENCODER)
+    imagined = dilate(imagined, refine["conv_branch"])
+    branch = refine["attention_branch"]
+    copied = attend(encode(x, branch, tables.ATTENTION_ENCODER), mask[..., ::4, ::4])
+    copied = gated(gated(copied, branch["attended1"]), branch["attended2"])
+    refined = decode(torch.cat([imagined, copied], dim=1), refine["decoder"])
+    return coarse, refined, torch.where(mask > 0.5, refined, masked)
+
+
+def score(params, spectral, image, mask):
+    """The discriminator, after one power iteration."""
+    x = torch.cat([image, mask], dim=1)
+    for index in range(1, len(discriminator.MULTIPLES) + 1):
+        name = f"patch{index}"
+        kernel = params[name]["kernel"]
+        matrix = kernel.reshape(len(kernel), -1)
+        with torch.autocast(DEVICE, enabled=False):
+            with torch.no_grad():
+                v = F.normalize(spectral[name] @ matrix, dim=0)
+                spectral[name] = F.normalize(matrix @ v, dim=0)
+            kernel = kernel / (spectral[name] @ matrix @ v)
+        x = F.leaky_relu(F.conv2d(x, kernel, params[name]["bias"], 2, padding=2), 0.2)
+    return x.float()
+
+
+class Peer:
+    """Our weights in PyTorch, and what is done with them."""
+
+    def __init__(self, state, layout, autocast):
+        def tensors(tree):
+            return jax.tree.map(self._tensor, jax.device_get(tree))
+
+        self._layout, self._autocast = layout, autocast
+        self.generator = tensors(state.generator.params)
+        self.discriminator = tensors(state.discriminator.params)
+        spectral = jax.device_get(state.discriminator.spectral)
+        self._spectral = {k: torch.tensor(x["u"], device=DEVICE) for k, x in spectral.items()}
+        self._optimizers = [
+            torch.optim.Adam([x.requires_grad_() for x in jax.tree.leaves(net)], 1e-4, fused=True)
+            for net in (self.generator, self.discriminator)
+        ]
+
+    def _tensor(self, x):
+        if x.ndim == 4:
+            x = x.transpose(3, 2, 0, 1)
+        x = torch.tensor(np.ascontiguousarray(x), device=DEVICE)
+        return x.to(memory_format=self._layout) if x.ndim == 4 else x
+
+    def batch(self, shape):
+        """Image in [-1, 1] and mask."""
+        arrays = programs.make_batch(shape)
+        image, mask = (
+            torch.tensor(arrays[name].transpose(0, 3, 1, 2), device=DEVICE).float()
+            for name in ("image", "mask")
+        )
+        return [x.to(memory_format=self._layout) for x in (image / 127.5 - 1, mask)]
+
+    def _context(self):
+        return torch.autocast(DEVICE, torch.bfloat16, enabled=self._autocast)
+
+    def complete(self, image, mask):
+        """The completed picture."""
+        with torch.no_grad(), self._context():
+            return generate(self.generator, image * (1 - mask), mask)[2]
+
+    def train(self, image, mask):
+        """A step of both networks; returns the losses."""
+        fake = self.complete(image, mask)
+        with self._context():
+            fake_scores = score(self.discriminator, self._spectral, fake, mask)
+            real_scores = score(self.discriminator, self._spectral, image, mask)
+        hinge = F.relu(1 + fake_scores).mean() + F.relu(1 - real_scores).mean()
+        self._update(1, hinge)
+        with self._context():
+            *stages, completed = generate(self.generator, image * (1 - mask), mask)
+            scores = score(self.discriminator, self._spectral, completed, mask)
+        loss = -programs.RECIPE.adversarial * scores.mean()
+        for stage in stages:
+            for region in (mask, 1 - mask):
+                loss = loss + ((stage - image).abs() * region).sum() / (3 * region.sum())
+        self._update(0, loss)
+        return {"loss/discriminator": hinge.detach(), "loss/generator": loss.detach()}
+
+    def _update(self, which, loss):
+        optimizer = self._optimizers[which]
+        optimizer.zero_grad()
+        # Of this network alone: the generator's loss needs no gradient of the discriminator.
+        loss.backward(inputs=optimizer.param_groups[0]["params"])
+        optimizer.step()
+
+
+def check(state, width) -> dict[str, float]:
+    """Largest difference of a completed picture, and relative ones of a step's losses."""
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    networks = programs.make_networks(width, jnp.float32)
+    batch = programs.put(CHECKED, mesh)
+    ours = steps.make_inference_step(networks[0], mesh)(state.generator.params, batch)
+    peer = Peer(state, torch.contiguous_format, autocast=False)
+    theirs = peer.complete(*peer.batch(CHECKED)).cpu().numpy().transpose(0, 2, 3, 1)
+    result = {"completed": float(np.abs(ours["completed"] / 127.5 - 1 - theirs).max())}
+    _, scalars = programs.make_step(networks, mesh)(jax.tree.map(jnp.copy, state), batch)
+    for name, loss in peer.train(*peer.batch(CHECKED)).items():
+        result[name] = float(abs(loss.cpu() / float(scalars[name]) - 1))
+    return result
+
+
+def main() -> None:
+    options = programs.shape_arguments(__doc__).parse_args()
+    report = programs.Report(options.out / "torch.jsonl")
+    wait = torch.cuda.synchronize if DEVICE == "cuda" else lambda: None
+    name = torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu"
+    state = programs.make_state(options.width, sharding.make_mesh(jax.devices()[:1]))
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    differences = check(state, options.width)
+    same = max(differences.values()) < 1e-3
+    report(torch=torch.__version__, torch_device=name, same=same, differences=differences)
+    torch.backends.cudnn.benchmark = True
+    shapes = {"training": options.training, "inference": options.inference}
+    for precision, program, shape in programs.each(shapes, options.precisions if same else ()):
+        tf32 = precision != "float32"
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+        for layout, memory_format in LAYOUTS.items():
+            peer = Peer(state, memory_format, precision == "bfloat16")
+            call = peer.train if program == "training" else peer.complete
+            inputs = peer.batch(shape)
+            result = {"program": program, "precision": precision, **shape._asdict()}
+            try:
+                result |= programs.time_calls(
+                    lambda: call(*inputs),  # noqa: B023  Called before the next turn.
+                    lambda _: wait(),
+                    batch=shape.batch,
+                    rounds=options.rounds,
+                )
+            except torch.OutOfMemoryError as error:
+                result["error"] = str(error).splitlines()[0]
+            if DEVICE == "cuda":
+                result["peak_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 3)
+                torch.cuda.reset_peak_memory_stats()
+            report(**result, layout=layout)
+    sys.exit(not same)
+
+
+if __name__ == "__main__":
+    main()
