@@ -1,0 +1,295 @@
+"""Times this project beside MMagic's DeepFillv2 (PyTorch), in turn, on this machine.
+
+    pip install '.[train,convert]'
+    python benchmarks/compare.py [--cases forward-256-1 train-256-2 ...] [--rounds 5] [--width 24]
+
+MMagic gets a Python environment of its own, made at the first start. Both get the same drawn
+weights and pictures, and must find the same, or nothing is timed: completed pictures, and the
+losses of a training step and of the next, which sees what the first has changed. Each case has a
+process per side, asked A B A B ...; the memory is the process's peak after its first call. Prints a
+line of JSON a case, and a table. With `--nipponjo DIR`, a clone of nipponjo/deepfillv2-pytorch, the
+forward cases run beside its plain generator too.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from peers.protocol import Case, Results
+
+from deepfill_jax import weights
+from deepfill_jax.convert import mmagic, nipponjo, torch_file
+from deepfill_jax.errors import FailedError, UsageError, run_command
+from deepfill_jax.models import Variant, make_variant
+
+BENCHMARKS = Path(__file__).resolve().parent
+CASES = ("forward-256-1", "forward-256-4", "forward-512-1", "forward-1024-1", "train-256-2")
+# The last numpy that has what MMagic 1.2.0 uses, and what goes with it. MMagic's own requirements
+# are left out but for what its DeepFillv2 imports.
+REQUIREMENTS = (
+    "torch==2.13.0",
+    "numpy==1.26.4",
+    "opencv-python==4.11.0.86",
+    "mmengine==0.10.7",
+    "mmcv-lite==2.1.0",
+    "click",
+    "requests",
+)
+MMAGIC_RELEASE = "mmagic==1.2.0"
+GAIN = 2.2  # Of drawn kernels. With less, features die out; with more, rounding errors grow.
+TOLERANCE = 1e-3
+
+
+class Peer(NamedTuple):
+    """One side of a comparison."""
+
+    name: str
+    command: Sequence[str]
+    weights: Path
+    paths: Sequence[Path] = ()  # More folders to import from.
+    # Pixels a side that are too many: at 1024, MMagic's attention takes 21 GB.
+    largest: int = 512
+
+
+class Worker:
+    """A peer's process for one case."""
+
+    def __init__(self, peer: Peer, case: Case, results: Path):
+        """Starts it; `results` is the file that it writes."""
+        self._peer, self._case, self._results = peer, case, results
+        paths = os.pathsep.join(map(str, (BENCHMARKS, BENCHMARKS.parent, *peer.paths)))
+        self._process = subprocess.Popen(
+            [*peer.command, str(case), peer.weights, results],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+
+    def call(self) -> dict[str, Any]:
+        """Makes one call and returns the answer."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise FailedError(f"{self._peer.name} stopped in {self._case}; see above for why.")
+        return json.loads(answer)
+
+    def result(self) -> Results:
+        """What the last call found."""
+        with np.load(self._results) as arrays:
+            return dict(arrays)
+
+    def close(self) -> None:
+        """Ends it."""
+        self._process.communicate()
+
+
+def compare(case: Case, ours: Peer, theirs: Peer, rounds: int) -> dict[str, Any]:
+    """Measures a case; ours alone if it is too large for theirs.
+
+    Raises:
+        FailedError: A side stopped, or they do not find the same.
+    """
+    sides = [ours] if case.size > theirs.largest else [ours, theirs]
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        workers = []
+        for index, side in enumerate(sides):
+            workers.append(Worker(side, case, Path(folder, f"{index}.npz")))
+            stack.callback(workers[-1].close)
+        firsts = [worker.call() for worker in workers]
+        difference = largest_difference(case, sides, workers)
+        for worker in workers:
+            worker.call()
+        difference = max(difference, largest_difference(case, sides, workers))
+        seconds = [[worker.call()["seconds"] for worker in workers] for _ in range(rounds)]
+    found = {"case": str(case), "rounds": rounds}
+    for index, side in enumerate(("ours", "theirs")[: len(sides)]):
+        found[side] = {**firsts[index], "seconds": spread([times[index] for times in seconds])}
+    if len(sides) == 2:
+        found |= {"peer": theirs.name, "difference": difference}
+        found["ratio"] = spread([a / b for a, b in seconds])
+        found["memory_ratio"] = firsts[0]["gb"] / firsts[1]["gb"]
+    return found
+
+
+def largest_difference(case: Case, sides: Sequence[Peer], workers: Sequence[Worker]) -> float:
+    """Of what the workers found last, relative where it is above 1.
+
+    Raises:
+        FailedError: It is more than `TOLERANCE`.
+    """
+    found, wanted = workers[0].result(), workers[-1].result()
+    differences = {
+        name: float(np.max(np.abs(found.get(name, np.nan) - x) / np.maximum(np.abs(x), 1)))
+        for name, x in wanted.items()
+    }
+    # Not `max`, which would not see a NaN.
+    wrong = {name: x for name, x in differences.items() if not x <= TOLERANCE}
+    if wrong:
+        raise FailedError(
+            f"{' and '.join(side.name for side in sides)} do not find the same in {case}: "
+            f"differences {wrong}, tolerance {TOLERANCE}; times of other work say nothing."
+        )
+    return max(differences.values())
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def draw(variant: Variant) -> weights.Model:
+    """A model with seeded weights."""
+    random = np.random.default_rng(0)
+
+    def drawn(shape):
+        kernel = len(shape) == 4
+        scale = GAIN / np.sqrt(np.prod(shape[:-1])) if kernel else 1 / np.sqrt(shape[0])
+        return (scale * random.standard_normal(shape)).astype(np.float32)
+
+    shapes = weights.expected_tensors(variant, discriminator=True)
+    tree = weights.unflatten({name: drawn(shape) for name, shape in shapes.items()})
+    return weights.Model(variant, tree["generator"], tree["discriminator"])
+
+
+def write_nipponjo(path: Path, model: weights.Model) -> None:
+    """Writes a generator as nipponjo's `Generator` loads it."""
+    named = weights.flatten(weights.networks(model))
+    table = nipponjo.make_table(nipponjo.LAYERS, discriminator=False)
+    tensors = {origin.name: origin.layout.to_theirs(named[name]) for name, origin in table.items()}
+    tensors[nipponjo.CONSTANT] = np.eye(3, dtype=np.float32)[np.newaxis, np.newaxis]
+    torch_file.save(path, {"G": weights.below(tensors, "G.")})
+
+
+def pair(
+    name: str,
+    architecture: str,
+    width: int,
+    folder: Path,
+    write: Callable[[Path, weights.Model], None],
+    python: Path,
+    *,
+    paths: Sequence[Path] = (),
+) -> tuple[Peer, Peer]:
+    """Draws a model, writes it for both sides, and returns them."""
+    model = draw(make_variant(architecture, width=width))
+    ours, theirs = folder / f"{architecture}.safetensors", folder / f"{architecture}.pth"
+    weights.save(ours, model)
+    write(theirs, model)
+    return (
+        Peer("deepfill_jax", [sys.executable, "-m", "peers.ours"], ours),
+        Peer(name, [str(python), "-m", f"peers.{architecture}"], theirs, paths),
+    )
+
+
+def make_environment(folder: Path) -> Path:
+    """Makes MMagic's environment if it is not there, and returns its Python.
+
+    Raises:
+        FailedError: Something could not be installed.
+    """
+    python, stamp = folder / "bin/python", folder / "requirements.txt"
+    wanted = "\n".join((*REQUIREMENTS, MMAGIC_RELEASE, ""))
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return python
+    print(f"Making {folder} (PyTorch, MMagic) ...", file=sys.stderr, flush=True)
+    pip = [python, "-m", "pip", "install", "--quiet"]
+    commands = (
+        [sys.executable, "-m", "venv", "--clear", folder],
+        [*pip, *REQUIREMENTS],
+        [*pip, "--no-deps", MMAGIC_RELEASE],
+    )
+    for command in commands:
+        if subprocess.run(command).returncode:
+            raise FailedError(f"The environment {folder} could not be made; see above for why.")
+    stamp.write_text(wanted)
+    return python
+
+
+def cpu() -> str:
+    """The processor's name, as well as the system knows it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def table(found: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Lines of Markdown; times and ratios are medians, with the smallest and largest."""
+
+    def times(x, form):
+        return f"{x['median']:{form}} ({x['min']:{form}}..{x['max']:{form}})" if x else "-"
+
+    yield "| case | beside | ours, s | theirs, s | ratio | ours, GB | theirs, GB | ratio |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for one in found:
+        ours, theirs = one["ours"], one.get("theirs", {})
+        cells = (
+            one["case"],
+            one.get("peer", "-"),
+            times(ours["seconds"], ".3g"),
+            times(theirs.get("seconds"), ".3g"),
+            times(one.get("ratio"), ".2f"),
+            f"{ours['gb']:.2f}",
+            f"{theirs['gb']:.2f}" if theirs else "-",
+            f"{one['memory_ratio']:.2f}" if theirs else "-",
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Compares what the command line asks for."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", type=Case.parse, nargs="+", default=list(map(Case.parse, CASES)))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--width", type=int, default=24, help="of the generator")
+    parser.add_argument("--environment", type=Path, default=caches / "deepfill_jax/mmagic")
+    parser.add_argument("--nipponjo", type=Path, help="a clone of its repository")
+    options = parser.parse_args()
+    if options.width < 6 or options.width % 6 or options.rounds < 1:
+        raise UsageError(
+            f"--width={options.width} must be a positive multiple of 6, as MMagic's second decoder "
+            f"is a third wider, and --rounds={options.rounds} at least 1."
+        )
+    if options.nipponjo and not (options.nipponjo / "model/networks.py").is_file():
+        raise UsageError(
+            f"--nipponjo={options.nipponjo} is no clone of github.com/nipponjo/deepfillv2-pytorch: "
+            "it has no model/networks.py."
+        )
+    python = make_environment(options.environment.absolute())
+    forward = [case for case in options.cases if case.kind == "forward"]
+    machine = {"cpu": cpu(), "cores": os.cpu_count(), "width": options.width}
+    print(json.dumps(machine), flush=True)
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        common = options.width, Path(name)
+        pairs = [(pair("MMagic", "mmagic", *common, mmagic.write, python), options.cases)]
+        if options.nipponjo:
+            paths = [options.nipponjo.absolute()]
+            sides = pair("nipponjo", "nipponjo", *common, write_nipponjo, python, paths=paths)
+            pairs.append((sides, forward))
+        for (ours, theirs), cases in pairs:
+            for case in cases:
+                found.append(compare(case, ours, theirs, options.rounds))
+                print(json.dumps(found[-1]), flush=True)
+    print("\n".join(table(found)))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,147 @@
+"""MMagic's DeepFillv2 as its own config builds it: `forward_tensor` and `train_step`."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import mmagic
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapperDict, build_optim_wrapper
+from mmengine.registry import init_default_scope
+from peers import protocol
+
+ROOT = Path(mmagic.__file__).parent
+CONFIG = ROOT / ".mim/configs/deepfillv2/deepfillv2_8xb2_places-256x256.py"
+# Packages whose __init__ imports every network there is, and with them diffusers, torchvision and
+# more; and what the modules below import from them, and where it is.
+BARE = {
+    "models": {},
+    "models.editors": {},
+    "models.losses": {},
+    "models.archs": {
+        "SimpleGatedConvModule": "gated_conv_module",
+        "LinearModule": "linear_module",
+        "MultiLayerDiscriminator": "multi_layer_disc",
+    },
+}
+# With what they register: the inpaintor, its networks, its losses.
+MODULES = (
+    "base_models",
+    "data_preprocessors",
+    "editors.deepfillv1",
+    "editors.deepfillv2",
+    "editors.global_local",
+    "losses.gan_loss",
+    "losses.pixelwise_loss",
+)
+LOSSES = {
+    "hinge/fake": "fake_loss",
+    "hinge/real": "real_loss",
+    "l1/coarse/hole": "stage1_loss_l1_hole",
+    "l1/coarse/valid": "stage1_loss_l1_valid",
+    "l1/refined/hole": "stage2_loss_l1_hole",
+    "l1/refined/valid": "stage2_loss_l1_valid",
+    "loss/generator": "loss",
+}
+
+
+def import_networks():
+    """Imports what the config names, and no more of MMagic than that needs."""
+    sys.modules["torchvision"] = ModuleType("torchvision")  # For a function that nobody calls.
+    sys.modules["torchvision.utils"] = ModuleType("torchvision.utils")
+    sys.modules["torchvision.utils"].make_grid = None
+    for name in BARE:
+        package = ModuleType(f"mmagic.{name}")
+        package.__path__ = [str(ROOT.joinpath(*name.split(".")))]
+        sys.modules[package.__name__] = package
+    for name, homes in BARE.items():
+        for attribute, home in homes.items():
+            module = importlib.import_module(f"mmagic.{name}.{home}")
+            setattr(sys.modules[f"mmagic.{name}"], attribute, getattr(module, attribute))
+    for name in MODULES:
+        importlib.import_module(f"mmagic.models.{name}")
+
+
+def build(path):
+    """The inpaintor with the weights, and its config; its width is that of the weights."""
+    from mmagic.registry import MODELS
+
+    init_default_scope("mmagic")
+    config = Config.fromfile(CONFIG)
+    tensors = torch.load(path)["state_dict"]
+    width = tensors["generator.stage1.encoder.enc1.conv.conv.bias"].numel() // 2
+    scale(config.model.encdec, width / 24)
+    model = MODELS.build(config.model)
+    model.load_state_dict(tensors)
+    return model, config
+
+
+def scale(part, factor):
+    """Scales the widths of a part of the config, and of all parts below it."""
+    if part.get("type") in ("DeepFillEncoder", "DeepFillDecoder"):
+        part.channel_factor = part.get("channel_factor", 1.0) * factor
+    if "in_channels" in part:
+        part.in_channels = round(part.in_channels * factor)
+    for below in part.values():
+        if isinstance(below, dict):
+            scale(below, factor)
+
+
+def make_call(case, path):
+    import_networks()
+    return (forward if case.kind == "forward" else train)(case, path)
+
+
+def inputs(case):
+    """BGR in 0..255, the same masked by mid grey, and the mask: float32 [B, C, S, S]."""
+    image, mask = (
+        torch.from_numpy(np.moveaxis(x, 3, 1)[:, ::-1].astype(np.float32, order="C"))
+        for x in case.pictures()
+    )
+    return image, image * (1 - mask) + 127.5 * mask, mask
+
+
+def forward(case, path):
+    from mmagic.structures import DataSample
+
+    model, _ = build(path)
+    model.eval()
+    _, masked, mask = inputs(case)
+    masked = masked / 127.5 - 1
+
+    def call():
+        with torch.inference_mode():
+            found = model.forward_tensor(masked, DataSample(mask=mask))
+        images = (np.moveaxis(x.numpy(), 1, 3)[..., ::-1] for x in found)
+        return dict(zip(("refined", "completed"), images, strict=True))
+
+    return call
+
+
+def train(case, path):
+    from mmagic.structures import DataSample
+
+    model, config = build(path)
+    model.train()
+    optimizers = OptimWrapperDict(
+        generator=build_optim_wrapper(model.generator, config.optim_wrapper.generator),
+        disc=build_optim_wrapper(model.disc, config.optim_wrapper.disc),
+    )
+    image, masked, mask = inputs(case)
+
+    def call():
+        # A batch as its loader gives it; a new one, as the step changes it.
+        samples = [DataSample(gt_img=x, mask=m) for x, m in zip(image, mask, strict=True)]
+        found = model.train_step({"inputs": list(masked), "data_samples": samples}, optimizers)
+        return {ours: found[theirs].detach().numpy() for ours, theirs in LOSSES.items()}
+
+    return call
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(protocol.cores())
+    versions = f"MMagic {mmagic.__version__}, torch {torch.__version__}"
+    protocol.serve(make_call, {"versions": versions, "threads": torch.get_num_threads()})

@@ -1,0 +1,88 @@
+"""How `compare.py` talks to a peer: it starts a process for one case and asks for one call a line.
+
+    python -m peers.NAME CASE WEIGHTS RESULTS
+
+For each line on standard input a peer makes the call, writes what came out to RESULTS (numpy's
+.npz) and answers with a line of JSON: seconds of the call, its peak memory, and what it runs on.
+"""
+
+import argparse
+import json
+import os
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Results = dict[str, np.ndarray]
+
+
+class Case(NamedTuple):
+    """What is timed: "forward-256-4" completes a batch of 4 pictures of 256 x 256 pixels."""
+
+    kind: str
+    size: int
+    batch: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Case":
+        """Reads "KIND-SIZE-BATCH", an argument of a command line."""
+        found = re.fullmatch(r"(forward|train)-(\d+)-(\d+)", text)
+        case = cls(found[1], int(found[2]), int(found[3])) if found else None
+        if not case or case.size % 8 or not case.size or not case.batch:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is no case: write forward-SIZE-BATCH or train-SIZE-BATCH, with a size "
+                "that is a multiple of 8."
+            )
+        return case
+
+    def __str__(self) -> str:
+        return "-".join(map(str, self))
+
+    def pictures(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same to all peers: uint8 RGB [B, S, S, 3] and mask [B, S, S, 1], 1 in the hole."""
+        sides = self.batch, self.size, self.size
+        image = np.random.default_rng(0).integers(0, 256, (*sides, 3), dtype=np.uint8)
+        mask = np.zeros((*sides, 1), np.uint8)
+        # One hole for the whole batch, as nipponjo's attention sees the first example's alone.
+        mask[:, self.size // 4 : self.size // 2, self.size // 4 : 3 * self.size // 4] = 1
+        return image, mask
+
+
+def cores() -> int:
+    """How many this process may use, which is how many threads JAX takes."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def peak_gigabytes() -> float:
+    """The process's largest resident size so far."""
+    status = Path("/proc/self/status")
+    if status.exists():  # On Linux `ru_maxrss` starts with what the parent has.
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024 / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
+
+
+def serve(make_call: Callable[[Case, Path], Callable[[], Results]], about: dict[str, Any]) -> None:
+    """Answers until nobody asks any more.
+
+    Args:
+        make_call: From a case and the file of weights to what is timed. A call of "forward" returns
+            "refined" and "completed", RGB [B, S, S, 3] in [-1, 1]; of "train", after a step, the
+            losses by the names of `deepfill_jax.steps`.
+        about: Versions and threads.
+    """
+    case, weights, results = Case.parse(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+    answers, sys.stdout = sys.stdout, sys.stderr  # Where libraries may print what they like.
+    call = make_call(case, weights)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        result = call()
+        seconds = time.perf_counter() - start
+        answer = {"seconds": seconds, "gb": peak_gigabytes(), **about}
+        np.savez(results, **result)
+        print(json.dumps(answer), file=answers, flush=True)
