@@ -271,6 +271,7 @@ def test_spectral_norms_are_of_full_precision_on_every_device():
     score = partial(network.apply, update_spectral=True, mutable="spectral")
     jaxpr = jax.make_jaxpr(score)(random_variables(network), picture, mask)
     products = [e for e in jaxpr.eqns if e.primitive.name == "dot_general"]
+    products = [e for e in products if e.outvars[0].aval.ndim < 2]  # With a vector.
     assert len(products) == 6 * 4
     for equation in products:
         assert set(equation.params["precision"]) == {lax.Precision.HIGHEST}
