@@ -1,6 +1,6 @@
 """Where the time of inference and of a training step goes, by kind of operation and by operation.
 
-    python benchmarks/profile.py [--program training] [--size 256] [--batch 2] [--top 20]
+    python benchmarks/operations.py [--program training] [--size 256] [--batch 2] [--top 20]
 
 Prints Markdown tables. XLA runs operations side by side where it can; a moment is then shared
 equally among them, so that times add up to the whole. FLOPs are what the operation's shapes ask
@@ -34,7 +34,7 @@ class Operation(NamedTuple):
     flops: float  # Of one run.
 
 
-def operations(hlo: str) -> dict[str, Operation]:
+def instructions(hlo: str) -> dict[str, Operation]:
     """Every instruction of a compiled program's text, by name."""
     shapes, found, fused = {}, {}, {}  # The last: the product of matrices inside a fusion.
     for line in hlo.splitlines():
@@ -143,7 +143,7 @@ def main() -> None:
     make = PROGRAMS[options.program]
     program = make(options.architecture, options.size, options.batch, options.width)
     program.call()
-    known = operations(program.compiled.as_text())
+    known = instructions(program.compiled.as_text())
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(RUNS):
