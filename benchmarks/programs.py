@@ -42,7 +42,10 @@ def make_inference(architecture: str, size: int, batch: int, width: int) -> Prog
         for memory in (None, compiler.attention_memory())
     )
     small = jnp.zeros((1, 8, 8, 3)), jnp.zeros((1, 8, 8, 1))
-    params = jax.jit(Generator(variant).init)(jax.random.key(0, impl="rbg"), *small)["params"]
+    shapes = jax.eval_shape(Generator(variant).init, jax.random.key(0), *small)["params"]
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: 0.05 * random.normal(size=x.shape).astype(x.dtype), shapes)
+    params = jax.device_put(params)
     arguments = params, sharding.shard_batch(random_batch(size, batch), mesh)
     # The turns of a loop are not in XLA's count.
     flops = whole.lower(*arguments).cost_analysis()["flops"]

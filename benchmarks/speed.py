@@ -1,117 +1,92 @@
-"""Times inference and the training step of the published networks on this machine.
+"""Times this project's programs on this machine: `make bench`.
 
-    python benchmarks/speed.py [--size 256] [--batch 1] [--rounds 5] [--width 24]
+    python benchmarks/speed.py [--cases inference-256-1 ...] [--architecture mmagic] [--rounds 5]
 
-Prints one JSON line each: compile time apart, median and spread of the rounds, and the ratio to
-the same program without the options of `deepfill_jax.compiler`, timed in turn with it.
+A case is PROGRAM-SIZE-BATCH and has a process of its own, whose peak of memory is Python's, JAX's
+and the compiler's too. Times are medians, with the smallest and the largest; compiling is apart.
+FLOPs are XLA's count; their rate is compared with a matrix product's in the same process. Prints a
+line of JSON a case, and a table.
 """
 
 import argparse
 import json
+import resource
 import statistics
+import subprocess
+import sys
 import time
 
-import jax
-import numpy as np
-
-from deepfill_jax import compiler, losses, sharding, steps, train_state
-from deepfill_jax.models import Discriminator, Generator, make_variant
-
-RECIPE = losses.Recipe(
-    discriminator=1.0, adversarial=0.1, l1_whole=0.0, l1_hole=1.0, l1_valid=1.0, joint_pass=False
+CASES = (
+    *("inference-256-1", "inference-256-4", "inference-512-1", "inference-1024-1"),
+    *("training-256-2", "attention-256-1", "attention-512-1", "attention-1024-1"),
 )
+PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # Bytes of `ru_maxrss`.
 
 
-def make_programs(size, batch, width):
-    """Returns {name: a function that makes a call}, to be made with and without options."""
-    variant = make_variant("mmagic", width=width, discriminator_width=max(1, width * 64 // 24))
-    networks = Generator(variant), Discriminator(variant)
-    mesh = sharding.make_mesh(jax.devices()[:1])
-    optimizer = train_state.make_optimizer(
-        learning_rate=1e-4, beta1=0.9, beta2=0.999, warmup_steps=0, decay_steps=0, clip_norm=0.0
-    )
-    state = train_state.create_train_state(
-        *networks, optimizer, optimizer, seed=0, averaged=False, mesh=mesh
-    )
-    random = np.random.default_rng(0)
-    pictures = {
-        "image": random.integers(0, 256, (batch, size, size, 3), dtype=np.uint8),
-        "mask": np.zeros((batch, size, size, 1), np.uint8),
-    }
-    pictures["mask"][:, size // 4 : size // 2, size // 4 : size // 2] = 1
-    pictures = sharding.shard_batch(pictures, mesh)
+def measure(case: str, architecture: str, width: int, rounds: int) -> dict:
+    """Compiles and times one case in this process."""
+    import jax
+    from programs import PROGRAMS, matmul_rate
 
-    def inference():
-        infer = steps.make_inference_step(networks[0], mesh)
-        params = jax.tree.map(jax.numpy.copy, state.generator.params)
-        return lambda: jax.block_until_ready(infer(params, pictures))
-
-    def training():
-        step = steps.make_train_step(
-            *networks,
-            optimizer,
-            optimizer,
-            recipe=RECIPE,
-            average_decay=0.0,
-            microbatches=1,
-            mesh=mesh,
-        )
-        carried = [jax.tree.map(jax.numpy.copy, state)]
-
-        def call():
-            carried[0], scalars = step(carried[0], pictures)
-            jax.block_until_ready(scalars)
-
-        return call
-
-    return {"inference": inference, "training step": training}
-
-
-def compiled(make, options):
-    """Makes a call under the options and runs it once; returns it and the seconds that took."""
-    chosen, compiler.options = compiler.options, lambda: options
-    try:
+    name, size, batch = case.split("-")
+    program = PROGRAMS[name](architecture, int(size), int(batch), width)
+    program.call()
+    # Before the product of matrices, which takes memory too.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT
+    seconds = []
+    for _ in range(rounds):
         start = time.perf_counter()
-        call = make()
-        call()
-        return call, time.perf_counter() - start
-    finally:
-        compiler.options = chosen
+        program.call()
+        seconds.append(time.perf_counter() - start)
+    median = statistics.median(seconds)
+    return {
+        "case": case,
+        "architecture": architecture,
+        "width": width,
+        "seconds": {"median": median, "min": min(seconds), "max": max(seconds)},
+        "compile_seconds": program.compile_seconds,
+        "peak_gb": peak / 1e9,
+        "gflop": program.flops / 1e9,
+        "of_matmul_rate": program.flops / median / matmul_rate(),
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+    }
 
 
-def timed(call):
-    """Seconds of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
+def main() -> None:
+    """Measures the cases that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cases", nargs="+", default=CASES, metavar="PROGRAM-SIZE-BATCH")
+    parser.add_argument("--architecture", default="mmagic")
     parser.add_argument("--width", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    for name, make in make_programs(options.size, options.batch, options.width).items():
-        ours, compile_seconds = compiled(make, compiler.options())
-        plain, _ = compiled(make, {})
-        pairs = [(timed(ours), timed(plain)) for _ in range(options.rounds)]
-        seconds = [a for a, _ in pairs]
-        ratios = [a / b for a, b in pairs]
-        result = {
-            "program": name,
-            "size": options.size,
-            "batch": options.batch,
-            "width": options.width,
-            "device": jax.devices()[0].device_kind,
-            "jax": jax.__version__,
-            "compile_seconds": round(compile_seconds, 2),
-            "median_seconds": round(statistics.median(seconds), 4),
-            "spread_seconds": [round(min(seconds), 4), round(max(seconds), 4)],
-            "ratio_to_no_options": round(statistics.median(ratios), 3),
-        }
-        print(json.dumps(result), flush=True)
+    if options.here:
+        case = measure(*options.cases, options.architecture, options.width, options.rounds)
+        print(json.dumps(case))
+        return
+    same = ["--architecture", options.architecture]
+    same += ["--width", str(options.width), "--rounds", str(options.rounds)]
+    found = []
+    for case in options.cases:
+        command = [sys.executable, __file__, "--here", "--cases", case, *same]
+        line = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        found.append(json.loads(line))
+        print(line, end="", flush=True)
+    print("| case | s | compile, s | peak, GB | GFLOP | of a matrix product's rate |")
+    print("|---|---|---|---|---|---|")
+    for one in found:
+        seconds = one["seconds"]
+        cells = (
+            one["case"],
+            f"{seconds['median']:.3g} ({seconds['min']:.3g}..{seconds['max']:.3g})",
+            f"{one['compile_seconds']:.1f}",
+            f"{one['peak_gb']:.2f}",
+            f"{one['gflop']:.0f}",
+            f"{one['of_matmul_rate']:.0%}",
+        )
+        print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict, config_flags
 
 from deepfill_jax import config as config_keys
 from deepfill_jax.errors import UsageError, run_command
+from deepfill_jax.huge_pages import restart_with_huge_pages
 
 FLAGS = flags.FLAGS
 
@@ -97,4 +98,5 @@ def _evaluate(config: ConfigDict) -> None:
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     run_command(lambda: main(sys.argv))

@@ -48,10 +48,10 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
 
 
 def test_attention_takes_an_eighth_of_a_gpu(monkeypatch):
-    assert compiler.attention_memory() == 2**27
+    assert compiler.attention_memory() == 2**26
     stats = {"bytes_limit": 64 * 2**30}
     device = type("Gpu", (), {"memory_stats": lambda self: stats})()
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
     assert compiler.attention_memory() == 8 * 2**30
     stats["bytes_limit"] = 2**28
-    assert compiler.attention_memory() == 2**27
+    assert compiler.attention_memory() == 2**26

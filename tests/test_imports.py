@@ -72,7 +72,7 @@ ROWS = {
         "assemble",
         "train",
     ],
-    "door": ["main", "cli"],
+    "door": ["huge_pages", "main", "cli"],
 }
 ORDER = [module for row in ROWS.values() for module in row]
 # TensorFlow, and what imports it.

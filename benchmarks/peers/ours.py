@@ -1,6 +1,7 @@
 """Ours: `Inpainter.predict`, and the training step of configs/places.py."""
 
 import runpy
+import sys
 from pathlib import Path
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from peers import protocol
 
 from deepfill_jax import Inpainter, losses, sharding, steps, train_state, weights
+from deepfill_jax.huge_pages import restart_with_huge_pages
 from deepfill_jax.image import to_float
 from deepfill_jax.models import Discriminator, Generator
 
@@ -63,4 +65,6 @@ def train(case, path):
 
 
 if __name__ == "__main__":
+    if sys.argv[1].startswith("train"):  # As the command that trains does.
+        restart_with_huge_pages()
     protocol.serve(make_call, {"versions": f"jax {jax.__version__}", "threads": protocol.cores()})
