@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
+from PIL import Image, ImageOps
 
 from deepfill_jax import masks
 from deepfill_jax.data import examples, files, pipeline, sources
@@ -110,6 +110,21 @@ def test_decode_turns_pictures_upright(orientation, turns):
     exif[0x0112] = orientation
     upright = examples.decode(encode(Image.fromarray(stored), exif=exif))
     np.testing.assert_array_equal(upright, np.rot90(stored, turns))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_jpegs_have_the_pixels_that_pillow_reads(mode, progressive, subsampling):
+    picture = Image.fromarray(noise(9, 14)).resize((37, 23)).convert(mode)
+    for orientation in range(9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        encoded = encode(
+            picture, "JPEG", progressive=progressive, subsampling=subsampling, exif=exif
+        )
+        expected = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGB")
+        np.testing.assert_array_equal(examples.decode(encoded), expected)
 
 
 def test_decode_refuses_what_is_not_a_whole_picture():
