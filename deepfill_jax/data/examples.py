@@ -1,12 +1,13 @@
 """From one encoded picture to one example: pure numpy, Pillow and OpenCV.
 
 A picture is uint8 RGB [H, W, 3]. Whatever is random in an example is a function of (seed, index),
-index being the position of the element in its stream, so it depends neither on thread timing nor
-on where a run was resumed.
+index being the position of the element in its stream, so it depends neither on the timing of
+processes nor on where a run was resumed.
 """
 
 import dataclasses
 import io
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -61,6 +62,16 @@ class Preprocessing:
 def generator(seed: int, index: int, stream: int) -> np.random.Generator:
     """The numpy generator of one purpose (`ORDER`, `CROP` or `MASK`) for one element."""
     return np.random.default_rng([seed, index, stream])
+
+
+def load(picture: str | bytes) -> np.ndarray:
+    """Decodes the file of a path, or an encoded picture.
+
+    Raises:
+        OSError: The file cannot be read.
+        UnreadablePicture: See `decode`.
+    """
+    return decode(picture if isinstance(picture, bytes) else Path(picture).read_bytes())
 
 
 def decode(encoded: bytes) -> np.ndarray:
