@@ -4,15 +4,12 @@ Every mask is uint8 [H, W, 1] with 1 in the hole and 0 on known pixels, and no m
 `rng` is a `numpy.random.Generator` (not a JAX key), so a mask is a function of the seed it was
 made from. The published lengths and widths, in pixels, are for 256 px: they are drawn as
 published and then scaled by min(H, W) / 256.
-
-OpenCV draws because it releases the GIL while it does (Pillow keeps it), so that the threads of
-a data pipeline draw in parallel.
 """
 
 import functools
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -21,7 +18,8 @@ from PIL import Image
 
 from deepfill_jax.errors import UsageError
 
-DrawMask = Callable[[np.random.Generator, int, int], np.ndarray]  # (rng, height, width) -> mask
+# From rng, height and width to a mask. It can be pickled: other processes draw with it.
+DrawMask = Callable[[np.random.Generator, int, int], np.ndarray]
 
 PUBLISHED_SIZE = 256  # The picture side that every length below is for.
 MAX_DRAWS = 10_000  # Of one irregular mask, before its area bounds count as out of reach.
@@ -198,10 +196,13 @@ def sampler(
     for draw in draws:
         draw(np.random.default_rng(0), PUBLISHED_SIZE, PUBLISHED_SIZE)
 
-    def draw_mask(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-        return draws[np.searchsorted(shares, rng.random(), side="right")](rng, height, width)
+    return functools.partial(_draw_one, draws, shares)
 
-    return draw_mask
+
+def _draw_one(
+    draws: Sequence[DrawMask], shares: np.ndarray, rng: np.random.Generator, height: int, width: int
+) -> np.ndarray:
+    return draws[np.searchsorted(shares, rng.random(), side="right")](rng, height, width)
 
 
 def _folder_sampler(folder: str) -> DrawMask:
@@ -214,18 +215,24 @@ def _folder_sampler(folder: str) -> DrawMask:
             f"The mask folder {folder!r} does not exist or holds no pictures; name one that does, "
             "or give the mask kind folder no weight."
         )
-    named = set()
+    return functools.partial(_draw_file, folder, paths, set())
 
-    def draw(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-        first = rng.integers(len(paths))
-        for offset in range(len(paths)):
-            path = paths[(first + offset) % len(paths)]
-            try:
-                return from_file(path, height, width)
-            except UsageError as error:
-                if path not in named:
-                    named.add(path)
-                    logging.warning("%s The next mask of the folder takes its place.", error)
-        raise UsageError(f"The mask folder {folder} holds no usable mask; see the warnings.")
 
-    return draw
+def _draw_file(
+    folder: str,
+    paths: Sequence[Path],
+    named: set[Path],
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+) -> np.ndarray:
+    first = rng.integers(len(paths))
+    for offset in range(len(paths)):
+        path = paths[(first + offset) % len(paths)]
+        try:
+            return from_file(path, height, width)
+        except UsageError as error:
+            if path not in named:
+                named.add(path)
+                logging.warning("%s The next mask of the folder takes its place.", error)
+    raise UsageError(f"The mask folder {folder} holds no usable mask; see the warnings.")

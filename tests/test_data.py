@@ -4,14 +4,13 @@ import io
 import itertools
 import subprocess
 import sys
-import time
 import warnings
 
 import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
+from PIL import Image, ImageOps
 
 from deepfill_jax import masks
 from deepfill_jax.data import examples, files, pipeline, sources
@@ -110,6 +109,21 @@ def test_decode_turns_pictures_upright(orientation, turns):
     exif[0x0112] = orientation
     upright = examples.decode(encode(Image.fromarray(stored), exif=exif))
     np.testing.assert_array_equal(upright, np.rot90(stored, turns))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_jpegs_have_the_pixels_that_pillow_reads(mode, progressive, subsampling):
+    picture = Image.fromarray(noise(9, 14)).resize((37, 23)).convert(mode)
+    for orientation in range(9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        encoded = encode(
+            picture, "JPEG", progressive=progressive, subsampling=subsampling, exif=exif
+        )
+        expected = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGB")
+        np.testing.assert_array_equal(examples.decode(encoded), expected)
 
 
 def test_decode_refuses_what_is_not_a_whole_picture():
@@ -246,17 +260,19 @@ def test_training_resumes_where_it_stopped(tmp_path, first_step):
     assert_same(whole[first_step:], take(16 - first_step, training(source, first_step=first_step)))
 
 
-def test_batches_do_not_depend_on_the_timing_of_threads(tmp_path, monkeypatch):
+def test_batches_do_not_depend_on_which_process_is_slow(tmp_path):
     source = write_pictures(tmp_path, 10)
-    expected = take(10, training(source))
-    read = source.picture
-
-    def slow_for_some(item):
-        time.sleep(0.02 * (item % 3 == 0))
-        return read(item)
-
-    monkeypatch.setattr(source, "picture", slow_for_some)
-    assert_same(take(10, training(source)), expected)
+    Image.fromarray(noise(1500, 1500)).save(tmp_path / "03.png")  # Takes as long as 100 others.
+    order = [examples.generator(0, epoch, examples.ORDER).permutation(10) for epoch in range(4)]
+    alone = [
+        examples.make_example(source.picture(i), RANDOM, masks.box_or_strokes, seed=0, index=index)
+        for index, i in enumerate(np.concatenate(order))
+    ]
+    batches = take(10, training(source))
+    for name, expected in zip(("image", "mask"), zip(*alone, strict=True), strict=True):
+        np.testing.assert_array_equal(
+            np.concatenate([batch[name] for batch in batches]), np.stack(expected)
+        )
 
 
 @pytest.mark.parametrize("count", [2, 4])

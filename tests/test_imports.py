@@ -64,6 +64,7 @@ ROWS = {
     "host": [
         "data",
         "data.examples",
+        "data.workers",
         "data.files",
         "data.sources",
         "data.pipeline",

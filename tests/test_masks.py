@@ -1,5 +1,6 @@
 import functools
 import math
+import pickle
 
 import cv2
 import numpy as np
@@ -210,6 +211,15 @@ def test_sampler_of_one_kind_draws_that_kind(kind):
     rng = generator(5)
     rng.random()  # What picks the kind.
     np.testing.assert_array_equal(draw(generator(5), 64, 64), KINDS[kind](rng, 64, 64))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "folder"])
+def test_sampler_draws_the_same_in_another_process(tmp_path, kind):
+    Image.new("L", (8, 8), 255).save(tmp_path / "full.png")
+    draw = make_sampler({kind: 1.0, "box": 1.0}, folder=str(tmp_path))
+    sent = pickle.loads(pickle.dumps(draw))
+    for seed in range(5):
+        np.testing.assert_array_equal(draw(generator(seed), 32, 32), sent(generator(seed), 32, 32))
 
 
 def test_sampler_takes_all_files_of_a_folder_equally_often(tmp_path):

@@ -60,6 +60,10 @@ class Files:
 
         return tf.data.Dataset.range(start // count, tf.int64.max).flat_map(items)
 
+    def encoded(self, item: np.int64) -> str:
+        """The path of a file."""
+        return self.paths[item]
+
     def picture(self, item: np.int64) -> np.ndarray:
         """Decodes a file to uint8 [H, W, 3]; one that has become unreadable is reported once.
 
@@ -71,7 +75,7 @@ class Files:
         for offset in range(min(MAX_REPLACEMENTS, len(self))):
             path = self.paths[(item + offset) % len(self)]
             try:
-                return examples.decode(Path(path).read_bytes())
+                return examples.load(path)
             except (OSError, examples.UnreadablePicture) as error:
                 if path not in self._reported:
                     self._reported.add(path)

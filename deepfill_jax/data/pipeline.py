@@ -1,17 +1,19 @@
-"""Batches of images and masks from a source, decoded in parallel by tf.data.
+"""Batches of images and masks: tf.data says which pictures, worker processes make examples of them.
 
 Global batch b holds elements [b * B, (b + 1) * B) of one stream that depends on nothing but the
 source and the seed, B being the batch size. Process p of P gets rows [p * B/P, (p + 1) * B/P) of
 it. So any number of processes together see the same batches, and a run resumes at any of them.
 """
 
-import weakref
+import collections
+import functools
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import numpy as np
 import tensorflow as tf
 
-from deepfill_jax.data import examples
+from deepfill_jax.data import examples, workers
 from deepfill_jax.data.examples import Preprocessing
 from deepfill_jax.data.sources import Source
 from deepfill_jax.errors import UsageError
@@ -19,7 +21,7 @@ from deepfill_jax.masks import DrawMask
 
 Batch = dict[str, np.ndarray]
 
-PREFETCHED_BATCHES = 2
+READY_BATCHES = 2  # That wait to be taken while every worker makes another.
 
 
 def training_batches(
@@ -51,6 +53,7 @@ def training_batches(
     Raises:
         UsageError: The seed is negative or the processes cannot share a batch. While iterating:
             the source can no longer be read.
+        FailedError: While iterating: a worker process has ended.
     """
     _check(seed, batch_size, process_count)
     first = first_step * batch_size
@@ -98,7 +101,7 @@ def evaluation_batches(
         [B/P], the position in the source}.
 
     Raises:
-        UsageError: See `training_batches`.
+        UsageError, FailedError: See `training_batches`.
     """
     _check(seed, batch_size, process_count)
     count = min(num_examples or len(source), len(source))
@@ -137,49 +140,34 @@ def _batches(
     process_index: int,
     process_count: int,
 ) -> Iterator[Batch]:
-    """Decodes and batches this process's rows of a stream of (index, item)."""
+    """Makes this process's rows of a stream of (index, item), some batches ahead."""
     rows = batch_size // process_count
     size = preprocessing.image_size
-    failures = []
-
-    def make(index: np.int64, item: np.int64 | bytes) -> tuple[np.ndarray, np.ndarray]:
-        try:
-            picture = source.picture(item)
-            return examples.make_example(picture, preprocessing, draw_mask, seed=seed, index=index)
-        except UsageError as error:
-            failures.append(error)
-            raise
-
-    def example(index: tf.Tensor, item: tf.Tensor) -> dict[str, tf.Tensor]:
-        image, mask = tf.numpy_function(make, [index, item], (tf.uint8, tf.uint8))
-        return {
-            "index": index,
-            "image": tf.ensure_shape(image, [size, size, 3]),
-            "mask": tf.ensure_shape(mask, [size, size, 1]),
-        }
-
     own = elements.filter(lambda index, _: index % batch_size // rows == process_index)
-    batches = own.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(rows, drop_remainder=True)
-    return _iterate(batches.prefetch(PREFETCHED_BATCHES), failures)
+    recipe = functools.partial(
+        examples.make_example, preprocessing=preprocessing, draw_mask=draw_mask, seed=seed
+    )
 
+    def start(index: np.ndarray, items: np.ndarray) -> tuple:
+        image, mask = (np.empty((rows, size, size, channels), np.uint8) for channels in (3, 1))
+        encoded = [source.encoded(item) for item in items]
+        unfilled = workers.pool().submit(recipe, index.tolist(), encoded, (image, mask))
+        return {"index": index, "image": image, "mask": mask}, items, unfilled
 
-def _iterate(dataset: tf.data.Dataset, failures: list[UsageError]) -> Iterator[Batch]:
-    """Yields batches; an error of ours is raised as itself, not as what TensorFlow makes of it."""
-    running = [dataset.as_numpy_iterator()]
+    def finish(batch: Batch, items: np.ndarray, unfilled: Future[list[int]]) -> Batch:
+        for row in unfilled.result():
+            picture = source.picture(items[row])
+            batch["image"][row], batch["mask"][row] = recipe(picture, index=batch["index"][row])
+        return batch
 
-    def batches() -> Iterator[Batch]:
-        while running:
-            try:
-                batch = next(running[0])
-            except StopIteration:
-                return
-            except tf.errors.OpError:
-                if failures:
-                    raise failures[0] from None
-                raise
-            yield batch
-
-    iterator = batches()
-    # Also at exit: Python hangs or aborts if it goes down while TensorFlow's threads run `make`.
-    weakref.finalize(iterator, running.clear)
-    return iterator
+    started = collections.deque()
+    try:
+        for index, items in own.batch(rows, drop_remainder=True).as_numpy_iterator():
+            started.append(start(index, items))
+            if len(started) > workers.pool().count + READY_BATCHES:
+                yield finish(*started.popleft())
+        while started:
+            yield finish(*started.popleft())
+    finally:
+        for _, _, unfilled in started:
+            unfilled.cancel()

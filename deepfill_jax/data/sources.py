@@ -31,8 +31,11 @@ class Source(Protocol):
     def shuffled(self, seed: int, start: int) -> tf.data.Dataset:
         """Items from element `start` of the endless stream on, each once an epoch."""
 
+    def encoded(self, item: np.int64 | bytes) -> str | bytes:
+        """The path of an item's file, or its encoded picture: what `examples.load` reads."""
+
     def picture(self, item: np.int64 | bytes) -> np.ndarray:
-        """Decodes an item to uint8 [H, W, 3]; safe to call from several threads."""
+        """Decodes an item to uint8 [H, W, 3]; says what to do, or replaces it, if that fails."""
 
 
 def open_source(spec: str) -> Source:
@@ -105,6 +108,10 @@ class TfdsSplit:
         """
         shuffle = self._encoded.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=True)
         return shuffle.repeat().skip(start)
+
+    def encoded(self, item: bytes) -> bytes:
+        """An item is its encoded picture."""
+        return item
 
     def picture(self, item: bytes) -> np.ndarray:
         """Decodes an item to uint8 [H, W, 3].

@@ -1,0 +1,35 @@
+"""The data set and masks of nipponjo/deepfillv2-pytorch; the argument is the folder of a clone.
+
+As its `train.py` and `configs/train-places.yaml` use them, with a worker for each core where the
+config has none. It draws one mask a batch, while the loader's workers go on.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+
+def batches(photos, cores, batch_size, clone):
+    sys.path.insert(0, clone)
+    from utils import misc
+    from utils.data import ImageDataset
+
+    config = misc.get_config(Path(clone, "configs/train-places.yaml"))
+    pictures = ImageDataset(
+        photos,
+        img_shape=config.img_shapes,
+        random_crop=config.random_crop,
+        scan_subdirs=config.scan_subdirs,
+    )
+    loader = torch.utils.data.DataLoader(
+        # Many epochs as one: between two, its workers start anew.
+        torch.utils.data.ConcatDataset([pictures] * 1000),
+        batch_size=batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=cores,
+    )
+    for images in loader:
+        box = misc.bbox2mask(config, misc.random_bbox(config))
+        yield images, torch.logical_or(misc.brush_stroke_mask(config), box).to(torch.float32)

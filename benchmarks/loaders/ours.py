@@ -1,0 +1,22 @@
+"""Our pipeline as `configs/places.py` sets it up; the argument is the config's architecture."""
+
+import runpy
+from pathlib import Path
+
+from deepfill_jax import masks
+from deepfill_jax.data import pipeline, sources
+from deepfill_jax.data.examples import Preprocessing
+
+CONFIG = Path(__file__).parents[2] / "configs/places.py"
+
+
+def batches(photos, cores, batch_size, architecture):
+    config = runpy.run_path(str(CONFIG))["get_config"](architecture)
+    data = config.data
+    return pipeline.training_batches(
+        sources.open_source(f"folder:{photos}"),
+        Preprocessing(config.image_size, data.crop_size, data.enlarge, data.flip),
+        masks.sampler(**config.masks),
+        seed=config.seed,
+        batch_size=batch_size,
+    )
