@@ -36,7 +36,7 @@ def random_batch(size: int, batch: int) -> dict[str, np.ndarray]:
 def make_inference(architecture: str, size: int, batch: int, width: int) -> Program:
     """The generator on uint8 pictures, attention in the blocks of `Inpainter`."""
     variant = make_variant(architecture, width=width)
-    mesh = sharding.make_mesh(jax.devices()[:1])
+    mesh = sharding.make_mesh()
     whole, blocked = (
         steps.make_inference_step(Generator(variant, attention_memory=memory), mesh)
         for memory in (None, compiler.attention_memory())
@@ -57,7 +57,7 @@ def make_training(architecture: str, size: int, batch: int, width: int) -> Progr
     """One training step of both networks."""
     variant = make_variant(architecture, width=width, discriminator_width=max(1, width * 64 // 24))
     networks = Generator(variant), Discriminator(variant)
-    mesh = sharding.make_mesh(jax.devices()[:1])
+    mesh = sharding.make_mesh()
     optimizer = train_state.make_optimizer(
         learning_rate=1e-4, beta1=0.9, beta2=0.999, warmup_steps=0, decay_steps=0, clip_norm=0.0
     )

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -112,3 +113,34 @@ def test_weights_for_nipponjo_come_back(tmp_path):
     drawn = weights.flatten(model.generator)
     assert read.keys() == drawn.keys()
     assert all((read[name] == drawn[name]).all() for name in drawn)
+
+
+def run_script(name, *arguments):
+    command = [sys.executable, BENCHMARKS / name, *arguments, "--width", "2"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_each_case_of_our_own_is_timed_in_a_process():
+    printed = run_script("speed.py", "--cases", "inference-32-1", "attention-32-2", "--rounds", "1")
+    *lines, _, _, first, second = printed.splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [one["case"] for one in found] == ["inference-32-1", "attention-32-2"]
+    for one in found:
+        assert one["seconds"]["min"] > 0 and one["gflop"] > 0 and 0.1 < one["peak_gb"] < 4
+    assert "inference-32-1" in first and "attention-32-2" in second
+
+
+def test_the_time_of_a_program_is_that_of_its_operations():
+    printed = run_script("operations.py", "--size", "32", "--top", "3")
+    kinds = [row.split(" | ") for row in printed.splitlines() if "%" in row]
+    shares = {row[0].strip("| "): int(row[2].rstrip("%")) for row in kinds if row[2].endswith("%")}
+    assert 97 <= sum(shares.values()) <= 103 and shares["convolution"] > 0
+    assert "Generator/" in printed.splitlines()[-1]
+
+
+def test_growth_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "growth.png"
+    sizes = "--sizes", "32", "64", "--batches", "--devices"
+    printed = run_script("growth.py", *sizes, "--rounds", "1", "--output", path)
+    assert len(printed.splitlines()) == 2 and path.read_bytes().startswith(b"\x89PNG")

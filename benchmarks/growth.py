@@ -1,0 +1,84 @@
+"""How time and memory grow with a picture's size, the batch and the devices, with a plot.
+
+    pip install matplotlib
+    python benchmarks/growth.py [--sizes 256 512 1024 2048] [--batches 1 2 4 8] [--devices 1 2]
+
+Inference for sizes and batches, training with a batch of 8 pictures of 64 pixels for devices; each
+in a process of its own, by `speed.py`. On a CPU, devices are shares of the same cores. Prints JSON
+lines and writes growth.png.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SPEED = Path(__file__).with_name("speed.py")
+
+
+def measure(case: str, options: argparse.Namespace, devices: int = 1) -> dict:
+    """What `speed.py` finds of a case."""
+    command = [sys.executable, SPEED, "--here", "--cases", case, "--rounds", str(options.rounds)]
+    command += ["--architecture", options.architecture, "--width", str(options.width)]
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
+    line = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+    ).stdout
+    print(line, end="", flush=True)
+    return json.loads(line)
+
+
+def plot(growths: dict[str, tuple[list[int], list[dict]]], path: Path) -> None:
+    """Draws seconds and gigabytes over each quantity, on logarithmic axes."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, len(growths), figsize=(4 * len(growths), 6), squeeze=False)
+    for column, (name, (values, found)) in enumerate(growths.items()):
+        seconds = [one["seconds"]["median"] for one in found]
+        gigabytes = [one["peak_gb"] for one in found]
+        for axis, numbers, unit in zip(
+            axes[:, column], (seconds, gigabytes), ("s", "GB"), strict=True
+        ):
+            axis.loglog(values, numbers, "o-")
+            axis.set(xlabel=name, ylabel=unit, ylim=(min(numbers) / 2, max(numbers) * 2))
+            axis.set_xticks(values, [str(value) for value in values])
+            axis.minorticks_off()
+            axis.grid(alpha=0.3)
+            for point in zip(values, numbers, strict=True):
+                axis.annotate(f"{point[1]:.2g}", point, textcoords="offset points", xytext=(4, 6))
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Measures what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[256, 512, 1024, 2048])
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 2, 4, 8])
+    parser.add_argument("--devices", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--architecture", default="mmagic")
+    parser.add_argument("--width", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=Path("growth.png"))
+    options = parser.parse_args()
+    growths = {
+        "pixels a side": (
+            options.sizes,
+            [measure(f"inference-{size}-1", options) for size in options.sizes],
+        ),
+        "pictures of 256 px": (
+            options.batches,
+            [measure(f"inference-256-{batch}", options) for batch in options.batches],
+        ),
+        "devices": (
+            options.devices,
+            [measure("training-64-8", options, devices) for devices in options.devices],
+        ),
+    }
+    plot({name: growth for name, growth in growths.items() if growth[0]}, options.output)
+
+
+if __name__ == "__main__":
+    main()
