@@ -271,7 +271,6 @@ def main() -> None:
             "it has no model/networks.py."
         )
     python = make_environment(options.environment.absolute())
-    forward = [case for case in options.cases if case.kind == "forward"]
     machine = {"cpu": cpu(), "cores": os.cpu_count(), "width": options.width}
     print(json.dumps(machine), flush=True)
     found = []
@@ -281,7 +280,8 @@ def main() -> None:
         if options.nipponjo:
             variant = make_variant("nipponjo", width=options.width)
             sides = pair(variant, Path(name), write_nipponjo, python, options.nipponjo.absolute())
-            comparisons.append((sides, forward))
+            both = (c for c in options.cases if c.kind == "forward" and c.size <= sides[1].largest)
+            comparisons.append((sides, both))
         for (ours, theirs), cases in comparisons:
             for case in cases:
                 found.append(compare(case, ours, theirs, options.rounds))
