@@ -147,7 +147,8 @@ def largest_difference(case: Case, sides: Sequence[Peer], workers: Sequence[Work
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, smallest and largest."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: round(x, 4) for name, x in found.items()}
 
 
 def draw(variant: Variant) -> weights.Model:
@@ -174,23 +175,20 @@ def write_nipponjo(path: Path, model: weights.Model) -> None:
 
 
 def pair(
-    name: str,
-    architecture: str,
-    width: int,
+    variant: Variant,
     folder: Path,
     write: Callable[[Path, weights.Model], None],
     python: Path,
-    *,
-    paths: Sequence[Path] = (),
+    *paths: Path,
 ) -> tuple[Peer, Peer]:
     """Draws a model, writes it for both sides, and returns them."""
-    model = draw(make_variant(architecture, width=width))
-    ours, theirs = folder / f"{architecture}.safetensors", folder / f"{architecture}.pth"
+    model = draw(variant)
+    ours, theirs = folder / f"{variant.name}.safetensors", folder / f"{variant.name}.pth"
     weights.save(ours, model)
     write(theirs, model)
     return (
         Peer("deepfill_jax", [sys.executable, "-m", "peers.ours"], ours),
-        Peer(name, [str(python), "-m", f"peers.{architecture}"], theirs, paths),
+        Peer(variant.name, [str(python), "-m", f"peers.{variant.name}"], theirs, paths),
     )
 
 
@@ -273,18 +271,18 @@ def main() -> None:
             "it has no model/networks.py."
         )
     python = make_environment(options.environment.absolute())
-    forward = [case for case in options.cases if case.kind == "forward"]
     machine = {"cpu": cpu(), "cores": os.cpu_count(), "width": options.width}
     print(json.dumps(machine), flush=True)
     found = []
     with tempfile.TemporaryDirectory() as name:
-        common = options.width, Path(name)
-        pairs = [(pair("MMagic", "mmagic", *common, mmagic.write, python), options.cases)]
+        variant = make_variant("mmagic", width=options.width)
+        comparisons = [(pair(variant, Path(name), mmagic.write, python), options.cases)]
         if options.nipponjo:
-            paths = [options.nipponjo.absolute()]
-            sides = pair("nipponjo", "nipponjo", *common, write_nipponjo, python, paths=paths)
-            pairs.append((sides, forward))
-        for (ours, theirs), cases in pairs:
+            variant = make_variant("nipponjo", width=options.width)
+            sides = pair(variant, Path(name), write_nipponjo, python, options.nipponjo.absolute())
+            both = (c for c in options.cases if c.kind == "forward" and c.size <= sides[1].largest)
+            comparisons.append((sides, both))
+        for (ours, theirs), cases in comparisons:
             for case in cases:
                 found.append(compare(case, ours, theirs, options.rounds))
                 print(json.dumps(found[-1]), flush=True)

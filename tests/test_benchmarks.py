@@ -63,6 +63,7 @@ def test_both_sides_do_the_same(model):
 
 
 def test_training_steps_go_on_from_each_other(model, tmp_path):
+    pytest.importorskip("ml_collections")
     worker = compare.Worker(ours(model), Case("train", 32, 1), tmp_path / "results.npz")
     losses = []
     for _ in range(2):
