@@ -16,9 +16,9 @@ from jax import lax
 # second has 0, 0, 1: [pixel, row of the map, row of the kernel].
 ROWS_UNDER = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
 
-# Pixels of a map from which a CPU's gradient of a strided convolution by its input takes 10 to 40
+# Up to this many pixels a side, a CPU's gradient of a strided convolution by its input can take 40
 # times as long as the product of matrices that it is.
-SMALL = 20**2
+SMALL = 20
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 EPSILON = 1e-12  # Of torch.nn.utils.spectral_norm and of the TF1 release.
 
@@ -53,7 +53,8 @@ def convolve(
         x = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode=mode)
         padding = "VALID"
     x, kernel = x.astype(dtype), kernel.astype(dtype)
-    small = stride > 1 and x.shape[1] * x.shape[2] <= SMALL
+    # Sides of a network that is exported for all sizes are no numbers.
+    small = stride > 1 and all(isinstance(n, int) and n <= SMALL for n in x.shape[1:3])
     if small and jax.default_backend() == "cpu":
         y = _convolve_small(x, kernel, stride, padding)
     else:
