@@ -12,6 +12,7 @@ import pytest
 
 from deepfill_jax import weights
 
+pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu" / "run_all.sh"
 
 
@@ -37,7 +38,6 @@ def lines(path):
     return rest
 
 
-@pytest.mark.slow
 def test_goldens_speed_and_profile(tmp_path):
     ran = run_all(tmp_path / "out", "--steps", "goldens speed profile_step")
     assert ran.returncode == 0, ran.stderr
@@ -56,7 +56,6 @@ def test_goldens_speed_and_profile(tmp_path):
     assert list((tmp_path / "out.work" / "profile_step").rglob("*.xplane.pb"))
 
 
-@pytest.mark.slow
 def test_training_goes_on_where_it_stopped(tmp_path, folder):
     def train(minutes):
         options = ("--steps", "train", "--photos", folder, "--minutes", minutes)
@@ -83,7 +82,6 @@ def test_a_step_that_fails_stops_no_other(tmp_path):
     assert [one["program"] for one in lines(tmp_path / "out" / "speed.jsonl")]
 
 
-@pytest.mark.slow
 @pytest.mark.torch
 def test_the_peer_in_pytorch_computes_the_same(tmp_path):
     pytest.importorskip("torch")
