@@ -81,7 +81,9 @@ def _convolve_small(x: jax.Array, kernel: jax.Array, stride: int, padding: str) 
         for i in range(size)
         for j in range(size)
     ]
-    return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, features)
+    patches = jnp.concatenate(shifted, axis=-1)
+    # As a convolution does, with bfloat16 too.
+    return jnp.matmul(patches, kernel.reshape(-1, features), preferred_element_type=jnp.float32)
 
 
 def convolve_doubled(
