@@ -236,8 +236,7 @@ def test_bfloat16_trains_float32_parameters_by_float32_losses():
             for state, _ in (exact, rough)
         )
         assert not np.array_equal(a, b)
-        cosine = a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
-        assert cosine > 0.97, net
+        assert a @ b > 0.99 * np.linalg.norm(a) * np.linalg.norm(b), net
 
 
 def test_power_iteration_goes_on_from_part_to_part():
