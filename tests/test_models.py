@@ -62,28 +62,6 @@ def test_convolution_of_a_doubled_map_needs_no_doubling(padding, height, width):
     np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("padding", ["SAME", "SYMMETRIC"])
-@pytest.mark.parametrize("height, width", [(8, 6), (7, 9), (2, 2), (1, 1)])
-def test_strided_convolution_of_a_small_map_is_a_product_of_matrices(padding, height, width):
-    keys = jax.random.split(jax.random.key(0), 4)
-    x = jax.random.normal(keys[0], (2, height, width, 3))
-    kernel, bias = jax.random.normal(keys[1], (5, 5, 3, 4)), jax.random.normal(keys[2], (4,))
-
-    def run(x, kernel):
-        return convolve(x, kernel, bias, stride=2, padding=padding)
-
-    result, gradients = jax.vjp(run, x, kernel)
-    cotangent = jax.random.normal(keys[3], result.shape)
-    gradients = gradients(cotangent)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layers, "SMALL", 0)
-        expected, expected_gradients = jax.vjp(run, x, kernel)
-        expected_gradients = expected_gradients(cotangent)
-    np.testing.assert_allclose(result, expected, atol=1e-5)
-    for gradient, expected in zip(gradients, expected_gradients, strict=True):
-        np.testing.assert_allclose(gradient, expected, atol=1e-5)
-
-
 def test_generator_is_mmagics():
     arrays = golden("gen_g22_b2_72x72")
     predicted, state = jax.jit(Generator(MMAGIC).apply, static_argnames="mutable")(

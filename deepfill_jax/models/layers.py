@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from deepfill_jax.models import cpu_convolution
+from deepfill_jax.models.cpu_convolution import DIMENSIONS
+
 # The first of two pixels that come of one has rows -1, 0, 0 of the map under the kernel's, the
 # second has 0, 0, 1: [pixel, row of the map, row of the kernel].
 ROWS_UNDER = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
 
-# Up to this many pixels a side, a CPU's gradient of a strided convolution by its input can take 40
-# times as long as the product of matrices that it is.
-SMALL = 20
-DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 EPSILON = 1e-12  # Of torch.nn.utils.spectral_norm and of the TF1 release.
 
 
@@ -53,11 +52,10 @@ def convolve(
         x = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode=mode)
         padding = "VALID"
     x, kernel = x.astype(dtype), kernel.astype(dtype)
-    # Sides of a network that is exported for all sizes are no numbers.
-    small = stride > 1 and all(isinstance(n, int) and n <= SMALL for n in x.shape[1:3])
-    if small and jax.default_backend() == "cpu":
-        y = _convolve_small(x, kernel, stride, padding)
-    else:
+    y = None
+    if jax.default_backend() == "cpu":
+        y = cpu_convolution.convolve(x, kernel, stride=stride, dilation=dilation, padding=padding)
+    if y is None:
         y = lax.conv_general_dilated(
             x,
             kernel,
@@ -68,22 +66,6 @@ def convolve(
         )
     # Added in float32: the bias's gradient sums over all pixels, of which bfloat16 can count few.
     return (y + bias).astype(dtype)
-
-
-def _convolve_small(x: jax.Array, kernel: jax.Array, stride: int, padding: str) -> jax.Array:
-    """Convolves as one product of matrices: every patch of `x` with the kernel."""
-    size, _, _, features = kernel.shape
-    margins = lax.padtype_to_pads(x.shape[1:3], (size, size), (stride, stride), padding)
-    x = jnp.pad(x, ((0, 0), *margins, (0, 0)))
-    # One that starts at each tap, and ends as far from the other side.
-    shifted = [
-        x[:, i : x.shape[1] - size + 1 + i : stride, j : x.shape[2] - size + 1 + j : stride]
-        for i in range(size)
-        for j in range(size)
-    ]
-    patches = jnp.concatenate(shifted, axis=-1)
-    # As a convolution does, with bfloat16 too.
-    return jnp.matmul(patches, kernel.reshape(-1, features), preferred_element_type=jnp.float32)
 
 
 def convolve_doubled(
