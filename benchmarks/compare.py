@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from peers.protocol import Case, Results
+from programs import spread
 
 from deepfill_jax import weights
 from deepfill_jax.convert import mmagic, nipponjo, torch_file
@@ -143,12 +143,6 @@ def largest_difference(case: Case, sides: Sequence[Peer], workers: Sequence[Work
             f"differences {wrong}, tolerance {TOLERANCE}; times of other work say nothing."
         )
     return max(differences.values())
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, smallest and largest."""
-    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: round(x, 4) for name, x in found.items()}
 
 
 def draw(variant: Variant) -> weights.Model:

@@ -1,61 +1,77 @@
-"""Where the time of inference and of a training step goes, by kind of operation and by operation.
+"""Where a program's time goes: by kind of operation, by part of the networks, by operation.
 
-    python benchmarks/operations.py [--program training] [--size 256] [--batch 2] [--top 20]
+    python benchmarks/operations.py [--case training-256-2] [--precision float32] [--top 20]
+        [--output FILE] [--trace FOLDER]
 
-Prints Markdown tables. XLA runs operations side by side where it can; a moment is then shared
-equally among them, so that times add up to the whole. FLOPs are what the operation's shapes ask
-for; a rate beside this machine's own for a matrix product says how much is left to gain.
+Prints a line of JSON and Markdown tables. Operations run side by side where they can; a moment is
+then shared equally among them, so that times add up to the whole. FLOPs are what the operation's
+shapes ask for, and on a GPU those of cuDNN and cuBLAS are not known; a rate beside this machine's
+own for a matrix product says how much is left to gain. FOLDER gets the profile itself, for
+TensorBoard or Perfetto.
 """
 
-import argparse
 import re
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
+import programs
 from jax.profiler import ProfileData
-from programs import PROGRAMS, matmul_rate
 
 RUNS = 3
+# Kernels of CUDA graphs have no names, so there shall be none.
+OPTIONS = {"xla_gpu_graph_min_graph_size": 10**6}
 CONTAINERS = {"while", "call", "conditional"}  # Their time is that of what is in them.
 INSTRUCTION = re.compile(r"^ *(?:ROOT )?%([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$")
 SHAPE = re.compile(r"\w+\[([\d,]*)\]")
+PART = re.compile(r"(Generator|Discriminator)\W*/(?:refine/)?(coarse|decoder|\w+_branch|patch\d)")
 
 
 class Operation(NamedTuple):
     """An instruction of the compiled program."""
 
     kind: str  # The row of the first table that it belongs to.
-    source: str  # Where it comes from.
-    shape: str  # Of what it makes.
-    flops: float  # Of one run.
+    source: str = ""  # Where it comes from.
+    shape: str = ""  # Of what it makes.
+    flops: float = 0.0  # Each time that it runs.
+
+    @property
+    def part(self) -> str:
+        """The row of the second table, such as "Generator/coarse, backward"."""
+        found = PART.search(self.source)
+        return "/".join(found.groups()) + backward(self.source) if found else "the rest"
 
 
-def instructions(hlo: str) -> dict[str, Operation]:
-    """Every instruction of a compiled program's text, by name."""
-    shapes, found, fused = {}, {}, {}  # The last: the product of matrices inside a fusion.
+Measured = tuple[Operation, float, float]  # With its seconds and FLOPs in a run of the program.
+UNKNOWN = Operation("not in the program's text")
+
+
+def instructions(hlo: str) -> dict[str, Operation | None]:
+    """Every instruction of a compiled program's text, by name; None for containers."""
+    shapes, found, fused = {}, {}, {}  # The last: what counts in a fusion, by its computation.
     for line in hlo.splitlines():
-        if line.startswith("%"):
-            computation = line[1:].split(" ")[0]
+        if heading := re.match(r"(?:ENTRY )?%([\w.-]+) ", line):
+            computation = heading[1]
         if not (match := INSTRUCTION.match(line)):
             continue
         name, shape, opcode, rest = match.groups()
         shapes[name] = sides(shape)
         source = re.search(r'op_name="([^"]*)"', rest)
-        source = source.group(1) if source else ""
+        source = source[1] if source else ""
         operands = [shapes.get(operand, ()) for operand in re.findall(r"%([\w.-]+)", rest)]
-        flops = count_flops(opcode, shapes[name], operands, rest)
-        if opcode in CONTAINERS:
-            continue
-        if opcode == "dot":
-            fused[computation] = flops
         called = re.search(r"calls=%([\w.-]+)", rest)
-        if called and called.group(1) in fused:
-            opcode, flops = "dot", fused[called.group(1)]
-        found[name] = Operation(kind_of(opcode, source, rest), source, shape.split("{")[0], flops)
+        flops = count_flops(opcode, shapes[name], operands, rest)
+        if called and called[1] in fused:
+            opcode, flops = fused[called[1]]
+        if opcode in ("convolution", "dot"):
+            fused[computation] = opcode, flops
+        kind = kind_of(opcode, rest) + backward(source)
+        operation = Operation(kind, source, shape.split("{")[0], flops)
+        found[name] = None if opcode in CONTAINERS else operation
     return found
 
 
@@ -81,29 +97,28 @@ def count_flops(opcode: str, shape: tuple[int, ...], operands: list, rest: str) 
     return 0.0
 
 
-def kind_of(opcode: str, source: str, rest: str) -> str:
+def kind_of(opcode: str, rest: str) -> str:
     """The row of the first table that an instruction belongs to."""
-    backward = "transpose(" in source
-    if opcode == "convolution":
-        if not backward:
-            return "convolution"
-        # The gradient by the weights is the one that sums over the batch.
-        labels = re.search(r"dim_labels=(\w+)_", rest).group(1)
-        return "convolution, d weights" if labels.index("f") == 0 else "convolution, d input"
-    if opcode in ("dot", "custom-call"):
-        return "matrix product" + (", backward" if backward else "")
-    return "the rest" + (", backward" if backward else "")
+    if opcode == "convolution" or "__cudnn$conv" in rest:
+        return "convolution"
+    return "matrix product" if opcode in ("dot", "custom-call") else "the rest"
 
 
-def times(folder: str, known: dict[str, Operation]) -> tuple[Counter, Counter]:
-    """Seconds and runs of each known instruction in a recorded profile.
+def backward(source: str) -> str:
+    """What a row's name ends with if the instruction is of a gradient."""
+    return ", backward" if "transpose(" in source else ""
+
+
+def profile(folder: Path, known: dict[str, Operation | None]) -> list[Measured]:
+    """Each operation of the newest profile in a folder, the longest first.
 
     Where several ran at once, each has its share of the time.
     """
+    newest = max(folder.rglob("*.xplane.pb"))
     changes = []
-    for path in Path(folder).rglob("*.xplane.pb"):
-        for plane in ProfileData.from_file(f"{path}").planes:
-            changes += [change for change in changes_of(plane) if change[1] in known]
+    for start, end, name in spans(list(ProfileData.from_file(f"{newest}").planes)):
+        if known.get(name, UNKNOWN):
+            changes += [(start, name, 1), (end, name, -1)]
     seconds, running, before = Counter(), Counter(), 0.0
     for now, name, change in sorted(changes):
         for other in running:
@@ -111,69 +126,84 @@ def times(folder: str, known: dict[str, Operation]) -> tuple[Counter, Counter]:
         running[name] += change
         running += Counter()  # Drops zeros.
         before = now
-    return seconds, Counter(name for _, name, change in changes if change > 0)
+    begun = Counter(name for _, name, change in changes if change > 0)
+    return [
+        (one := known.get(name, UNKNOWN), value / RUNS, one.flops * begun[name] / RUNS)
+        for name, value in seconds.most_common()
+    ]
 
 
-def changes_of(plane) -> list[tuple[float, str, int]]:
-    """(time, instruction, +1 or -1) where one begins or ends, on any thread."""
-    begun, ended = {}, {}
-    for line in plane.lines:
-        for event in line.events:
-            stats = dict(event.stats)
-            if "hlo_op" in stats:
-                begun[stats["_p"]] = event.start_ns, event.end_ns, stats["hlo_op"]
-            elif event.name.startswith("end: "):
-                ended[stats["_c"]] = event.end_ns
-    changes = []
-    for key, (start, end, name) in begun.items():
-        # An operation that is spread over threads returns at once, and ends later.
-        changes += [(start, name, 1), (max(end, ended.get(key, end)), name, -1)]
-    return changes
+def spans(planes: list) -> Iterator[tuple[float, float, str]]:
+    """(start, end, instruction) of what the GPUs ran, or the CPU if there are none; nanoseconds."""
+    gpus = [plane for plane in planes if plane.name.startswith("/device:GPU")]
+    for plane in gpus or planes:
+        begun, ended = [], {}
+        for line in plane.lines:
+            if gpus and not line.name.startswith("Stream"):
+                continue  # The same time again, by module and step.
+            for event in line.events:
+                stats = dict(event.stats)
+                if gpus or "hlo_op" in stats:
+                    begun.append((event, stats.get("hlo_op", event.name), stats.get("_p")))
+                elif event.name.startswith("end: "):
+                    ended[stats["_c"]] = event.end_ns
+        for event, name, key in begun:
+            # On a CPU, one that is spread over threads returns at once, and ends later.
+            yield event.start_ns, max(event.end_ns, ended.get(key, 0)), name
+
+
+def sums(found: list[Measured], by: str) -> dict[str, tuple[float, float]]:
+    """Seconds and FLOPs of all of the same "kind", or "part"; the longest first."""
+    rows = defaultdict(lambda: np.zeros(2))
+    for operation, *figures in found:
+        rows[getattr(operation, by)] += figures
+    return dict(sorted(rows.items(), key=lambda row: -row[1][0]))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--program", choices=PROGRAMS, default="inference")
+    parser = programs.arguments(__doc__)
     parser.add_argument("--architecture", default="mmagic")
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--width", type=int, default=24)
-    parser.add_argument("--top", type=int, default=20)
+    parser.add_argument("--case", type=programs.parse_case, default="inference-256-1")
+    parser.add_argument("--precision", choices=programs.PRECISIONS, default="float32")
+    parser.add_argument("--top", type=int, default=20, help="operations in the last table")
+    parser.add_argument("--trace", type=Path, help="a folder for the profile itself")
     options = parser.parse_args()
-    make = PROGRAMS[options.program]
-    program = make(options.architecture, options.size, options.batch, options.width)
-    program.call()
-    known = instructions(program.compiled.as_text())
-    with tempfile.TemporaryDirectory() as folder:
+    case = options.case, options.architecture, options.width, options.precision
+    program = programs.make_program(*case, **OPTIONS)
+    jax.block_until_ready(program.call())
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.trace or Path(scratch)
         with jax.profiler.trace(folder):
             for _ in range(RUNS):
-                program.call()
-        seconds, runs = times(folder, known)
-    seconds = Counter({name: value / RUNS for name, value in seconds.items()})
-    flops = {name: known[name].flops * runs[name] / RUNS for name in seconds}
-    by_kind, flops_by_kind = Counter(), Counter()
-    for name, value in seconds.items():
-        by_kind[known[name].kind] += value
-        flops_by_kind[known[name].kind] += flops[name]
-    total, peak = sum(seconds.values()), matmul_rate()
+                jax.block_until_ready(program.call())
+        found = profile(folder, instructions(program.compiled.as_text()))
+    total = sum(seconds for _, seconds, _ in found)
+    peak = programs.matmul_rate(options.precision)
+    tables = {by: sums(found, by) for by in ("kind", "part")}
+    programs.report(
+        options.output,
+        case=str(options.case),
+        precision=options.precision,
+        architecture=options.architecture,
+        width=options.width,
+        seconds=total,
+        matmul_gflop_per_second=peak / 1e9,
+        **{f"by_{by}": {row: value for row, (value, _) in t.items()} for by, t in tables.items()},
+        **programs.machine(),
+    )
 
     def rate(flops: float, seconds: float) -> str:
         return f"{flops / seconds / peak:.0%}" if flops else ""
 
-    print(
-        f"{options.program}, {options.architecture}, {options.size} px, batch {options.batch}: "
-        f"{total:.3f} s; a matrix product runs at {peak / 1e9:.0f} GFLOP/s.\n"
-    )
-    print("| kind | ms | share | GFLOP | of that rate |\n|---|---|---|---|---|")
-    for kind, value in by_kind.most_common():
-        done = flops_by_kind[kind]
-        columns = f"{1e3 * value:.1f}", f"{value / total:.0%}", f"{done / 1e9:.1f}"
-        print(f"| {kind} | {' | '.join(columns)} | {rate(done, value)} |")
-    print("\n| ms | operation | makes | of that rate | from |\n|---|---|---|---|---|")
-    for name, value in seconds.most_common(options.top):
-        one = known[name]
-        source = re.sub(r"jit\(\w+\)/", "", one.source)
-        columns = f"{1e3 * value:.1f}", one.kind, one.shape, rate(flops[name], value), source
+    for by, table in tables.items():
+        print(f"\n| {by} | ms | share | GFLOP | of the rate |\n|---|---|---|---|---|")
+        for row, (seconds, flops) in table.items():
+            columns = f"{1e3 * seconds:.1f}", f"{seconds / total:.0%}", f"{flops / 1e9:.1f}"
+            print(f"| {row} | {' | '.join(columns)} | {rate(flops, seconds)} |")
+    print("\n| ms | operation | makes | of the rate | from |\n|---|---|---|---|---|")
+    for (kind, source, shape, _), seconds, flops in found[: options.top]:
+        source = re.sub(r"jit\(\w+\)/", "", source)
+        columns = f"{1e3 * seconds:.1f}", kind, shape, rate(flops, seconds), source
         print(f"| {' | '.join(columns)} |")
 
 

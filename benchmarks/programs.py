@@ -1,133 +1,203 @@
-"""The programs that the benchmarks here measure, as users get them."""
+"""The programs that the benchmarks here measure, as users get them, and how they are timed."""
 
+import argparse
+import dataclasses
+import functools
+import json
+import os
+import statistics
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.sharding import Mesh
+from peers.protocol import Case
 
 from deepfill_jax import compiler, losses, sharding, steps, train_state
 from deepfill_jax.models import Discriminator, Generator, attention, make_variant
+from deepfill_jax.models.variants import UNIT_VARIANCE
 
+# Name: type of the networks' arithmetic, and whether a GPU may round factors of float32 products.
+PRECISIONS = {
+    "float32": (jnp.float32, "highest"),
+    "tf32": (jnp.float32, "default"),
+    "bfloat16": (jnp.bfloat16, "default"),
+}
 RECIPE = losses.Recipe(
     discriminator=1.0, adversarial=0.1, l1_whole=0.0, l1_hole=1.0, l1_valid=1.0, joint_pass=False
 )
+OPTIMIZER = train_state.make_optimizer(
+    learning_rate=1e-4, beta1=0.9, beta2=0.999, warmup_steps=0, decay_steps=0, clip_norm=0.0
+)
+ROUND_SECONDS = 0.3  # What a round takes at least, so that enqueuing counts as in a real run.
+
+
+Networks = tuple[Generator, Discriminator]
 
 
 class Program(NamedTuple):
     """A compiled program with its arguments."""
 
-    call: Callable[[], None]  # Runs it once and waits for it.
+    call: Callable[[], Any]  # Starts it once, and returns what to wait for.
     compiled: jax.stages.Compiled
     compile_seconds: float
     flops: float  # By XLA's count for the program as it is written.
 
 
-def random_batch(size: int, batch: int) -> dict[str, np.ndarray]:
-    """Noise with a square hole, {"image": uint8 [B, S, S, 3], "mask": uint8 [B, S, S, 1]}."""
-    random = np.random.default_rng(0)
-    mask = np.zeros((batch, size, size, 1), np.uint8)
-    mask[:, size // 4 : size // 2, size // 4 : size // 2] = 1
-    return {"image": random.integers(0, 256, (batch, size, size, 3), dtype=np.uint8), "mask": mask}
-
-
-def make_inference(architecture: str, size: int, batch: int, width: int) -> Program:
-    """The generator on uint8 pictures, attention in the blocks of `Inpainter`."""
-    variant = make_variant(architecture, width=width)
+def make_program(case: Case, architecture: str, width: int, precision: str, **options) -> Program:
+    """Compiles what a case names; `options` are more of the compiler's."""
+    dtype, rounding = PRECISIONS[precision]
     mesh = sharding.make_mesh()
-    whole, blocked = (
-        steps.make_inference_step(Generator(variant, attention_memory=memory), mesh)
-        for memory in (None, compiler.attention_memory())
-    )
-    small = jnp.zeros((1, 8, 8, 3)), jnp.zeros((1, 8, 8, 1))
-    shapes = jax.eval_shape(Generator(variant).init, jax.random.key(0), *small)["params"]
-    random = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: 0.05 * random.normal(size=x.shape).astype(x.dtype), shapes)
-    params = jax.device_put(params)
-    arguments = params, sharding.shard_batch(random_batch(size, batch), mesh)
-    # The turns of a loop are not in XLA's count.
-    flops = whole.lower(*arguments).cost_analysis()["flops"]
-    compiled, seconds = _compile(blocked, *arguments)
-    return Program(lambda: jax.block_until_ready(compiled(*arguments)), compiled, seconds, flops)
-
-
-def make_training(architecture: str, size: int, batch: int, width: int) -> Program:
-    """One training step of both networks."""
-    variant = make_variant(architecture, width=width, discriminator_width=max(1, width * 64 // 24))
-    networks = Generator(variant), Discriminator(variant)
-    mesh = sharding.make_mesh()
-    optimizer = train_state.make_optimizer(
-        learning_rate=1e-4, beta1=0.9, beta2=0.999, warmup_steps=0, decay_steps=0, clip_norm=0.0
-    )
-    state = train_state.create_train_state(
-        *networks, optimizer, optimizer, seed=0, averaged=False, mesh=mesh
-    )
-    step = steps.make_train_step(
-        *networks,
-        optimizer,
-        optimizer,
-        recipe=RECIPE,
-        average_decay=0.0,
-        microbatches=1,
-        mesh=mesh,
-    )
-    pictures = sharding.shard_batch(random_batch(size, batch), mesh)
-    flops = step.lower(state, pictures).cost_analysis()["flops"]
-    compiled, seconds = _compile(step, state, pictures)
+    networks = make_networks(architecture, width, dtype)
+    step, whole, first = PROGRAMS[case.kind](case, networks, mesh)
+    pictures = dict(zip(("image", "mask"), case.pictures(), strict=True))
+    arguments = [first, sharding.shard_batch(pictures, mesh)]
+    with jax.default_matmul_precision(rounding):
+        lowered = step.lower(*arguments)
+        flops = whole.lower(*arguments).cost_analysis()["flops"]
+    start = time.perf_counter()
+    compiled = lowered.compile(options)
+    seconds = time.perf_counter() - start
 
     def call():
-        nonlocal state
-        state, scalars = compiled(state, pictures)
-        jax.block_until_ready((state, scalars))
+        made = compiled(*arguments)
+        if case.kind == "training":  # It has taken the state that it was given.
+            arguments[0], made = made
+        return made
 
     return Program(call, compiled, seconds, flops)
 
 
-def make_attention(architecture: str, size: int, batch: int, width: int) -> Program:
-    """Contextual attention alone, on the map that a picture of this size gives."""
-    variant = make_variant(architecture, width=width)
-    features = jax.random.normal(jax.random.key(0), (batch, size // 4, size // 4, 4 * width))
-    mask = jnp.asarray(random_batch(size, batch)["mask"][:, ::4, ::4], jnp.float32)
+def make_networks(architecture: str, width: int, dtype: jnp.dtype) -> Networks:
+    """Generator and discriminator, in the published proportion."""
+    variant = make_variant(architecture, width=width, discriminator_width=max(1, width * 64 // 24))
+    # With the published init the signal dies on its way and hides every difference.
+    variant = dataclasses.replace(variant, kernel_init=UNIT_VARIANCE)
+    return Generator(variant, dtype), Discriminator(variant, dtype)
 
-    def attend(features, mask, memory):
-        return attention.contextual_attention(
-            features,
-            features,
-            mask,
-            nearest=variant.nearest,
-            unavailable=variant.unavailable,
-            overlap=variant.overlap,
-            memory=memory,
-        )
 
-    jitted = jax.jit(attend, static_argnums=2, compiler_options=compiler.options())
-    flops = jitted.lower(features, mask, None).cost_analysis()["flops"]
-    compiled, seconds = _compile(jitted, features, mask, compiler.attention_memory())
-    return Program(
-        lambda: jax.block_until_ready(compiled(features, mask)), compiled, seconds, flops
+def make_state(networks: Networks, mesh: Mesh) -> train_state.TrainState:
+    """The first of a training, in float32 whatever the networks compute in."""
+    return train_state.create_train_state(
+        *networks, OPTIMIZER, OPTIMIZER, seed=0, averaged=False, mesh=mesh
     )
 
 
+# Each of these makes a jitted step, whose second argument is a batch; the same without the loop of
+# attention in blocks, whose turns are not in XLA's count of FLOPs; and the first argument.
+
+
+def make_inference(case: Case, networks: Networks, mesh: Mesh):
+    """The generator on uint8 pictures, attention in the blocks of `Inpainter`."""
+    blocked, whole = (
+        steps.make_inference_step(networks[0].clone(attention_memory=memory), mesh)
+        for memory in (compiler.attention_memory(), None)
+    )
+    return blocked, whole, jax.jit(lambda: make_state(networks, mesh).generator.params)()
+
+
+def make_training(case: Case, networks: Networks, mesh: Mesh):
+    """One training step of both networks."""
+    options = {"average_decay": 0.0, "microbatches": 1, "mesh": mesh}
+    step = steps.make_train_step(*networks, OPTIMIZER, OPTIMIZER, recipe=RECIPE, **options)
+    return step, step, make_state(networks, mesh)
+
+
+def make_attention(case: Case, networks: Networks, mesh: Mesh):
+    """Contextual attention alone, on the map that a picture of this size gives."""
+    variant, dtype = networks[0].variant, networks[0].dtype
+    names = ("nearest", "unavailable", "overlap", "fused")
+    rules = {name: getattr(variant, name) for name in names}
+    shape = case.batch, case.size // 4, case.size // 4, 4 * variant.width
+
+    def attend(features, batch, memory):
+        mask = batch["mask"][:, ::4, ::4].astype(jnp.float32)
+        return attention.contextual_attention(features, features, mask, memory=memory, **rules)
+
+    blocked, whole = (
+        jax.jit(functools.partial(attend, memory=memory), compiler_options=compiler.options())
+        for memory in (compiler.attention_memory(), None)
+    )
+    return blocked, whole, jax.random.normal(jax.random.key(0), shape, dtype)
+
+
 PROGRAMS = {"inference": make_inference, "training": make_training, "attention": make_attention}
+parse_case = functools.partial(Case.parse, kinds=tuple(PROGRAMS))
 
 
-def _compile(jitted, *arguments):
-    lowered = jitted.lower(*arguments)
-    start = time.perf_counter()
-    compiled = lowered.compile()
-    return compiled, time.perf_counter() - start
+def time_calls(
+    call: Callable[[], Any], rounds: int, wait: Callable[[Any], Any] = jax.block_until_ready
+) -> dict[str, float]:
+    """Seconds of a call, over rounds; make one before, which may have to compile.
 
+    A call may return before its work is done, `wait` waits for what the last one returned. A round
+    is as many calls as take `ROUND_SECONDS`, one if it takes longer.
+    """
 
-def matmul_rate(side: int = 2048) -> float:
-    """Measures the machine's FLOP/s in a float32 matrix product, the best of a few."""
-    x = jnp.ones((side, side))
-    multiply = jax.jit(jnp.matmul)
-    multiply(x, x).block_until_ready()
-    seconds = []
-    for _ in range(5):
+    def one_round(calls: int) -> float:
         start = time.perf_counter()
-        multiply(x, x).block_until_ready()
-        seconds.append(time.perf_counter() - start)
-    return 2.0 * side**3 / min(seconds)
+        for _ in range(calls):
+            made = call()
+        wait(made)
+        return (time.perf_counter() - start) / calls
+
+    calls = max(1, round(ROUND_SECONDS / one_round(1)))
+    return spread([one_round(calls) for _ in range(rounds)])
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest, to four digits."""
+    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: float(f"{x:.4g}") for name, x in found.items()}
+
+
+def matmul_rate(precision: str) -> float:
+    """Measures the machine's FLOP/s in a product of matrices, the best of a few."""
+    dtype, rounding = PRECISIONS[precision]
+    side = 2048 if jax.default_backend() == "cpu" else 8192  # What keeps it busy.
+    x = jnp.ones((side, side), dtype)
+    with jax.default_matmul_precision(rounding):
+        multiply = jax.jit(jnp.matmul).lower(x, x).compile()
+    multiply(x, x).block_until_ready()
+    return 2.0 * side**3 / time_calls(lambda: multiply(x, x), rounds=3)["min"]
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """A parser of what the scripts here take."""
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("--width", type=int, default=24, help="of the generator")
+    parser.add_argument("--output", type=Path, help="a file to which lines of JSON are added")
+    return parser
+
+
+def case_arguments(description: str, cases: Sequence[str]) -> argparse.ArgumentParser:
+    """A parser of what the scripts take that time cases."""
+    parser = arguments(description)
+    cases = {"default": [parse_case(case) for case in cases], "metavar": "PROGRAM-SIZE-BATCH"}
+    parser.add_argument("--cases", type=parse_case, nargs="+", **cases)
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["float32"])
+    parser.add_argument("--rounds", type=int, default=5)
+    return parser
+
+
+def machine() -> dict[str, Any]:
+    """What results depend on besides the code."""
+    return {
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "jax": jax.__version__,
+        "flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def report(output: Path | None, **fields: Any) -> None:
+    """Prints a line of JSON, and adds it to a file, so that a killed run leaves what it has."""
+    line = json.dumps(fields)
+    print(line, flush=True)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("a") as file:
+            file.write(line + "\n")

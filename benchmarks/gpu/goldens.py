@@ -1,12 +1,13 @@
 """Checks this machine's device against the outputs of the reference implementations.
 
-    python benchmarks/gpu/goldens.py OUT
+    PYTHONPATH=.:benchmarks:tests python benchmarks/gpu/goldens.py [--output FILE]
 
 Runs the tests of the networks, the attention, losses, gradients and training steps against
-tests/golden, in float32; the exit code is 1 if one fails. Then appends to OUT/goldens.jsonl how far
-both forms of the generator are from the references in float32, TF32 and bfloat16.
+tests/golden, in float32; the exit code is 1 if one fails. Then prints lines of JSON: how far both
+forms of the generator are from the references in float32, TF32 and bfloat16.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -51,21 +52,19 @@ def differences(variant, params, arrays: dict, dtype) -> dict[str, dict[str, flo
 
 
 def main() -> None:
-    parser = programs.arguments(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--output", type=Path, help="a file to which lines of JSON are added")
     parser.add_argument("--tests", default="mmagics or releases", help="which, as pytest's -k")
     parser.add_argument("--goldens", nargs="*", choices=GENERATORS, default=list(GENERATORS))
-    parser.add_argument("--precisions", nargs="+", default=list(programs.PRECISIONS))
     options = parser.parse_args()
     passed = run_tests(options.tests)
-    report = programs.Report(options.out / "goldens.jsonl")
-    report(tests=options.tests, passed=passed)
+    programs.report(options.output, tests=options.tests, passed=passed, **programs.machine())
     for name in options.goldens:
         variant, model = GENERATORS[name]
-        for precision in options.precisions:
-            dtype, rounding = programs.PRECISIONS[precision]
+        for precision, (dtype, rounding) in programs.PRECISIONS.items():
             with jax.default_matmul_precision(rounding):
-                result = differences(variant, model().generator, golden(name), dtype)
-            report(golden=name, precision=precision, **result)
+                found = differences(variant, model().generator, golden(name), dtype)
+            programs.report(options.output, golden=name, precision=precision, **found)
     sys.exit(not passed)
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Checks, times, profiles and trains on the machine's accelerator; see benchmarks/README.md.
 #
-#   benchmarks/gpu/run_all.sh OUT [--steps "goldens speed torch_peer profile_step train"]
+#   benchmarks/gpu/run_all.sh OUT [--steps "goldens speed torch_peer operations train"]
 #       [--photos FOLDER] [--minutes 8] [--tiny] [-- OPTIONS OF train.py]
 #
-# Each step writes its results to OUT as it gets them, and a step that fails stops no other; the exit
-# code says whether one did. What is large goes to OUT.work: compiled programs, traces, checkpoints;
-# the same command goes on from there. --tiny only exercises the scripts, within a minute on a CPU.
+# A step is a script; it adds its results to OUT/STEP.jsonl as it gets them. One that fails stops no
+# other; the exit code says whether one did. What is large goes to OUT.work: compiled programs, the
+# profile, checkpoints; the same command goes on from there. --tiny only exercises the scripts.
 set -u
 out=${1:?The first argument must be the folder for results.}
 shift
@@ -22,37 +22,40 @@ while (($#)); do
   esac
   shift
 done
-: "${steps:=goldens speed torch_peer profile_step ${photos:+train}}"
+: "${steps:=goldens speed torch_peer operations ${photos:+train}}"
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 work=$out.work
 mkdir -p "$out" "$work"
-export PYTHONPATH=$root:$root/tests PYTHONUNBUFFERED=1
+export PYTHONPATH=$root:$root/benchmarks:$root/tests PYTHONUNBUFFERED=1
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$work/compiled}
 
-goldens=() speed=() torch_peer=() train=(--photos "$photos" --minutes "$minutes")
-profile_step=(--training 256x16 --precisions bfloat16)
+goldens=()
+speed=(--precisions bfloat16 tf32 float32 --rounds 7)
+speed+=(--cases training-256-{16,32,64} inference-256-16 inference-{256,512,1024,2048}-1)
+torch_peer=("${speed[@]}")
+operations=(--case training-256-16 --precision bfloat16)
+train=()
 if [[ $tiny ]]; then
   goldens=(--tests gated_convolution_is_mmagics --goldens)
-  speed=(--width 2 --precisions bfloat16 --training 32x2 --inference 32x1 --rounds 2)
-  torch_peer=(--width 2 --precisions float32 --training 72x1 --inference 72x1 --rounds 2)
-  profile_step=(--width 2 --precisions bfloat16 --training 32x2)
-  train+=(--width 2 --phases 32:2:0.5:0 40:2:0.5:0)
+  speed=(--width 2 --rounds 2 --cases attention-32-1)
+  torch_peer=(--width 2 --rounds 2 --cases training-72-1 inference-72-1)
+  operations=(--width 2 --case training-32-2)
+  train=(--width 2 --phases 32:2:0.5:0 40:2:0.5:0)
 fi
-train+=("${train_options[@]}")
+operations+=(--trace "$work/profile")
+train+=(--photos "$photos" --minutes "$minutes" --work "$work/train" "${train_options[@]}")
 
 failed=()
 for step in $steps; do
   case $step in
-    goldens | speed | torch_peer | profile_step | train) ;;
+    speed | operations) script=$root/benchmarks/$step.py ;;
+    goldens | torch_peer | train) script=$root/benchmarks/gpu/$step.py ;;
     *) echo "Unknown step $step." >&2; exit 2 ;;
   esac
   echo "== $step"
-  arguments=("$out")
-  case $step in profile_step | train) arguments+=("$work/$step") ;; esac
-  declare -n chosen=$step
-  "${PYTHON:-python3}" "$root/benchmarks/gpu/$step.py" "${arguments[@]}" "${chosen[@]}" ||
-    failed+=("$step")
+  declare -n options=$step
+  "${PYTHON:-python3}" "$script" --output "$out/$step.jsonl" "${options[@]}" || failed+=("$step")
 done
 [[ ${failed[*]} ]] && { echo "Failed: ${failed[*]}." >&2; exit 1; }
 exit 0

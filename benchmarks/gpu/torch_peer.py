@@ -1,13 +1,16 @@
-"""Times the same network in plain PyTorch, with the same weights: a peer for speed.py.
+"""Times the same networks in plain PyTorch, with the same weights: a peer for speed.py.
 
-    python benchmarks/gpu/torch_peer.py OUT
+    PYTHONPATH=.:benchmarks python benchmarks/gpu/torch_peer.py [--cases training-256-16 ...]
+        [--precisions float32 tf32 bfloat16] [--width 24] [--rounds 5] [--output FILE]
 
 First compares its completed pictures and its losses with ours, run in float32 on the CPU, then
-appends JSON lines to OUT/torch.jsonl. Each program is timed in both memory layouts of PyTorch, with
-cuDNN's autotune on: in float32, in TF32, and in bfloat16 by autocast, whose losses are float32.
-Without PyTorch it says so and does nothing.
+prints a line of JSON a case. Each is timed in both memory layouts of PyTorch, with cuDNN's autotune
+on: in float32, in TF32, and in bfloat16 by autocast, whose losses are float32. Without PyTorch it
+says so and does nothing.
 """
 
+import functools
+import itertools
 import os
 import sys
 
@@ -18,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import programs
+from peers.protocol import Case
 
 try:
     import torch
@@ -26,13 +30,13 @@ except ImportError:
     print("PyTorch is not installed: there is no peer to time.")
     sys.exit()
 
-from deepfill_jax import sharding, steps
+from deepfill_jax import sharding
 from deepfill_jax.models import attention, discriminator
 from deepfill_jax.models import generator as tables
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
-CHECKED = programs.Shape(72, 2)  # PyTorch cannot mirror smaller maps as far as is asked.
+SIZE = 72  # Of what is compared. PyTorch cannot mirror smaller maps as far as is asked.
 
 
 def pad(x, reach):
@@ -131,12 +135,9 @@ class Peer:
     """Our weights in PyTorch, and what is done with them."""
 
     def __init__(self, state, layout, autocast):
-        def tensors(tree):
-            return jax.tree.map(self._tensor, jax.device_get(tree))
-
         self._layout, self._autocast = layout, autocast
-        self.generator = tensors(state.generator.params)
-        self.discriminator = tensors(state.discriminator.params)
+        networks = jax.device_get((state.generator.params, state.discriminator.params))
+        self.generator, self.discriminator = jax.tree.map(self._tensor, networks)
         spectral = jax.device_get(state.discriminator.spectral)
         self._spectral = {k: torch.tensor(x["u"], device=DEVICE) for k, x in spectral.items()}
         self._optimizers = [
@@ -150,26 +151,23 @@ class Peer:
         x = torch.tensor(np.ascontiguousarray(x), device=DEVICE)
         return x.to(memory_format=self._layout) if x.ndim == 4 else x
 
-    def batch(self, shape):
+    def batch(self, case):
         """Image in [-1, 1] and mask."""
-        arrays = programs.make_batch(shape)
-        image, mask = (
-            torch.tensor(arrays[name].transpose(0, 3, 1, 2), device=DEVICE).float()
-            for name in ("image", "mask")
-        )
+        arrays = (x.transpose(0, 3, 1, 2) for x in case.pictures())
+        image, mask = (torch.tensor(x, device=DEVICE).float() for x in arrays)
         return [x.to(memory_format=self._layout) for x in (image / 127.5 - 1, mask)]
 
     def _context(self):
         return torch.autocast(DEVICE, torch.bfloat16, enabled=self._autocast)
 
-    def complete(self, image, mask):
+    def inference(self, image, mask):
         """The completed picture."""
         with torch.no_grad(), self._context():
             return generate(self.generator, image * (1 - mask), mask)[2]
 
-    def train(self, image, mask):
+    def training(self, image, mask):
         """A step of both networks; returns the losses."""
-        fake = self.complete(image, mask)
+        fake = self.inference(image, mask)
         with self._context():
             fake_scores = score(self.discriminator, self._spectral, fake, mask)
             real_scores = score(self.discriminator, self._spectral, image, mask)
@@ -193,55 +191,64 @@ class Peer:
         optimizer.step()
 
 
-def check(state, width) -> dict[str, float]:
-    """Largest difference of a completed picture, and relative ones of a step's losses."""
-    mesh = sharding.make_mesh(jax.devices()[:1])
-    networks = programs.make_networks(width, jnp.float32)
-    batch = programs.put(CHECKED, mesh)
-    ours = steps.make_inference_step(networks[0], mesh)(state.generator.params, batch)
-    peer = Peer(state, torch.contiguous_format, autocast=False)
-    theirs = peer.complete(*peer.batch(CHECKED)).cpu().numpy().transpose(0, 2, 3, 1)
-    result = {"completed": float(np.abs(ours["completed"] / 127.5 - 1 - theirs).max())}
-    _, scalars = programs.make_step(networks, mesh)(jax.tree.map(jnp.copy, state), batch)
-    for name, loss in peer.train(*peer.batch(CHECKED)).items():
-        result[name] = float(abs(loss.cpu() / float(scalars[name]) - 1))
-    return result
+def differences(peer, width) -> dict[str, float]:
+    """Largest of a completed picture, and relative ones of a step's losses, from ours."""
+    cases = Case("inference", SIZE, 2), Case("training", SIZE, 2)
+    ours, scalars = (programs.make_program(c, "mmagic", width, "float32").call() for c in cases)
+    batch = peer.batch(cases[0])
+    theirs = peer.inference(*batch).cpu().numpy().transpose(0, 2, 3, 1)
+    found = {"completed": float(np.abs(ours["completed"] / 127.5 - 1 - theirs).max())}
+    for name, loss in peer.training(*batch).items():
+        found[name] = float(abs(loss.cpu() / float(scalars[name]) - 1))
+    return found
+
+
+def measure(case, peer, rounds) -> dict:
+    """Times one case, or says why not."""
+    found = {}
+    try:
+        batch = peer.batch(case)
+        call = functools.partial(getattr(peer, case.kind), *batch)
+        call()
+        seconds = programs.time_calls(call, rounds, wait)
+        found |= {"seconds": seconds, "images_per_second": case.batch / seconds["median"]}
+    except torch.OutOfMemoryError as error:
+        found["error"] = str(error).splitlines()[0]
+    if DEVICE == "cuda":
+        found["device_peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        torch.cuda.reset_peak_memory_stats()
+    return found
+
+
+def wait(_):
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def allow_tf32(allowed):
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def main() -> None:
-    options = programs.shape_arguments(__doc__).parse_args()
-    report = programs.Report(options.out / "torch.jsonl")
-    wait = torch.cuda.synchronize if DEVICE == "cuda" else lambda: None
-    name = torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu"
-    state = programs.make_state(options.width, sharding.make_mesh(jax.devices()[:1]))
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    differences = check(state, options.width)
-    same = max(differences.values()) < 1e-3
-    report(torch=torch.__version__, torch_device=name, same=same, differences=differences)
+    cases = ("inference-256-1", "training-256-2")
+    options = programs.case_arguments(__doc__, cases).parse_args()
+    networks = programs.make_networks("mmagic", options.width, jnp.float32)
+    state = programs.make_state(networks, sharding.make_mesh())
+    allow_tf32(False)
+    found = differences(Peer(state, torch.contiguous_format, autocast=False), options.width)
+    same = max(found.values()) < 1e-3
+    device = torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu"
+    about = {"torch": torch.__version__, "device": device}
+    programs.report(options.output, **about, same=same, differences=found)
+    if not same:
+        sys.exit("It does not compute the same, and is not timed.")
     torch.backends.cudnn.benchmark = True
-    shapes = {"training": options.training, "inference": options.inference}
-    for precision, program, shape in programs.each(shapes, options.precisions if same else ()):
-        tf32 = precision != "float32"
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-        for layout, memory_format in LAYOUTS.items():
-            peer = Peer(state, memory_format, precision == "bfloat16")
-            call = peer.train if program == "training" else peer.complete
-            inputs = peer.batch(shape)
-            result = {"program": program, "precision": precision, **shape._asdict()}
-            try:
-                result |= programs.time_calls(
-                    lambda: call(*inputs),  # noqa: B023  Called before the next turn.
-                    lambda _: wait(),
-                    batch=shape.batch,
-                    rounds=options.rounds,
-                )
-            except torch.OutOfMemoryError as error:
-                result["error"] = str(error).splitlines()[0]
-            if DEVICE == "cuda":
-                result["peak_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 3)
-                torch.cuda.reset_peak_memory_stats()
-            report(**result, layout=layout)
-    sys.exit(not same)
+    for precision in options.precisions:
+        allow_tf32(precision != "float32")
+        for case, (layout, memory_format) in itertools.product(options.cases, LAYOUTS.items()):
+            peer = Peer(state, memory_format, autocast=precision == "bfloat16")
+            about = {"case": str(case), "precision": precision, "layout": layout}
+            programs.report(options.output, **about, **measure(case, peer, options.rounds))
 
 
 if __name__ == "__main__":

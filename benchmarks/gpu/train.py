@@ -1,11 +1,13 @@
 """Trains on a folder of pictures for some minutes, on small pictures first.
 
-    python benchmarks/gpu/train.py OUT WORK --photos FOLDER [--minutes 8]
+    PYTHONPATH=.:benchmarks python benchmarks/gpu/train.py --photos FOLDER --work FOLDER
+        --output OUT/train.jsonl [--minutes 8]
 
-For machines without TensorFlow; elsewhere use deepfill_jax.main. After each minute it appends
-losses, speed and scores on held-out pictures to OUT/train.jsonl, and writes OUT/model.safetensors,
-the running average in float16, and OUT/samples.png: masked, completed, truth. Checkpoints are in
-WORK, from which the same command goes on, earlier minutes counted.
+For machines without TensorFlow; elsewhere use deepfill_jax.main. After each minute it prints
+losses, speed and scores on held-out pictures as a line of JSON, and writes OUT/model.safetensors,
+the running average in float16, and OUT/samples.png: masked, completed, truth. The folder --work has
+checkpoints, from which the same command goes on, earlier minutes counted, and the first copy of the
+lines.
 """
 
 import collections
@@ -13,8 +15,8 @@ import dataclasses
 import functools
 import itertools
 import json
-import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent import futures
@@ -24,7 +26,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import programs
-from PIL import Image
 
 from deepfill_jax import checkpoint, evaluate, masks, sharding, steps, train_state, weights
 from deepfill_jax.data import examples
@@ -35,6 +36,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 HELD_OUT = 20  # Every so many pictures one is scored instead of trained on,
 SCORED = 64  # but no more than these.
 AHEAD = 8  # Batches in the making.
+ADAM = {"beta1": 0.9, "beta2": 0.999, "warmup_steps": 200, "decay_steps": 0, "clip_norm": 1.0}
 AVERAGE_DECAY = 0.999
 REPORT_SECONDS = 60
 
@@ -69,19 +71,21 @@ class Stream:
     """Batches of pictures with masks, each a function of its number."""
 
     def __init__(self, pictures: Sequence[np.ndarray], phase: Phase, crop: int, *, train: bool):
-        self._pictures, self._batch, self._train = pictures, phase.batch, train
+        self._pictures, self._batch, self._seed = pictures, phase.batch, 0 if train else 1
         self._preprocessing = examples.Preprocessing(phase.side, crop, crop > 0, flip=train)
         self._draw_mask = masks.sampler(MASKS, min_area=0.15, max_area=0.65, folder="")
-        self._order = functools.lru_cache(maxsize=AHEAD)(
-            lambda epoch: examples.generator(0, epoch, examples.ORDER).permutation(len(pictures))
-        )
+
+        @functools.lru_cache(maxsize=AHEAD)
+        def order(epoch: int) -> np.ndarray:
+            return examples.generator(self._seed, epoch, examples.ORDER).permutation(len(pictures))
+
+        self._order = order
 
     def _example(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         epoch, place = divmod(index, len(self._pictures))
-        picture = self._pictures[self._order(epoch)[place] if self._train else place]
-        seed = 0 if self._train else 1
+        picture = self._pictures[self._order(epoch)[place]]
         return examples.make_example(
-            picture, self._preprocessing, self._draw_mask, seed=seed, index=index
+            picture, self._preprocessing, self._draw_mask, seed=self._seed, index=index
         )
 
     def batch(self, number: int) -> Batch:
@@ -97,14 +101,11 @@ class Stream:
     def endless(self, first: int) -> Iterator[Batch]:
         """Batches from number `first` on, made by threads."""
         making = collections.deque()
-        pool = futures.ThreadPoolExecutor(os.cpu_count())
-        try:
+        with futures.ThreadPoolExecutor() as pool:
             for number in itertools.count(first):
                 making.append(pool.submit(self.batch, number))
                 if len(making) == AHEAD:
                     yield making.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 class Run:
@@ -115,37 +116,23 @@ class Run:
         self._mesh = sharding.make_mesh()
         dtype, rounding = programs.PRECISIONS[options.precision]
         jax.config.update("jax_default_matmul_precision", rounding)
-        self._networks = programs.make_networks(options.width, dtype, options.architecture)
-        optimizer = train_state.make_optimizer(
-            learning_rate=options.learning_rate,
-            beta1=0.9,
-            beta2=0.999,
-            warmup_steps=200,
-            decay_steps=0,
-            clip_norm=1.0,
-        )
-        self._optimizers = optimizer, optimizer
+        self._networks = programs.make_networks(options.architecture, options.width, dtype)
+        optimizer = train_state.make_optimizer(learning_rate=options.learning_rate, **ADAM)
+        self._parts = *self._networks, optimizer, optimizer
         pictures = read(options.photos)
         self._scored = pictures[::HELD_OUT][:SCORED]
         self._trained = [picture for i, picture in enumerate(pictures) if i % HELD_OUT]
+        self._curve = options.work / "train.jsonl"
         self._checkpoints = checkpoint.Checkpoints(options.work, keep_latest=2, keep_best=1)
-        create = functools.partial(
-            train_state.create_train_state,
-            *self._networks,
-            *self._optimizers,
-            seed=0,
-            averaged=True,
-            mesh=self._mesh,
-        )
+        options = {"seed": 0, "averaged": True, "mesh": self._mesh}
+        create = functools.partial(train_state.create_train_state, *self._parts, **options)
         found = self._checkpoints.restore_latest(jax.eval_shape(create), self._mesh)
         self._state = create() if found is None else found
-        self._curve = options.work / "train.jsonl"
-        self._report = programs.Report(self._curve)
 
     def train(self) -> None:
         """Trains all phases, or what is left of them."""
-        lines = map(json.loads, self._curve.read_text().splitlines())
-        spent = max(line.get("seconds", 0.0) for line in lines)
+        lines = self._curve.read_text().splitlines() if self._curve.exists() else ()
+        spent = json.loads(lines[-1])["seconds"] if lines else 0.0
         self._start, end = time.monotonic() - spent, 0.0
         for phase in self._options.phases:
             end += 60 * self._options.minutes * phase.share
@@ -157,14 +144,9 @@ class Run:
         return time.monotonic() - self._start
 
     def _train_phase(self, phase: Phase, end: float) -> None:
-        step = steps.make_train_step(
-            *self._networks,
-            *self._optimizers,
-            recipe=dataclasses.replace(programs.RECIPE, adversarial=phase.adversarial),
-            average_decay=AVERAGE_DECAY,
-            microbatches=1,
-            mesh=self._mesh,
-        )
+        recipe = dataclasses.replace(programs.RECIPE, adversarial=phase.adversarial)
+        options = {"average_decay": AVERAGE_DECAY, "microbatches": 1, "mesh": self._mesh}
+        step = steps.make_train_step(*self._parts, recipe=recipe, **options)
         infer = steps.make_inference_step(self._networks[0], self._mesh)
         crop = self._options.crop
         batches = Stream(self._trained, phase, crop, train=True).endless(int(self._state.step))
@@ -182,7 +164,7 @@ class Run:
                     "again, perhaps with a lower --learning-rate."
                 )
             speed = len(history) * phase.batch / (self._seconds() - began)
-            self._keep(phase, infer, scoring, {"images_per_s": round(speed, 1), **means})
+            self._keep(phase, infer, scoring, {"images_per_second": round(speed, 1), **means})
             if self._seconds() >= end:
                 return
 
@@ -191,37 +173,36 @@ class Run:
 
     def _keep(self, phase: Phase, infer, scoring: Stream, figures: dict[str, float]) -> None:
         """Scores the state, and writes it and what is known of it."""
-        params, samples = self._state.inference_params, []
+        params, out = self._state.inference_params, self._options.output.parent
 
         def complete(batch: Batch) -> np.ndarray:
-            result = jax.device_get(infer(params, self._put(batch)))
-            columns = (result["masked"], result["completed"], batch["image"])
-            samples.extend(np.rint(x[:8]).astype(np.uint8) for x in columns)
-            return result["completed"]
+            return jax.device_get(infer(params, self._put(batch))["completed"])
 
-        summary = evaluate.evaluate(complete, scoring.once()).summary()
-        scores = {f"scored/{name}": round(x["mean"], 4) for name, x in summary.items()}
-        step, out = int(self._state.step), self._options.out
         out.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(evaluate.sample_grid(samples[:3])).save(out / "samples.png")
+        with tempfile.TemporaryDirectory() as folder:
+            summary = evaluate.evaluate(complete, scoring.once(), output=folder).summary()
+            shutil.copy(f"{folder}/grid.png", out / "samples.png")
+        scores = {f"scored/{name}": round(x["mean"], 4) for name, x in summary.items()}
+        step = int(self._state.step)
         about = {"step": step, "batch_size": phase.batch, "image_size": phase.side}
         model = weights.Model(self._networks[0].variant, jax.device_get(params), about=about)
         weights.save(out / "model.safetensors", model, dtype=np.float16)
         self._checkpoints.save(self._state, l1_hole=scores["scored/l1_hole"])
-        seconds = round(self._seconds(), 1)
-        self._report(seconds=seconds, step=step, **phase._asdict(), **figures, **scores)
-        shutil.copy(self._curve, out / "train.jsonl")
+        about = {"seconds": round(self._seconds(), 1), "step": step, **phase._asdict()}
+        programs.report(self._curve, **about, **figures, **scores, **programs.machine())
+        shutil.copy(self._curve, self._options.output)
 
 
 def main() -> None:
     parser = programs.arguments(__doc__)
-    parser.add_argument("work", type=Path, help="folder for checkpoints")
+    parser.set_defaults(output=Path("train.jsonl"))
+    parser.add_argument("--architecture", default="official")
     parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=8)
     phases = [Phase(64, 128, 0.3, 0.0), Phase(128, 64, 0.3, 0.1), Phase(256, 32, 0.4, 0.1)]
     parser.add_argument("--phases", type=Phase.parse, nargs="+", default=phases)
     parser.add_argument("--crop", type=int, default=0, help="pixels of a random crop; 0 for none")
-    parser.add_argument("--architecture", default="official")
     parser.add_argument("--precision", choices=programs.PRECISIONS, default="bfloat16")
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     Run(parser.parse_args()).train()

@@ -13,7 +13,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,13 +30,13 @@ class Case(NamedTuple):
     batch: int
 
     @classmethod
-    def parse(cls, text: str) -> "Case":
-        """Reads "KIND-SIZE-BATCH", an argument of a command line."""
-        found = re.fullmatch(r"(forward|train)-(\d+)-(\d+)", text)
+    def parse(cls, text: str, kinds: Sequence[str] = ("forward", "train")) -> "Case":
+        """Reads "KIND-SIZE-BATCH", an argument of a command line, of one of the kinds."""
+        found = re.fullmatch(rf"({'|'.join(kinds)})-(\d+)-(\d+)", text)
         case = cls(found[1], int(found[2]), int(found[3])) if found else None
         if not case or case.size % 8 or not case.size or not case.batch:
             raise argparse.ArgumentTypeError(
-                f"{text!r} is no case: write forward-SIZE-BATCH or train-SIZE-BATCH, with a size "
+                f"{text!r} is no case: write {' or '.join(kinds)}, then -SIZE-BATCH, with a size "
                 "that is a multiple of 8."
             )
         return case
