@@ -14,6 +14,7 @@ ROWS = {
     "values": ["errors", "image", "masks", "losses", "metrics"],
     "models": [
         "models.variants",
+        "models.cpu_convolution",
         "models.layers",
         "models.attention",
         "models.generator",
