@@ -17,6 +17,7 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.export import __main__ as command
 from deepfill_jax.export import onnx, smallest_side, stablehlo
 from deepfill_jax.inpainter import Inpainter
+from deepfill_jax.models import cpu_convolution
 from deepfill_jax.models.variants import VARIANTS
 
 pytest.importorskip("flatbuffers")  # As all of the extra `export`, not there in every install.
@@ -66,11 +67,12 @@ def make_batch(batch, height, width):
     return np.where(mask > 0.5, np.float32("nan"), image), mask
 
 
-def assert_completes(complete, name, *, shape=SHAPE, atol=1e-4):
+def assert_completes(complete, name, *, shape=SHAPE, atol=1e-5):
     image, mask = make_batch(*shape)
     completed = np.asarray(complete(image, mask))
     assert completed.dtype == np.float32 and completed.shape == image.shape
-    expected = inpainter(name).predict(image, mask).completed
+    with cpu_convolution.plain():
+        expected = inpainter(name).predict(image, mask).completed
     hole = np.isnan(image)
     assert expected[hole].std() > 0.1  # There is something to get wrong.
     np.testing.assert_allclose(completed, expected, rtol=0, atol=atol)
@@ -128,7 +130,8 @@ np.save("completed.npy", exported.call(*map(np.load, ("image.npy", "mask.npy")))
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, timeout=120)
     completed = np.load(folder / "completed.npy")
-    assert_completes(lambda *_: completed, "mmagic", shape=OTHER_SHAPE)
+    # Compiled without `compiler.options`, so rounded another way.
+    assert_completes(lambda *_: completed, "mmagic", shape=OTHER_SHAPE, atol=1e-4)
 
 
 @pytest.mark.parametrize("name, smallest", [("official", 8), ("mmagic", 72)])
@@ -162,7 +165,7 @@ def test_an_export_that_differs_is_not_kept(folder, suffix, monkeypatch, capsys)
     monkeypatch.setattr(kind, "save", lambda path, model: path.write_text("wrong"))
     monkeypatch.setattr(kind, "load", lambda path: path.read_text())
     output.write_text("precious")
-    for difference in (2 * command.TOLERANCE, float("nan")):
+    for difference in (2 * kind.TOLERANCE, float("nan")):
         monkeypatch.setattr(command, "largest_difference", lambda *_, x=difference: x)
         assert run(source, "--output", output, "--overwrite") == 1
         assert f"differs{suffix} is not written: it would differ from" in capsys.readouterr().err
@@ -213,7 +216,7 @@ def test_onnx_is_the_model(folder, name, capsys):
     output = folder / f"{name}.onnx"
     assert run(folder / f"{name}.safetensors", "--output", output) == 0
     assert "from the model, at 3x80x72 and 3x80x72" in capsys.readouterr().out
-    assert_completes(onnx.load(output), name)
+    assert_completes(onnx.load(output), name, atol=1e-4)
 
     proto = library.load(output)
     assert [x.version for x in proto.opset_import] == [17]
@@ -231,7 +234,7 @@ def test_onnx_in_other_opsets(folder, opset):
     pytest.importorskip("onnxruntime")
     for name in NAMES:
         onnx.save(folder / "other.onnx", model(name), opset=opset)
-        assert_completes(onnx.load(folder / "other.onnx"), name)
+        assert_completes(onnx.load(folder / "other.onnx"), name, atol=1e-4)
     with pytest.raises(UsageError, match="Opset .* cannot be had; choose 13 to 21"):
         onnx.save(folder / "other.onnx", model("official"), opset=onnx.OPSETS.stop)
 

@@ -31,6 +31,7 @@ from deepfill_jax.models.generator import (
 )
 
 OPSETS = range(13, 22)  # Of ONNX's operators; every operator here means the same in all of them.
+TOLERANCE = 1e-3
 
 _ACTIVATIONS = {nn.elu: "Elu", nn.relu: "Relu"}
 _FLOAT, _INT64 = 1, 7  # Of onnx.TensorProto.

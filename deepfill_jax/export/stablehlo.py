@@ -29,6 +29,7 @@ from deepfill_jax.models.generator import MULTIPLE
 from deepfill_jax.weights import Model, flatten, unflatten
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # Those that JAX compiles for.
+TOLERANCE = 1e-5
 
 
 def save(

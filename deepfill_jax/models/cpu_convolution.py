@@ -2,11 +2,14 @@
 
 XLA's own convolution for CPUs runs at the rate of its matrix products where a map is wide and has
 many channels. `layers.convolve` asks here first for the cases where less can be done, or done in a
-better shape. All are equal to the plain form but for rounding (tests/test_models.py); what each
-gains is in benchmarks/README.md. A GPU's library has forms of its own.
+better shape. All are equal to the plain form but for rounding (tests/test_cpu_convolution.py); what
+each gains is in benchmarks/README.md. A GPU's library has forms of its own.
 """
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +28,21 @@ WASTE = 1.25  # How many times as many rows as there are may be computed there.
 # plain form; with the usual 0, 1, -1, 2, -2 they are three times as large.
 POINTS = np.array([0, 2 / 3, -2 / 3, 3 / 2, -3 / 2])
 
+_IS_PLAIN = contextvars.ContextVar("_IS_PLAIN", default=False)
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """Networks that are traced within it have XLA's own convolutions alone, to compare with.
+
+    What has been compiled before stays as it is.
+    """
+    token = _IS_PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _IS_PLAIN.reset(token)
+
 
 def convolve(
     x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int, padding: str
@@ -35,19 +53,20 @@ def convolve(
     """
     size, _, channels, features = kernel.shape
     height, width = x.shape[1:3]
-    if not (isinstance(height, int) and isinstance(width, int)):
-        return None  # A network that is exported for all sizes.
+    # Sides of a network that is exported for all sizes are no numbers.
+    if _IS_PLAIN.get() or not (isinstance(height, int) and isinstance(width, int)):
+        return None
     reach = dilation * (size - 1) + 1
     margins = lax.padtype_to_pads((height, width), (reach, reach), (stride, stride), padding)
     if stride > 1 and max(height, width) <= SMALL:
         return _convolve_patches(x, kernel, stride, margins)
-    if stride > 1:
+    if stride > 1 or x.dtype != jnp.float32:  # Half precision would round each sum's parts.
         return None
     if dilation == 1 and features <= FEW:
         return _convolve_to_few(x, kernel, margins)
-    wide = channels * features >= MANY and x.dtype == jnp.float32
     rows_out = height + sum(margins[0]) - 2 * dilation
     computed = _tiles(rows_out, dilation) * TILE * dilation
+    wide = channels * features >= MANY
     if size == 3 and wide and computed <= WASTE * rows_out:
         return _convolve_tiles(x, kernel, dilation, tuple(margins))
     return None
