@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+import scipy  # Loads scipy.ndimage when it is first used.
 
 STRATEGIES = ("auto", "original", "resize", "crop")
 
@@ -91,7 +91,7 @@ def _hole_boxes(mask: np.ndarray, cell: int) -> list[Box]:
     rows, columns = (side // cell for side in padded.shape)
     cells = padded.reshape(rows, cell, columns, cell).any(axis=(1, 3))
     while True:
-        found = ndimage.find_objects(ndimage.label(cells, np.ones((3, 3)))[0])
+        found = scipy.ndimage.find_objects(scipy.ndimage.label(cells, np.ones((3, 3)))[0])
         if all(cells[box].all() for box in found):
             break
         for box in found:  # Filled, it may touch others.
@@ -155,7 +155,7 @@ def dilate(mask: np.ndarray, radius: int) -> np.ndarray:
     """Widens the hole by all pixels at most `radius` pixels away."""
     if radius == 0 or not mask.any():
         return mask
-    return ndimage.distance_transform_edt(~mask[..., 0])[..., np.newaxis] <= radius
+    return scipy.ndimage.distance_transform_edt(~mask[..., 0])[..., np.newaxis] <= radius
 
 
 def feather(mask: np.ndarray, dilated: np.ndarray, width: int) -> np.ndarray:
@@ -167,6 +167,8 @@ def feather(mask: np.ndarray, dilated: np.ndarray, width: int) -> np.ndarray:
     if width == 0 or dilated.all():
         return dilated.astype(np.float32)
     # The outermost pixels of the rim are at distance 1, and get a share already.
-    depth = ndimage.distance_transform_edt(np.pad(dilated[..., 0], 1, mode="edge"))[1:-1, 1:-1]
+    depth = scipy.ndimage.distance_transform_edt(np.pad(dilated[..., 0], 1, mode="edge"))[
+        1:-1, 1:-1
+    ]
     rim = np.minimum(depth / (width + 1), 1.0).astype(np.float32)[..., np.newaxis]
     return np.where(mask, np.float32(1.0), rim)

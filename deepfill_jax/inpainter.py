@@ -64,7 +64,7 @@ class Inpainter:
 
         self._params = jax.device_put(model.generator)
         self._predict = jax.jit(predict, compiler_options=compiler.options())
-        self._compiled: set[tuple[int, ...]] = set()  # Shapes of images.
+        self._programs: dict[tuple[int, ...], jax.stages.Compiled] = {}  # By shapes of images.
 
     @classmethod
     def load(cls, path: str | Path, **options) -> "Inpainter":
@@ -199,11 +199,13 @@ class Inpainter:
         below, right = height - image.shape[1], width - image.shape[2]
         margins = ((0, 0), (0, below), (0, right), (0, 0))
         image, mask = (np.pad(x, margins, mode="reflect") for x in (image, mask))
-        if image.shape not in self._compiled and len(self._compiled) == MOST_PROGRAMS:
-            self._predict.clear_cache()
-            self._compiled.clear()
-        self._compiled.add(image.shape)
-        return self._predict(self._params, image, mask.astype(np.float32))
+        arguments = self._params, image, mask.astype(np.float32)
+        if image.shape not in self._programs:
+            if len(self._programs) == MOST_PROGRAMS:
+                self._programs.clear()
+            self._programs[image.shape] = self._predict.lower(*arguments).compile()
+            compiler.give_back_memory()
+        return self._programs[image.shape](*arguments)
 
 
 def _compiled_side(side: int) -> int:

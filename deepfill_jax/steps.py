@@ -126,7 +126,7 @@ def make_train_step(
         donate_argnums=0,
         in_shardings=(everywhere, sharding.batch_sharding(mesh)),
         out_shardings=everywhere,
-        compiler_options=compiler.options(),
+        compiler_options=compiler.options(training=True),
     )
 
 

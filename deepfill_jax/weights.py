@@ -119,7 +119,10 @@ def load(path: str | Path) -> Model:
     )
     check_tensors({n: x.shape for n, x in found.items()}, expected, source=str(path))
     tree = unflatten(
-        {n: x.astype(np.int32 if n.endswith("/count") else np.float32) for n, x in found.items()}
+        {
+            n: x.astype(np.int32 if n.endswith("/count") else np.float32, copy=False)
+            for n, x in found.items()
+        }
     )
     return Model(
         variant,

@@ -90,14 +90,15 @@ def narrow_tensors(reference: str, table: layout.Table, variant: Variant) -> dic
     return {key: theirs[key] for key in _shapes(reference) if key in theirs}
 
 
-def random_variables(network, *, seed: int = 0):
-    """Variables of a network for 64x64 pictures, kernels of gain 1, without running it once."""
+def random_variables(network, *, seed: int = 0, gain: float = 1.0):
+    """Variables of a network for 64x64 pictures, kernels of a gain, without running it once."""
     arguments = jax.random.key(0), jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
     random = np.random.default_rng(seed)
 
     def draw(x):
         fan_in = np.prod(x.shape[:-1]) if len(x.shape) == 4 else x.size
-        return (random.standard_normal(x.shape) / np.sqrt(fan_in)).astype(np.float32)
+        scale = gain if len(x.shape) == 4 else 1.0
+        return (scale * random.standard_normal(x.shape) / np.sqrt(fan_in)).astype(np.float32)
 
     return jax.tree.map(draw, jax.eval_shape(network.init, *arguments))
 

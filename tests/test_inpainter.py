@@ -106,7 +106,7 @@ def test_sizes_of_one_padded_size_share_a_compilation():
     inpainter = Inpainter(make_model("official"))
     for height, width in [(1, 1), (3, 8), (8, 8), (7, 5)]:
         inpainter(*make_picture(height, width))
-    assert inpainter._predict._cache_size() == 1
+    assert len(inpainter._programs) == 1
 
 
 def test_all_256_values_survive(inpainter):
@@ -283,7 +283,7 @@ def test_a_hundred_sizes_compile_two_programs():
         mask = np.zeros((height, width, 1), bool)
         mask[5:12, 7:9] = mask[-9:, -9:] = True
         inpainter(np.zeros((height, width, 3), np.uint8), mask, strategy="crop")
-    assert inpainter._predict._cache_size() <= 2  # For one window, and for two.
+    assert len(inpainter._programs) <= 2  # For one window, and for two.
 
 
 def test_programs_are_kept_up_to_a_number(monkeypatch):
@@ -292,7 +292,7 @@ def test_programs_are_kept_up_to_a_number(monkeypatch):
     expected = inpainter(*make_picture(8, 8))
     for width, kept in [(16, 2), (8, 2), (24, 1), (32, 2)]:
         inpainter(*make_picture(8, width))
-        assert inpainter._predict._cache_size() == kept
+        assert len(inpainter._programs) == kept
     np.testing.assert_array_equal(inpainter(*make_picture(8, 8)), expected)
 
 

@@ -181,14 +181,14 @@ def test_an_example_does_not_depend_on_its_neighbours(name):
     random = np.random.default_rng(0)
     masked = random.uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
     mask = (random.uniform(size=(2, 64, 64, 1)) < 0.1).astype(np.float32)
-    variables = random_variables(network)
+    variables = random_variables(network, gain=2.2)  # With 1 the pictures die out on their way.
     apply = jax.jit(network.apply)
     both = apply(variables, masked, mask)
     masked[1], mask[1] = 0.5, 1.0
     other = apply(variables, masked, mask)
     for a, b in zip(both, other, strict=True):
         np.testing.assert_array_equal(a[0], b[0])
-        assert np.abs(a[1] - b[1]).max() > 0
+        assert np.abs(a[1] - b[1]).max() > 0.1
 
 
 @pytest.mark.parametrize("name", SMALL)

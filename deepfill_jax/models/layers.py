@@ -75,12 +75,13 @@ def convolve_doubled(
     *,
     padding: str = "SAME",
     dtype: jnp.dtype = jnp.float32,
+    pointwise: Callable[[jax.Array], jax.Array] = lambda y: y,
 ) -> jax.Array:
     """Doubles [B, H, W, I] by repeating pixels and convolves with [3, 3, I, O]: [B, 2H, 2W, O].
 
-    The result of `convolve(image.double(x), ...)` for four of its nine multiplications. Under the
-    kernel's three rows lie only two rows of `x`, so each of the four pixels that come of one is a
-    convolution with 2x2 taps, which are sums of the kernel's.
+    The result of `pointwise(convolve(image.double(x), ...))` for four of its nine multiplications.
+    Under the kernel's three rows lie only two rows of `x`, so each of the four pixels that come of
+    one is a convolution with 2x2 taps, which are sums of the kernel's.
     """
     batch, height, width, _ = x.shape
     taps = jnp.einsum("aiy,bjx,yxcd->abijcd", ROWS_UNDER, ROWS_UNDER, kernel).astype(dtype)
@@ -92,17 +93,19 @@ def convolve_doubled(
     def pixels(down: int, right: int) -> jax.Array:
         """One in four: [B, H, W, O]."""
         seen = x[:, down : down + height + 1, right : right + width + 1]
-        return lax.conv_general_dilated(
+        y = lax.conv_general_dilated(
             seen,
             taps[down, right],
             window_strides=(1, 1),
             padding="VALID",
             dimension_numbers=DIMENSIONS,
         )
+        # Here, as a gate halves what is to be laid out.
+        return pointwise((y + bias).astype(dtype))
 
     rows = [jnp.stack([pixels(down, right) for right in (0, 1)], axis=3) for down in (0, 1)]
     y = jnp.stack(rows, axis=2)  # [B, H, 2, W, 2, O]
-    return (y.reshape(batch, 2 * height, 2 * width, -1) + bias).astype(dtype)
+    return y.reshape(batch, 2 * height, 2 * width, -1)
 
 
 class Conv(nn.Module):
@@ -155,12 +158,15 @@ class GatedConv(Conv):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, H / stride, W / stride, features], or [B, 2H, 2W, features]."""
         kernel, bias = self.kernel_and_bias(x.shape[-1], 2 * self.features)
+
+        def gated(y: jax.Array) -> jax.Array:
+            value, gate = jnp.split(y, 2, axis=-1)
+            return self.activation(value) * nn.sigmoid(gate)
+
         if self.doubled:
-            y = convolve_doubled(x, kernel, bias, padding=self.padding, dtype=self.dtype)
-        else:
-            y = self.convolve(x, kernel, bias)
-        value, gate = jnp.split(y, 2, axis=-1)
-        return self.activation(value) * nn.sigmoid(gate)
+            options = {"padding": self.padding, "dtype": self.dtype}
+            return convolve_doubled(x, kernel, bias, pointwise=gated, **options)
+        return gated(self.convolve(x, kernel, bias))
 
 
 class SNConv(Conv):
