@@ -34,14 +34,14 @@ def main(argv: Sequence[str]) -> None:
         FailedError: Training cannot go on.
     """
     config = _parse(argv)
+    if FLAGS.mode == "train" and not FLAGS.workdir:
+        raise UsageError("--workdir is missing: the folder for checkpoints and logs.")
     # TensorFlow reads pictures here; what it says at its import helps nobody.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     if FLAGS.mode == "train":
         from deepfill_jax import train
 
-        if not FLAGS.workdir:
-            raise UsageError("--workdir is missing: the folder for checkpoints and logs.")
         train.train(config, FLAGS.workdir)
     else:
         _evaluate(config)
