@@ -159,6 +159,13 @@ def test_the_time_of_a_program_is_that_of_its_operations(tmp_path):
     assert "Generator/" in rows[-1] and list(tmp_path.rglob("*.xplane.pb"))
 
 
+@pytest.mark.slow
+def test_steps_drift_from_the_plain_form_by_rounding_alone():
+    fast, nudged = map(json.loads, run_script("drift.py", "--steps", "2").splitlines())
+    assert (fast["run"], nudged["run"]) == ("fast", "nudged")
+    assert 0 < max(fast["differences"].values()) < 1e-4
+
+
 # As XLA writes them for a GPU: cuDNN by its name, a product in a fusion of Triton's.
 GPU_PROGRAM = """
 %gemm_fusion_dot.3_computation (parameter_0: f32[8,4]) -> f32[8,8] {

@@ -1,0 +1,90 @@
+"""How far training goes from the plain form of its convolutions, which round otherwise.
+
+    python benchmarks/drift.py [--case training-64-2] [--steps 20] [--init unit_variance]
+
+Trains three times from one draw of weights: as users do; with XLA's own convolutions, doubled maps
+doubled first; and so again, from weights one float32 rounding larger, which shows how much the
+steps themselves magnify. Prints the largest relative differences of losses to the second.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import programs
+
+from deepfill_jax import image, sharding, steps
+from deepfill_jax.models import Discriminator, Generator, cpu_convolution, layers, make_variant
+from deepfill_jax.models.variants import UNIT_VARIANCE
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """The plain form of every convolution that is traced within it."""
+    fast = layers.convolve_doubled
+
+    def convolve_doubled(x, kernel, bias, *, pointwise, **options):
+        return pointwise(layers.convolve(image.double(x), kernel, bias, **options))
+
+    layers.convolve_doubled = convolve_doubled
+    try:
+        with cpu_convolution.plain():
+            yield
+    finally:
+        layers.convolve_doubled = fast
+
+
+def train(networks, batches, nudge=1.0):
+    """The losses of each step."""
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    state = programs.make_state(networks, mesh)
+    params = jax.tree.map(lambda x: x * np.float32(nudge), state.generator.params)
+    state = state.replace(generator=state.generator.replace(params=params))
+    optimizers = programs.OPTIMIZER, programs.OPTIMIZER
+    options = {"average_decay": 0.0, "microbatches": 1, "mesh": mesh}
+    step = steps.make_train_step(*networks, *optimizers, recipe=programs.RECIPE, **options)
+    for batch in batches:
+        state, scalars = step(state, sharding.shard_batch(batch, mesh))
+        yield {name: float(x) for name, x in scalars.items() if "norm" not in name}
+
+
+def main() -> None:
+    """Trains as the command line says, and compares."""
+    parser = programs.arguments(__doc__)
+    parser.add_argument("--case", type=programs.parse_case, default="training-64-2")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--init", choices=("published", "unit_variance"), default="published")
+    options = parser.parse_args()
+    variant = make_variant(
+        "mmagic", width=options.width, discriminator_width=max(1, options.width * 64 // 24)
+    )
+    if options.init == "unit_variance":
+        variant = dataclasses.replace(variant, kernel_init=UNIT_VARIANCE)
+    networks = Generator(variant), Discriminator(variant)
+    picture, mask = options.case.pictures()
+    batches = [
+        {"image": np.roll(picture, step, axis=2), "mask": mask} for step in range(options.steps)
+    ]
+    runs = {"fast": list(train(networks, batches))}
+    with plain():
+        expected = list(train(networks, batches))
+        runs["nudged"] = list(train(networks, batches, nudge=1 + np.finfo(np.float32).eps))
+    for name, history in runs.items():
+        differences = {
+            loss: max(abs(a[loss] / b[loss] - 1) for a, b in zip(history, expected, strict=True))
+            for loss in expected[0]
+        }
+        programs.report(
+            options.output,
+            run=name,
+            init=options.init,
+            case=str(options.case),
+            steps=options.steps,
+            differences={loss: float(f"{x:.2g}") for loss, x in differences.items()},
+        )
+
+
+if __name__ == "__main__":
+    main()
