@@ -42,12 +42,14 @@ def plot(growths: dict[str, tuple[list[int], list[dict]]], path: Path) -> None:
             axes[:, column], (seconds, gigabytes), ("s", "GB"), strict=True
         ):
             axis.loglog(values, numbers, "o-")
+            axis.margins(x=0.12)
             axis.set(xlabel=name, ylabel=unit, ylim=(min(numbers) / 2, max(numbers) * 2))
             axis.set_xticks(values, [str(value) for value in values])
             axis.minorticks_off()
             axis.grid(alpha=0.3)
             for point in zip(values, numbers, strict=True):
-                axis.annotate(f"{point[1]:.2g}", point, textcoords="offset points", xytext=(4, 6))
+                above = {"textcoords": "offset points", "xytext": (0, 7), "ha": "center"}
+                axis.annotate(f"{point[1]:.3g}", point, **above)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 
