@@ -85,10 +85,11 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # Orbax and tensorstore raise many kinds.
-            kept = sorted(self._manager.all_steps(read=True))
+            self._manager.reload()
+            kept = sorted(self._manager.all_steps())
             raise FailedError(
                 f"A checkpoint could not be written to {self._folder}: {_first_line(error)}. "
-                f"Those of steps {kept} are kept; where there is room again, start again to go on."
+                f"Those of steps {kept} are kept; start again to go on from there."
             ) from error
 
     def restore_latest(self, abstract: TrainState, mesh: Mesh) -> TrainState | None:

@@ -7,12 +7,13 @@ JAX's own: a coordinator in process 0, to which the others connect.
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import jax
 from jax.experimental import multihost_utils
 
-from deepfill_jax.errors import FailedError, UsageError
+from deepfill_jax.errors import FailedError, StoppedError, UsageError, report
 
 # A peer that has been silent for so long is gone. On CPUs a broken connection says so at once.
 HEARTBEAT_SECONDS = 30
@@ -90,19 +91,25 @@ class StopSignal:
 
 
 @contextlib.contextmanager
-def watch_peers() -> Iterator[None]:
-    """Says in one line that another process is gone, where JAX says it in forty.
+def leave_on_errors() -> Iterator[None]:
+    """Where a run has several processes, an error in one ends it at once, with the error's line.
 
-    Raises:
-        FailedError: A computation that needs all processes has failed.
+    At a usual exit JAX waits for the others. They may be waiting for this one, until they have
+    not heard of it for long enough; or one is gone, which JAX says in forty lines.
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
+    except StoppedError:  # All of them stop.
+        raise
+    except Exception as error:
         if jax.process_count() == 1:
             raise
-        reason = str(error).splitlines()[0]
-        raise FailedError(
-            f"Process {jax.process_index()} of {jax.process_count()} has lost another one "
-            f"({reason}). Start all of them again: training goes on from the newest checkpoint."
-        ) from error
+        who = f"Process {jax.process_index()} of {jax.process_count()}"
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            error = FailedError(
+                f"{who} has lost another one, or a device ({str(error).splitlines()[0]}). Start "
+                "all of them again: training goes on from the newest checkpoint."
+            )
+        code = report(error)
+        sys.stdout.flush()
+        os._exit(code)

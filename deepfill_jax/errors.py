@@ -1,6 +1,7 @@
 """What a user should read when a command ends before its work does, and the exit codes."""
 
 import sys
+import traceback
 from collections.abc import Callable
 
 
@@ -30,11 +31,23 @@ class StoppedError(Exception):
 EXIT_CODES = {UsageError: 2, FailedError: 1, StoppedError: 75}
 
 
+def report(error: Exception) -> int:
+    """Prints one of the errors above as a line, any other with its traceback.
+
+    Returns:
+        The exit code.
+    """
+    if type(error) not in EXIT_CODES:
+        traceback.print_exception(error)
+        return 1
+    label = "" if isinstance(error, StoppedError) else "error: "
+    print(f"{label}{error}", file=sys.stderr, flush=True)
+    return EXIT_CODES[type(error)]
+
+
 def run_command(command: Callable[[], None]) -> None:
     """Runs the body of a command and turns the errors above into a line and an exit code."""
     try:
         command()
     except tuple(EXIT_CODES) as error:
-        label = "" if isinstance(error, StoppedError) else "error: "
-        print(f"{label}{error}", file=sys.stderr, flush=True)
-        sys.exit(EXIT_CODES[type(error)])
+        sys.exit(report(error))

@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     from deepfill_jax import distributed
 
     distributed.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    with distributed.watch_peers():
+    with distributed.leave_on_errors():
         if FLAGS.mode == "train":
             from deepfill_jax import train
 

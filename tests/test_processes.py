@@ -1,0 +1,159 @@
+"""Runs of `main` as processes: several of them compute what one does; killed, they lose nothing.
+
+Losses are compared within 5e-5: the adversarial one, part of the generator's, is a mean near 0 of
+scores that cancel.
+"""
+
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import photos
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
+
+from deepfill_jax.checkpoint import checksums
+from deepfill_jax.convert import run
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
+STEPS = 10
+KILLS = int(os.environ.get("KILLS", "20"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return photos.write(tmp_path_factory.mktemp("photos"))
+
+
+class Run:
+    """A run of `main` in some processes, each with some devices."""
+
+    def __init__(self, folder, workdir, *, processes=1, devices=1, **changes):
+        self.workdir = workdir
+        source = f"folder:{folder}"
+        changes = {"data.source": source, "data.val_source": source, "batch_size": 8} | changes
+        changes = {"num_steps": STEPS, "eval.every": 0, "checkpoint_every": 5} | changes
+        arguments = ["--config=configs/smoke.py:official", f"--workdir={workdir}"]
+        arguments += [f"--config.{key}={value}" for key, value in changes.items()]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.processes = []
+        for index in range(processes):
+            own = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={processes}"]
+            own = [*own, f"--process_id={index}"] if processes > 1 else []
+            self.processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "deepfill_jax.main", *own, *arguments],
+                    cwd=ROOT,
+                    # Compiled as users run it: unoptimised sums are in rows, 1e-5 from the truth.
+                    env={name: x for name, x in os.environ.items() if name != "XLA_FLAGS"}
+                    | {"JAX_NUM_CPU_DEVICES": str(devices)}
+                    | {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
+                    | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+
+    def end(self):
+        """Waits, and returns exit codes and what was said."""
+        said = [process.communicate(timeout=300)[0] for process in self.processes]
+        return [process.returncode for process in self.processes], said
+
+    def done(self):
+        """Waits until it has succeeded."""
+        codes, said = self.end()
+        assert not any(codes), "\n".join(said)
+        return self
+
+    def wait_for(self, text):
+        """Reads what process 0 says until it says this."""
+        for line in self.processes[0].stdout:
+            if text in line:
+                return
+        raise AssertionError(f"{text!r} was never said")
+
+    def losses(self):
+        """[STEPS, 2] of both networks, over all times that the run was started."""
+        events = EventAccumulator(str(self.workdir), size_guidance={"tensors": 0}).Reload()
+        tags = "train/loss/generator", "train/loss/discriminator"
+        found = {
+            tag: {
+                event.step: float(make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)
+            }
+            for tag in tags
+        }
+        return np.array([[found[tag][step + 1] for tag in tags] for step in range(STEPS)])
+
+
+@pytest.fixture(scope="module")
+def alone(folder, tmp_path_factory):
+    """A run of one process with one device."""
+    return Run(folder, tmp_path_factory.mktemp("alone")).done()
+
+
+@pytest.mark.parametrize("processes, devices", [(1, 8), (2, 2), (4, 1)])
+def test_any_processes_and_devices_compute_what_one_does(
+    folder, alone, tmp_path, processes, devices
+):
+    several = Run(folder, tmp_path, processes=processes, devices=devices).done()
+    np.testing.assert_allclose(several.losses(), alone.losses(), rtol=5e-5)
+
+
+def test_two_processes_stop_together_and_one_goes_on(folder, alone, tmp_path):
+    pair = Run(folder, tmp_path, processes=2, num_steps=10**6, checkpoint_every=0)
+    pair.wait_for("step 1/")
+    pair.processes[1].send_signal(signal.SIGTERM)
+    codes, said = pair.end()
+    assert codes == [75, 75]
+    assert re.search(r"Stopped after step \d+, as asked, and saved", said[1])
+    pair = Run(folder, tmp_path / "half", processes=2, num_steps=5).done()
+    one = Run(folder, tmp_path / "half").done()
+    np.testing.assert_allclose(one.losses(), alone.losses(), rtol=5e-5)
+
+
+def test_a_killed_peer_ends_the_others_at_once_with_a_line(folder, tmp_path):
+    pair = Run(folder, tmp_path, processes=2, num_steps=10**6)
+    pair.wait_for("step 20/")
+    pair.processes[1].kill()
+    killed = time.monotonic()
+    codes, said = pair.end()
+    assert time.monotonic() - killed < 20  # Before it counts as silent.
+    assert codes == [1, -signal.SIGKILL]
+    last = said[0].strip().splitlines()[-1]
+    # In the middle of a step, or of a save.
+    assert re.match("error: (Process 0 of 2 has lost another one|A checkpoint could not be)", last)
+
+
+def final(workdir):
+    return checksums(run.read(workdir).generator)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_is_killed_again_and_again_loses_nothing(folder, tmp_path, number):
+    steps = {"num_steps": 3000, "checkpoint_every": 7, "log_every": 100}
+    unbroken = Run(folder, tmp_path / "unbroken", **steps).done()
+    random.seed(0)
+    for _ in range(KILLS):
+        broken = Run(folder, tmp_path / "broken", **steps)
+        broken.wait_for("parameters on")
+        time.sleep(random.uniform(0, 4))
+        assert broken.processes[0].poll() is None, "The run is too short for so many kills."
+        broken.processes[0].send_signal(number)
+        codes, said = broken.end()
+        assert codes in ([-signal.SIGKILL], [75]), said
+    broken = Run(folder, tmp_path / "broken", **steps).done()
+    assert final(broken.workdir) == final(unbroken.workdir)
+    assert not (broken.workdir / "damaged").exists()
