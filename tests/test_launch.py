@@ -1,4 +1,4 @@
-"""The launch scripts, with stand-ins for `python` and for SLURM's commands: no JAX, no cluster."""
+"""The launch files, with stand-ins for `python` and for SLURM's commands: no JAX, no cluster."""
 
 import json
 import os
@@ -8,9 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
+import yaml
 
-LAUNCH = Path(__file__).parents[1] / "launch"
+ROOT = Path(__file__).parents[1]
+LAUNCH = ROOT / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
 
 # Writes its arguments to a file process0, process1, ...; then the test's code runs.
@@ -215,3 +218,43 @@ def test_slurm_job_asks_for_its_turn_though_its_shell_is_signalled(place):
     script.terminate()
     assert script.wait(10) == 75
     assert "requeue 1" in (place / "scontrol.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def manifests():
+    return list(yaml.safe_load_all((LAUNCH / "kubernetes.yaml").read_text()))
+
+
+@pytest.mark.parametrize("version", ["1.31", kubernetes_validate.latest_version()])
+def test_kubernetes_knows_every_field(manifests, version):
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_kubernetes_names_and_numbers_agree(manifests):
+    service, job = manifests
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    flags = dict(argument.split("=", 1) for argument in container["args"])
+    name, domain = job["metadata"]["name"], service["metadata"]["name"]
+    assert flags["--coordinator"] == f"{name}-0.{domain}:8476" and pod["subdomain"] == domain
+    assert service["spec"]["selector"] == {"batch.kubernetes.io/job-name": name}
+    pods = job["spec"]["completions"]
+    assert job["spec"]["parallelism"] == pods == int(flags["--num_processes"])
+    rules = job["spec"]["podFailurePolicy"]["rules"]
+    assert {rule["action"] for rule in rules} == {"Ignore"}
+    assert rules[1]["onExitCodes"]["containerName"] == container["name"]
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_docker_is_given_what_it_copies_and_no_more():
+    copies = [
+        line.split()[1:-1]
+        for line in (ROOT / "Dockerfile").read_text().splitlines()
+        if line.startswith("COPY")
+    ]
+    copied = {path for paths in copies for path in paths}
+    given = (ROOT / ".dockerignore").read_text().splitlines()
+    assert copied == {line[1:] for line in given if line.startswith("!")} and "*" in given
+    assert all((ROOT / path).exists() for path in copied)
