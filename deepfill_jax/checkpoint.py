@@ -1,24 +1,36 @@
 """Training checkpoints by orbax: `workdir/checkpoints/STEP`.
 
-A checkpoint is a `TrainState`. The position in the data is its step, because batch n of the stream
-is a function of the seed and n.
+A checkpoint is a `TrainState` with a checksum of each of its arrays. The position in the data is
+its step, because batch n of the stream is a function of the seed and n.
 """
 
+import contextlib
+import json
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
 from deepfill_jax import sharding
-from deepfill_jax.errors import UsageError
+from deepfill_jax.errors import FailedError, UsageError
 from deepfill_jax.train_state import TrainState
 
 FOLDER = "checkpoints"
-ITEM = "default"  # Orbax's name of a checkpoint's only item.
+DAMAGED = "damaged"  # Beside it: where checkpoints go that cannot be read.
+NAMED = 5  # Arrays that a message names.
+
+
+class DamagedError(Exception):
+    """A checkpoint is not what was saved."""
 
 
 class Checkpoints:
@@ -42,9 +54,11 @@ class Checkpoints:
             [checkpoint_managers.LatestN(keep_latest), best]
         )
         # Orbax takes absolute paths only.
+        self._folder = Path(workdir).absolute() / FOLDER
         self._manager = ocp.CheckpointManager(
-            Path(workdir).absolute() / FOLDER,
+            self._folder,
             options=ocp.CheckpointManagerOptions(preservation_policy=policy),
+            item_handlers=ocp.StandardCheckpointHandler(),
         )
 
     def save(self, state: TrainState, *, l1_hole: float | None = None) -> None:
@@ -53,12 +67,34 @@ class Checkpoints:
         Args:
             state: To save, under its step.
             l1_hole: On the validation set, if it was measured at this step.
+
+        Raises:
+            FailedError: This or the one before cannot be written. Earlier ones are kept.
         """
         metrics = None if l1_hole is None else {"l1_hole": l1_hole}
-        self._manager.save(int(state.step), args=ocp.args.StandardSave(state), metrics=metrics)
+        with self._writing():
+            self._manager.save(
+                int(state.step),
+                args=ocp.args.StandardSave(state),
+                metrics=metrics,
+                custom_metadata=_describe(state),
+            )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax and tensorstore raise many kinds.
+            kept = sorted(self._manager.all_steps(read=True))
+            raise FailedError(
+                f"A checkpoint could not be written to {self._folder}: {_first_line(error)}. "
+                f"Those of steps {kept} are kept; where there is room again, start again to go on."
+            ) from error
 
     def restore_latest(self, abstract: TrainState, mesh: Mesh) -> TrainState | None:
-        """Restores the newest checkpoint that can be read, onto the devices of `mesh`.
+        """Restores the newest checkpoint that is whole, onto the devices of `mesh`.
+
+        Newer ones that are not are named and set aside, in `workdir/damaged`.
 
         Args:
             abstract: Shapes and types, of `jax.eval_shape`.
@@ -68,33 +104,134 @@ class Checkpoints:
             The state, or None if there is no checkpoint.
 
         Raises:
-            UsageError: There are checkpoints, and none can be read as this state.
+            UsageError: The newest is of other networks or optimisers, or none is whole.
         """
         everywhere = sharding.replicated(mesh)
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), abstract
         )
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
+        found = sorted(self._manager.all_steps(), reverse=True)
+        for step in found:
             try:
-                return self._manager.restore(step, args=ocp.args.StandardRestore(target))
-            except Exception as error:  # noqa: BLE001  Orbax and tensorstore raise many kinds.
-                reason = str(error).splitlines()[0]
-                logging.error("Checkpoint %d cannot be restored: %s", step, reason)
-        if steps:
+                return self._restore(step, target)
+            except DamagedError as error:
+                self._set_aside(step, error)
+        if found:
             raise UsageError(
-                f"None of the checkpoints {steps} in {self._manager.directory} fits this config "
-                f"({reason}); give another --workdir or the config that they were made with."
+                f"None of the checkpoints {found} of {self._folder} is whole; they are in "
+                f"{self._folder.with_name(DAMAGED)}. Give another --workdir to start anew."
             )
         return None
 
+    def _restore(self, step: int, target: TrainState) -> TrainState:
+        """Restores a checkpoint and compares what it is with what was saved."""
+        try:
+            shapes, expected = _described(self._manager, step)
+        except Exception as error:
+            raise DamagedError(_first_line(error)) from error
+        differences = _differences(shapes, _shapes(target))
+        if differences:
+            raise UsageError(
+                f"Checkpoint {step} of {self._folder} does not fit this config: "
+                f"{_some(differences)}. Give another --workdir, or the config that it was made "
+                "with."
+            )
+        try:
+            state = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        except Exception as error:
+            raise DamagedError(_first_line(error)) from error
+        _compare(checksums(state), expected)
+        return state
+
+    def _set_aside(self, step: int, error: DamagedError) -> None:
+        place = self._folder.with_name(DAMAGED) / str(step)
+        logging.error("Checkpoint %d is damaged: %s. It is now in %s.", step, error, place)
+        if jax.process_index() == 0:
+            place.parent.mkdir(exist_ok=True)
+            shutil.rmtree(place, ignore_errors=True)
+            (self._folder / str(step)).rename(place)
+        multihost_utils.sync_global_devices(f"checkpoint {step} set aside")
+        self._manager.reload()
+
     def close(self) -> None:
-        """Waits until everything is written."""
-        self._manager.close()
+        """Waits until everything is written.
+
+        Raises:
+            FailedError: The last checkpoint cannot be written. Earlier ones are kept.
+        """
+        with self._writing():
+            self._manager.close()
+
+
+def checksums(state: Any) -> dict[str, int]:
+    """CRC-32 of the bytes of each array of a tree, by its path; waits for the devices."""
+    arrays = _by_path(jax.device_get(state))
+    return {path: zlib.crc32(np.ascontiguousarray(x).view(np.uint8)) for path, x in arrays.items()}
+
+
+def _describe(state: TrainState) -> dict[str, Any]:
+    """Shapes and checksums of a state's arrays, and a checksum of these, for JSON."""
+    arrays = {"shapes": _shapes(state), "crc32": checksums(state)}
+    return {"arrays": arrays, "crc32": _checksum(arrays)}
+
+
+def _described(manager: ocp.CheckpointManager, step: int) -> tuple[dict, dict]:
+    """The shapes and checksums of `_describe` that were saved with a checkpoint.
+
+    Raises:
+        DamagedError: They are not what was saved.
+    """
+    saved = manager.metadata(step).custom_metadata  # What orbax cannot read, it logs.
+    if not saved or _checksum(saved["arrays"]) != saved["crc32"]:
+        raise DamagedError("its metadata cannot be read")
+    return saved["arrays"]["shapes"], saved["arrays"]["crc32"]
+
+
+def _checksum(record: Any) -> int:
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
+
+
+def _compare(found: Mapping[str, int], expected: Mapping[str, int]) -> None:
+    """Raises DamagedError if arrays are not what was saved; names them."""
+    wrong = [path for path, checksum in found.items() if checksum != expected[path]]
+    if wrong:
+        raise DamagedError(f"not what was saved: {_some(wrong)}")
+
+
+def _differences(saved: Mapping[str, list], asked: Mapping[str, list]) -> list[str]:
+    """Says of each array what a checkpoint has where a config asks for something else."""
+    return [
+        f"{path} is {saved.get(path, 'missing')} where the config asks for "
+        f"{asked.get(path, 'no such array')}"
+        for path in sorted(saved.keys() | asked.keys())
+        if saved.get(path) != asked.get(path)
+    ]
+
+
+def _some(items: Sequence[str]) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    return ", ".join(items[:NAMED]) + more
+
+
+def _shapes(tree: Any) -> dict[str, list[int]]:
+    return {path: list(x.shape) for path, x in _by_path(tree).items()}
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def load_generator(workdir: str | Path, abstract, *, step: int | None = None) -> tuple[dict, int]:
     """Reads only the generator's parameters for inference, as numpy arrays.
+
+    Training may go on in the folder meanwhile: a checkpoint that it is writing is not seen, and if
+    it deletes the one that is being read, a newer one is taken.
 
     Args:
         workdir: The run's folder.
@@ -105,21 +242,36 @@ def load_generator(workdir: str | Path, abstract, *, step: int | None = None) ->
         The running average of the parameters if the run kept one, else the parameters; the step.
 
     Raises:
-        UsageError: There is no such checkpoint.
+        UsageError: There is no such checkpoint, or it is damaged.
     """
     folder = Path(workdir).absolute() / FOLDER
-    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
-    if not steps or (step is not None and step not in steps):
-        raise UsageError(f"There is no checkpoint {'' if step is None else step} in {folder}.")
-    step = steps[-1] if step is None else step
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
-    path = folder / str(step) / ITEM
-    reader = ocp.PyTreeCheckpointHandler()
-    saved = reader.metadata(path).tree["generator"]
-    item = {"generator": {"average" if saved["average"] else "params": zeros}}
-    restore_args = ocp.checkpoint_utils.construct_restore_args(item)
-    restored = reader.restore(
-        path, args=ocp.args.PyTreeRestore(item, restore_args=restore_args, partial_restore=True)
-    )
-    (params,) = restored["generator"].values()
-    return params, step
+    while True:
+        found = sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+        if not found or (step is not None and step not in found):
+            raise UsageError(f"There is no checkpoint {'' if step is None else step} in {folder}.")
+        chosen = found[-1] if step is None else step
+        try:
+            return _read_generator(folder, chosen, abstract), chosen
+        except Exception as error:
+            if (folder / str(chosen)).exists():
+                raise UsageError(
+                    f"Checkpoint {chosen} of {folder} is damaged: {_first_line(error)}. "
+                    f"There are {found}."
+                ) from error
+
+
+def _read_generator(folder: Path, step: int, abstract: Any) -> dict:
+    # Read-only, as a manager that may write clears away what others have not finished.
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    handler = ocp.PyTreeCheckpointHandler()
+    with ocp.CheckpointManager(folder, options=options, item_handlers=handler) as manager:
+        name = "average" if manager.item_metadata(step)["generator"]["average"] else "params"
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
+        item = {"generator": {name: zeros}}
+        restore_args = ocp.checkpoint_utils.construct_restore_args(item)
+        restored = manager.restore(
+            step,
+            args=ocp.args.PyTreeRestore(item, restore_args=restore_args, partial_restore=True),
+        )
+        _compare(checksums(restored), _described(manager, step)[1])
+    return restored["generator"][name]

@@ -1,4 +1,4 @@
-"""The two errors that a user should read, and how commands report them."""
+"""What a user should read when a command ends before its work does, and the exit codes."""
 
 import sys
 from collections.abc import Callable
@@ -20,10 +20,21 @@ class FailedError(RuntimeError):
     """
 
 
+class StoppedError(Exception):
+    """The work was stopped on request; what was done is saved, and the same command goes on.
+
+    Commands print it and exit with code 75, which launchers take as: start it again.
+    """
+
+
+EXIT_CODES = {UsageError: 2, FailedError: 1, StoppedError: 75}
+
+
 def run_command(command: Callable[[], None]) -> None:
-    """Runs the body of a command and turns the two errors above into a line and an exit code."""
+    """Runs the body of a command and turns the errors above into a line and an exit code."""
     try:
         command()
-    except (UsageError, FailedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except tuple(EXIT_CODES) as error:
+        label = "" if isinstance(error, StoppedError) else "error: "
+        print(f"{label}{error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_CODES[type(error)])

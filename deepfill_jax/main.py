@@ -17,6 +17,9 @@ FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file(
     "config", None, "A config file; --config.KEY=VALUE changes a value.", lock_config=True
 )
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where a run has several")
+flags.DEFINE_integer("num_processes", None, "How many it has; srun and mpirun say so themselves")
+flags.DEFINE_integer("process_id", None, "Which of them this is, from 0")
 flags.DEFINE_string("workdir", None, "The run's folder: checkpoints, logs.")
 flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
 flags.DEFINE_string("model", None, "eval: a model file, instead of the workdir's newest checkpoint")
@@ -32,6 +35,7 @@ def main(argv: Sequence[str]) -> None:
     Raises:
         UsageError: A flag or a config key is wrong, or a file is missing.
         FailedError: Training cannot go on.
+        StoppedError: Training was asked to stop.
     """
     config = _parse(argv)
     if FLAGS.mode == "train" and not FLAGS.workdir:
@@ -39,12 +43,16 @@ def main(argv: Sequence[str]) -> None:
     # TensorFlow reads pictures here; what it says at its import helps nobody.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    if FLAGS.mode == "train":
-        from deepfill_jax import train
+    from deepfill_jax import distributed
 
-        train.train(config, FLAGS.workdir)
-    else:
-        _evaluate(config)
+    distributed.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    with distributed.watch_peers():
+        if FLAGS.mode == "train":
+            from deepfill_jax import train
+
+            train.train(config, FLAGS.workdir)
+        else:
+            _evaluate(config)
 
 
 def _parse(argv: Sequence[str]) -> ConfigDict:

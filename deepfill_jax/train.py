@@ -14,8 +14,8 @@ from clu import metric_writers, parameter_overview, periodic_actions
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deepfill_jax import assemble, checkpoint, evaluate, losses, sharding, steps
-from deepfill_jax.errors import FailedError
+from deepfill_jax import assemble, checkpoint, distributed, evaluate, losses, sharding, steps
+from deepfill_jax.errors import FailedError, StoppedError
 from deepfill_jax.train_state import TrainState
 
 PROFILED_STEPS = 5
@@ -23,7 +23,7 @@ SAMPLES = 8  # Rows of the grid in TensorBoard.
 
 
 def train(config: ConfigDict, workdir: str | Path) -> None:
-    """Trains until `config.num_steps` are done.
+    """Trains until `config.num_steps` are done, or until it is asked to stop.
 
     Args:
         config: See `config.KEYS`.
@@ -31,7 +31,9 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
     Raises:
         UsageError: A value of the config, or a file that it names, cannot be used.
-        FailedError: A loss is not finite. The checkpoints are of steps where all were.
+        FailedError: A loss is not finite (the checkpoints are of steps where all were), a
+            checkpoint cannot be written, or another process of the run is gone.
+        StoppedError: On request, see `distributed.StopSignal`; everything is saved.
     """
     workdir = Path(workdir)
     mesh = sharding.make_mesh()
@@ -73,27 +75,34 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
     # A step is only enqueued here: while it runs, the next batch is read and put on the devices,
     # and scalars of the steps before it are fetched. The host waits to validate and to save.
-    for step in range(first, config.num_steps):
-        with jax.profiler.StepTraceAnnotation("train", step_num=step):
-            state, scalars = train_step(state, sharding.shard_batch(next(batches), mesh))
-        if _is_due(step, config.log_every, config):
-            log.write()
-        log.add(scalars)
-        done = step + 1
-        if config.profile_step:
-            profile(done)
-        l1_hole = None
-        if validate and _is_due(done, config.eval.every, config):
-            log.write()
-            l1_hole = validate(state, writer)
-            log.restart_clock()
-        if _is_due(done, config.checkpoint_every, config):
-            log.write()
-            checkpoints.save(state, l1_hole=l1_hole)
+    done = first
+    with distributed.StopSignal() as stop:
+        while done < config.num_steps:
+            with jax.profiler.StepTraceAnnotation("train", step_num=done):
+                state, scalars = train_step(state, sharding.shard_batch(next(batches), mesh))
+            if _is_due(done, config.log_every, config):
+                log.write()
+            log.add(scalars)
+            done += 1
+            if config.profile_step:
+                profile(done)
+            l1_hole = None
+            if validate and _is_due(done, config.eval.every, config):
+                log.write()
+                l1_hole = validate(state, writer)
+                log.restart_clock()
+            stopping = stop.reached(done)
+            if stopping or _is_due(done, config.checkpoint_every, config):
+                log.write()
+                checkpoints.save(state, l1_hole=l1_hole)
+            if stopping:
+                break
     writer.flush()
     checkpoints.close()
+    if done < config.num_steps:
+        raise StoppedError(f"Stopped after step {done}, as asked, and saved: {workdir}")
     if leader:
-        print(f"{max(first, config.num_steps)} of {config.num_steps} steps are done: {workdir}")
+        print(f"{done} of {config.num_steps} steps are done: {workdir}")
 
 
 def _is_due(done: int, every: int, config: ConfigDict) -> bool:

@@ -24,6 +24,7 @@ ROWS = {
     "state": [
         "compiler",
         "sharding",
+        "distributed",
         "train_state",
         "steps",
         "checkpoint",
