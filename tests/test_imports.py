@@ -72,6 +72,7 @@ ROWS = {
         "data.samples",
         "config",
         "assemble",
+        "health",
         "train",
     ],
     "door": ["huge_pages", "main", "cli"],
