@@ -1,4 +1,7 @@
-"""Trains or evaluates: `python -m deepfill_jax.main --config=configs/places.py --workdir=DIR`."""
+"""Trains, evaluates, or looks for what is wrong, by a config.
+
+python -m deepfill_jax.main --config=configs/places.py --workdir=DIR
+"""
 
 import os
 import sys
@@ -18,7 +21,7 @@ config_flags.DEFINE_config_file(
     "config", None, "A config file; --config.KEY=VALUE changes a value.", lock_config=True
 )
 flags.DEFINE_string("workdir", None, "The run's folder: checkpoints, logs.")
-flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+flags.DEFINE_enum("mode", "train", ["train", "eval", "doctor"], "What to do.")
 flags.DEFINE_string("model", None, "eval: a model file, instead of the workdir's newest checkpoint")
 flags.DEFINE_string("baseline", None, "eval: telea, navier_stokes, patchmatch, biharmonic or mean")
 flags.DEFINE_string("results", None, "eval: a folder of results, named by the picture's index")
@@ -31,10 +34,10 @@ def main(argv: Sequence[str]) -> None:
 
     Raises:
         UsageError: A flag or a config key is wrong, or a file is missing.
-        FailedError: Training cannot go on.
+        FailedError: Training cannot go on, or the doctor found something wrong.
     """
     config = _parse(argv)
-    if FLAGS.mode == "train" and not FLAGS.workdir:
+    if FLAGS.mode != "eval" and not FLAGS.workdir:
         raise UsageError("--workdir is missing: the folder for checkpoints and logs.")
     # TensorFlow reads pictures here; what it says at its import helps nobody.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -43,6 +46,10 @@ def main(argv: Sequence[str]) -> None:
         from deepfill_jax import train
 
         train.train(config, FLAGS.workdir)
+    elif FLAGS.mode == "doctor":
+        from deepfill_jax.doctor import examination
+
+        examination.run(config, FLAGS.workdir)
     else:
         _evaluate(config)
 
