@@ -85,15 +85,21 @@ def check_sizes(config: ConfigDict, mesh: Mesh) -> None:
     sharding.check_batch_size(config.eval.batch_size, mesh, name="config.eval.batch_size")
 
 
-def training_batches(config: ConfigDict) -> Callable[[int], Iterator[pipeline.Batch]]:
+def training_batches(
+    config: ConfigDict, source: sources.Source | None = None
+) -> Callable[[int], Iterator[pipeline.Batch]]:
     """Opens the training pictures; returns a function from the first step to the stream.
+
+    Args:
+        config: The run's.
+        source: The pictures, if they are open already.
 
     Raises:
         UsageError: Source, preprocessing or masks cannot be used.
     """
     return _batches(
         config,
-        config.data.source,
+        sources.open_source(config.data.source) if source is None else source,
         lambda first_step, **common: pipeline.training_batches(
             **common, seed=config.seed, batch_size=config.batch_size, first_step=first_step
         ),
@@ -109,7 +115,7 @@ def validation_batches(config: ConfigDict) -> Callable[[], Iterator[pipeline.Bat
     """
     return _batches(
         config,
-        config.data.val_source,
+        sources.open_source(config.data.val_source),
         lambda **common: pipeline.evaluation_batches(
             **common,
             seed=config.eval.seed,
@@ -120,8 +126,7 @@ def validation_batches(config: ConfigDict) -> Callable[[], Iterator[pipeline.Bat
     )
 
 
-def _batches(config, spec, stream, *, flip):
-    source = sources.open_source(spec)
+def _batches(config, source, stream, *, flip):
     preprocessing = Preprocessing(
         config.image_size, config.data.crop_size, config.data.enlarge, flip=flip
     )

@@ -11,6 +11,7 @@ COMMANDS = {
     "convert": ("deepfill_jax.convert.__main__", "make a model file of a run or others' weights"),
     "inspect": ("deepfill_jax.inspect", "say what is in a model file, or in others' weights"),
     "export": ("deepfill_jax.export.__main__", "make a StableHLO or ONNX file of a model file"),
+    "doctor": ("deepfill_jax.doctor.__main__", "check machine, data and config before a training"),
 }
 
 

@@ -1,4 +1,7 @@
-"""Trains or evaluates: `python -m deepfill_jax.main --config=configs/places.py --workdir=DIR`."""
+"""Trains, evaluates, or looks for what is wrong, by a config.
+
+python -m deepfill_jax.main --config=configs/places.py --workdir=DIR
+"""
 
 import os
 import sys
@@ -21,7 +24,7 @@ flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where a run ha
 flags.DEFINE_integer("num_processes", None, "How many it has; srun and mpirun say so themselves")
 flags.DEFINE_integer("process_id", None, "Which of them this is, from 0")
 flags.DEFINE_string("workdir", None, "The run's folder: checkpoints, logs.")
-flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+flags.DEFINE_enum("mode", "train", ["train", "eval", "doctor"], "What to do.")
 flags.DEFINE_string("model", None, "eval: a model file, instead of the workdir's newest checkpoint")
 flags.DEFINE_string("baseline", None, "eval: telea, navier_stokes, patchmatch, biharmonic or mean")
 flags.DEFINE_string("results", None, "eval: a folder of results, named by the picture's index")
@@ -34,11 +37,11 @@ def main(argv: Sequence[str]) -> None:
 
     Raises:
         UsageError: A flag or a config key is wrong, or a file is missing.
-        FailedError: Training cannot go on.
+        FailedError: Training cannot go on, or the doctor found something wrong.
         StoppedError: Training was asked to stop.
     """
     config = _parse(argv)
-    if FLAGS.mode == "train" and not FLAGS.workdir:
+    if FLAGS.mode != "eval" and not FLAGS.workdir:
         raise UsageError("--workdir is missing: the folder for checkpoints and logs.")
     # TensorFlow reads pictures here; what it says at its import helps nobody.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -51,6 +54,10 @@ def main(argv: Sequence[str]) -> None:
             from deepfill_jax import train
 
             train.train(config, FLAGS.workdir)
+        elif FLAGS.mode == "doctor":
+            from deepfill_jax.doctor import examination
+
+            examination.run(config, FLAGS.workdir)
         else:
             _evaluate(config)
 

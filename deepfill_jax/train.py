@@ -10,11 +10,21 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from absl import logging
 from clu import metric_writers, parameter_overview, periodic_actions
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deepfill_jax import assemble, checkpoint, distributed, evaluate, losses, sharding, steps
+from deepfill_jax import (
+    assemble,
+    checkpoint,
+    distributed,
+    evaluate,
+    health,
+    losses,
+    sharding,
+    steps,
+)
 from deepfill_jax.errors import FailedError, StoppedError
 from deepfill_jax.train_state import TrainState
 
@@ -90,7 +100,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
             if validate and _is_due(done, config.eval.every, config):
                 log.write()
                 l1_hole = validate(state, writer)
-                log.restart_clock()
+                log.validated(l1_hole)
             stopping = stop.reached(done)
             if stopping or _is_due(done, config.checkpoint_every, config):
                 log.write()
@@ -163,11 +173,17 @@ class _Log:
         self._writer = writer
         self._written = first
         self._pending: list[steps.Scalars] = []
-        self.restart_clock()
+        self._health = health.Health(batch_size=config.batch_size)
+        self._restart_clock()
 
-    def restart_clock(self) -> None:
+    def _restart_clock(self) -> None:
         """Leaves what happened since the last `write` out of the speed."""
         self._since = time.perf_counter()
+
+    def validated(self, l1_hole: float) -> None:
+        """Takes the score of a validation, whose time is not the training's."""
+        self._warn(self._health.validation(l1_hole))
+        self._restart_clock()
 
     def add(self, scalars: steps.Scalars) -> None:
         """Takes the scalars of the next step, which may still be running."""
@@ -195,8 +211,13 @@ class _Log:
         )
         if jax.process_index() == 0:
             self._print(done, means, speed)
+        self._warn(self._health.training(means))
         self._written, self._pending = done, []
-        self.restart_clock()
+        self._restart_clock()
+
+    def _warn(self, warnings: list[str]) -> None:
+        for warning in warnings if jax.process_index() == 0 else ():
+            logging.warning("%s (docs/losses.md)", warning)
 
     def _check_finite(self, history: list[steps.Scalars]) -> None:
         for step, scalars in enumerate(history, start=self._written + 1):

@@ -52,7 +52,9 @@ def test_unknown_command(capsys):
     assert err.endswith(
         "error: argument COMMAND: no command is called inpant; did you mean inpaint?\n"
     )
-    assert "there are inpaint, convert, inspect, export" in ended(capsys, cli.main, "zzz")[2]
+    assert (
+        "there are inpaint, convert, inspect, export, doctor" in ended(capsys, cli.main, "zzz")[2]
+    )
     assert "required: COMMAND" in ended(capsys, cli.main)[2]
 
 

@@ -73,9 +73,16 @@ ROWS = {
         "data.samples",
         "config",
         "assemble",
+        "health",
         "train",
+        "doctor",
+        "doctor.case",
+        "doctor.machine",
+        "doctor.pictures",
+        "doctor.training",
+        "doctor.examination",
     ],
-    "door": ["huge_pages", "main", "cli"],
+    "door": ["huge_pages", "main", "doctor.__main__", "cli"],
 }
 ORDER = [module for row in ROWS.values() for module in row]
 # TensorFlow, and what imports it.

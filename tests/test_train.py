@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import photos
 import pytest
+from absl import logging
 from references import random_variables
 
 from deepfill_jax import assemble, checkpoint, sharding, train, weights
@@ -205,6 +206,18 @@ class Watched:
 
     def __int__(self):
         return int(np.asarray(self))
+
+
+def test_a_run_warns_of_what_goes_wrong(folder, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(train.health, "SMALL_BATCH", 9)
+    monkeypatch.setattr(logging, "warning", lambda message, *values: said.append(message % values))
+    monkeypatch.setattr(train, "_make_validation", lambda *_: lambda state, _: float(state.step))
+    train.train(make_config(folder, **{"eval.every": 1, "checkpoint_every": 4}), tmp_path)
+    assert [text.partition(":")[0] for text in said] == [
+        "config.batch_size=8 is small for a discriminator",
+        "Validation got worse 3 times in a row",
+    ]
 
 
 def test_the_host_waits_for_no_step_before_the_next_is_enqueued(folder, tmp_path, monkeypatch):

@@ -28,11 +28,13 @@ class Files:
     Attributes:
         name: The specification they came from.
         paths: The files, in source order.
+        left_out: Files that were found there and cannot be read.
     """
 
-    def __init__(self, name: str, paths: Sequence[str]):
+    def __init__(self, name: str, paths: Sequence[str], left_out: Sequence[str] = ()):
         self.name = name
         self.paths = paths
+        self.left_out = left_out
         self._reported = set()
 
     def __len__(self) -> int:
@@ -154,7 +156,7 @@ def _checked(name: str, paths: Sequence[str]) -> Files:
             ", ..." if len(bad) > _NAMED else "",
         )
     left_out = set(bad)
-    return Files(name, [path for path in paths if path not in left_out])
+    return Files(name, [path for path in paths if path not in left_out], left_out=bad)
 
 
 def _unreadable(paths: Sequence[str]) -> list[str]:

@@ -49,8 +49,7 @@ def open_source(spec: str) -> Source:
     Raises:
         UsageError: The specification has another form, or what it names is missing or unusable.
     """
-    # Pictures need no GPU, and TensorFlow would take all of its memory from JAX.
-    tf.config.set_visible_devices([], "GPU")
+    hide_gpus()
     kind, _, place = spec.partition(":")
     if kind in ("folder", "flist") and place:
         opener = {"folder": files.from_folder, "flist": files.from_list}[kind]
@@ -62,6 +61,11 @@ def open_source(spec: str) -> Source:
         f"The data source {spec!r} has none of the forms folder:PATH, flist:FILE, tfds:NAME and "
         "tfds:NAME:SPLIT."
     )
+
+
+def hide_gpus() -> None:
+    """Keeps TensorFlow off the GPUs, which pictures do not need: it would take all their memory."""
+    tf.config.set_visible_devices([], "GPU")
 
 
 class TfdsSplit:

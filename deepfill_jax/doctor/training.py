@@ -1,0 +1,281 @@
+"""Checks of training itself: settings, memory, speed, and whether the networks learn."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from deepfill_jax import assemble, health, losses, sharding, steps
+from deepfill_jax.data import pipeline, workers
+from deepfill_jax.doctor.case import OK, WARNING, WRONG, Case, Finding, SkippedError
+from deepfill_jax.steps import Batch, TrainStep
+
+GIB = 2**30
+NEARLY = 0.8  # Share of free memory above which a plan may fail: other things need some too.
+TIMED_STEPS = 10
+TIMED_SECONDS = 20.0  # After which no further step is timed.
+INPUT_SECONDS = 5.0
+WAITING = 0.2  # Share of the time above which waiting for pictures is worth a warning.
+LONG_DAYS = 30
+OVERFIT_STEPS = 50
+OVERFIT_BATCH = 4
+OVERFIT_SIZE = 64  # Pixels, where a step at the config's size would take longer than this:
+OVERFIT_STEP_SECONDS = 0.5
+FALLS = 0.97  # Of the first loss, below which the last ones must be.
+# Adam's published learning rate is for a batch of 16. It grows by the square root of the batch.
+PUBLISHED_RATE, PUBLISHED_BATCH, RATE_FACTOR = 1e-4, 16, 20
+
+
+def settings(case: Case) -> Iterator[Finding]:
+    """Values that cannot work, or that seldom do what was meant."""
+    case.need("mesh")
+    assemble.check_sizes(case.config, case.mesh)
+    odd = list(odd_settings(case.config))
+    yield from (Finding(WARNING, text) for text in odd)
+    if not odd:
+        part = case.config.batch_size // case.config.microbatches // case.mesh.size
+        rate = f"learning rate {case.config.optimizer.learning_rate:g}"
+        gan = f"with{'' if case.config.loss.adversarial else 'out'} a discriminator"
+        text = f"batch of {case.config.batch_size}, {part} at once on each device, {rate}, {gan}"
+        yield Finding(OK, f"{text}, seed {case.config.seed}.")
+
+
+def odd_settings(config: ConfigDict) -> Iterator[str]:
+    """Yields a sentence on each value that is allowed and probably not meant."""
+    optimizer, loss = config.optimizer, config.loss
+    if loss.adversarial and config.batch_size < health.SMALL_BATCH:
+        yield health.small_batch(config.batch_size)
+    if not (loss.l1_whole or loss.l1_hole):
+        yield "config.loss asks for no L1 in the hole: colours will be invented; set l1_hole=1."
+    usual = PUBLISHED_RATE * (config.batch_size / PUBLISHED_BATCH) ** 0.5
+    if not usual / RATE_FACTOR <= optimizer.learning_rate <= usual * RATE_FACTOR:
+        yield (
+            f"config.optimizer.learning_rate={optimizer.learning_rate:g} is far from the usual "
+            f"{usual:.2g} for a batch of {config.batch_size}; try that."
+        )
+    if 0 < optimizer.decay_steps < config.num_steps:
+        yield (
+            f"config.optimizer.decay_steps={optimizer.decay_steps} ends before config.num_steps="
+            f"{config.num_steps}: the rest learns nothing; make them equal."
+        )
+    if optimizer.warmup_steps >= config.num_steps:
+        yield (
+            f"config.optimizer.warmup_steps={optimizer.warmup_steps} is longer than the run of "
+            f"{config.num_steps} steps; lower it."
+        )
+    if not config.eval.every or config.eval.every > config.num_steps:
+        yield (
+            f"config.eval.every={config.eval.every} validates at the end or never, so no best "
+            "checkpoint is kept; set it to a twentieth of config.num_steps."
+        )
+
+
+def memory(case: Case) -> Iterator[Finding]:
+    """Compiles the training step, and compares what it plans to take with what is free."""
+    case.need("mesh")
+    config, mesh = case.config, case.mesh
+    assemble.check_sizes(config, mesh)
+    step = _train_step(config, mesh, losses.Recipe(**config.loss))
+    began = time.perf_counter()
+    compiled = step.lower(
+        assemble.abstract_state(config, mesh), _shapes(config.batch_size, config.image_size)
+    ).compile()
+    seconds = time.perf_counter() - began
+    plan = compiled.memory_analysis()
+    total = (
+        plan.argument_size_in_bytes
+        + plan.output_size_in_bytes
+        - plan.alias_size_in_bytes
+        + plan.temp_size_in_bytes
+    )
+    free, place = _free_memory(mesh)
+    finding = judge_memory(total, free, place)
+    if finding.level != WRONG:
+        case.train_step = compiled
+    yield dataclasses.replace(finding, text=f"{finding.text} Compiled in {seconds:.0f} s.")
+
+
+def _free_memory(mesh: Mesh) -> tuple[int, str]:
+    """Bytes that each device may take, and what they are of."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"], "JAX may take on each device"
+    if jax.default_backend() != "cpu":
+        raise SkippedError("this device does not say how much memory it has.")
+    # Virtual devices of a CPU share its memory.
+    return _available_memory() // mesh.size, "are free" + (
+        f" for each of {mesh.size} devices" if mesh.size > 1 else ""
+    )
+
+
+def _available_memory() -> int:
+    """MemAvailable of Linux, in bytes."""
+    try:
+        with open("/proc/meminfo") as lines:
+            found = dict(line.split(":") for line in lines)
+        return 1024 * int(found["MemAvailable"].split()[0])
+    except (OSError, KeyError) as error:
+        raise SkippedError("only Linux says how much memory is free.") from error
+
+
+def judge_memory(plan: int, free: int, place: str) -> Finding:
+    """Compares bytes that a step plans to take with those that are free."""
+    text = f"a step plans to take {plan / GIB:.3g} GiB of {free / GIB:.3g} GiB that {place}"
+    remedy = (
+        "raise config.microbatches, set config.model.checkpoint_stages=True, or lower "
+        "config.batch_size"
+    )
+    if plan > free:
+        return Finding(WRONG, f"{text}; {remedy}.")
+    if plan > NEARLY * free:
+        return Finding(WARNING, f"{text}, which may not be enough; if it fails, {remedy}.")
+    return Finding(OK, f"{text}.")
+
+
+def speed(case: Case) -> Iterator[Finding]:
+    """Ten steps of the training as it will be, and the pictures' own speed."""
+    case.need("train_step")
+    case.need("batches")
+    config = case.config
+    state = assemble.initial_state(config, case.mesh)
+    waits, times, scalars = [], [], {}
+    # One step more, which is not counted where there are others: it warms up.
+    while len(times) <= TIMED_STEPS and sum(times) < TIMED_SECONDS:
+        began = time.perf_counter()
+        batch = next(case.batches)
+        waits.append(time.perf_counter() - began)
+        state, scalars = case.train_step(state, sharding.shard_batch(batch, case.mesh))
+        scalars = jax.device_get(scalars)
+        times.append(time.perf_counter() - began)
+    del state
+    first = min(1, len(times) - 1)
+    waited, elapsed = sum(waits[first:]), sum(times[first:])
+    count = len(times) - first
+    case.step_seconds = (elapsed - waited) / count
+    broken = [name for name, value in scalars.items() if not np.isfinite(value)]
+    if broken:
+        remedy = "lower config.optimizer.learning_rate or set config.optimizer.clip_norm=1"
+        text = f"{', '.join(broken)} of step {len(times)} is not finite"
+        yield Finding(WRONG, f"{text}; {remedy}.")
+    yield judge_speed(
+        config,
+        steps=count,
+        step_seconds=elapsed / count,
+        waiting=waited / elapsed,
+        input_seconds=_input_seconds(case.batches),
+    )
+
+
+def _input_seconds(batches: Iterator[pipeline.Batch]) -> float:
+    """Seconds of a batch where nothing but pictures is made, once those made ahead are used up."""
+    began, count = time.perf_counter(), 0
+    ahead = workers.pool().count + pipeline.READY_BATCHES
+    times = []
+    while count < 3 * ahead and time.perf_counter() - began < INPUT_SECONDS:
+        started = time.perf_counter()
+        next(batches)
+        times.append(time.perf_counter() - started)
+        count += 1
+    steady = times[min(ahead, len(times) - 1) :]
+    return sum(steady) / len(steady)
+
+
+def judge_speed(
+    config: ConfigDict, *, steps: int, step_seconds: float, waiting: float, input_seconds: float
+) -> Finding:
+    """Says how long the whole run takes, and whether it waits for its pictures.
+
+    Args:
+        config: The run's.
+        steps: How many were timed.
+        step_seconds: Of one step, its input included.
+        waiting: Share of that time in which no step ran, as no batch was ready.
+        input_seconds: Of one batch, where nothing else runs.
+    """
+    days = config.num_steps * step_seconds / 86400
+    images, readable = (config.batch_size / seconds for seconds in (step_seconds, input_seconds))
+    rates = f"{_three(1 / step_seconds)} steps/s, {_three(images)} images/s"
+    text = (
+        f"{rates} over {steps} steps, {config.num_steps:,} take {_duration(days)}; {waiting:.0%} "
+        f"of it waits for pictures, of which {_three(readable)} a second can be read"
+    )
+    if waiting > WAITING or input_seconds > step_seconds:
+        remedy = "put smaller copies of the pictures on a fast disk, or use more CPU cores"
+        return Finding(WARNING, f"{text}; pictures limit the speed: {remedy}.")
+    if days > LONG_DAYS:
+        return Finding(WARNING, f"{text}; take a GPU, fewer steps or a smaller config.")
+    return Finding(OK, f"{text}.")
+
+
+def _three(number: float) -> str:
+    """Three digits, never an exponent."""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def _duration(days: float) -> str:
+    minutes = round(days * 1440)
+    if minutes < 100:
+        return f"{max(minutes, 1)} min"
+    return f"{minutes / 60:.3g} hours" if minutes < 4320 else f"{minutes / 1440:.3g} days"
+
+
+def overfit(case: Case) -> Iterator[Finding]:
+    """Trains on one batch alone: its reconstruction loss must fall, or nothing is ever learnt."""
+    case.need("batch")
+    config, mesh = case.config, sharding.make_mesh(jax.devices()[:1])
+    recipe = dataclasses.replace(losses.Recipe(**config.loss), adversarial=0.0)
+    small = ConfigDict({**config, "microbatches": 1, "average_decay": 0.0})
+    small.optimizer.update({"warmup_steps": 0, "decay_steps": 0})
+    batch = {name: rows[:OVERFIT_BATCH] for name, rows in case.batch.items()}
+    seconds = (case.step_seconds or np.inf) * len(batch["image"]) / config.batch_size
+    if config.image_size >= 2 * OVERFIT_SIZE and seconds > OVERFIT_STEP_SECONDS:
+        batch = _shrink(batch, OVERFIT_SIZE)
+    step = _train_step(small, mesh, recipe)
+    state = assemble.initial_state(small, mesh)
+    sharded, history = sharding.shard_batch(batch, mesh), []
+    for _ in range(OVERFIT_STEPS):
+        state, scalars = step(state, sharded)
+        history.append(scalars["loss/generator"])
+    yield judge_overfit(np.array(jax.device_get(history)), batch["image"].shape)
+
+
+def _shrink(batch: Batch, size: int) -> Batch:
+    """Takes every so many pixels of images and masks."""
+    stride = batch["image"].shape[1] // size
+    return {name: rows[:, ::stride, ::stride][:, :size, :size] for name, rows in batch.items()}
+
+
+def judge_overfit(history: np.ndarray, shape: tuple[int, ...]) -> Finding:
+    """Says whether the losses of training on one batch, [steps], fall."""
+    first, last = history[0], history[-5:].mean()
+    text = (
+        f"{len(history)} steps on {shape[0]} examples of {shape[1]} px, without a discriminator: "
+        f"reconstruction loss {first:.4g} -> {last:.4g}"
+    )
+    if last < FALLS * first:
+        return Finding(OK, f"{text}.")
+    remedy = "change config.optimizer.learning_rate; else weights of config.loss are 0"
+    return Finding(WRONG, f"{text}, which does not fall; {remedy}.")
+
+
+def _train_step(config: ConfigDict, mesh: Mesh, recipe: losses.Recipe) -> TrainStep:
+    return steps.make_train_step(
+        *assemble.networks(config),
+        *assemble.optimizers(config),
+        recipe=recipe,
+        average_decay=config.average_decay,
+        microbatches=config.microbatches,
+        mesh=mesh,
+    )
+
+
+def _shapes(batch_size: int, image_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    return {
+        name: jax.ShapeDtypeStruct((batch_size, image_size, image_size, channels), jnp.uint8)
+        for name, channels in (("image", 3), ("mask", 1))
+    }
