@@ -167,7 +167,11 @@ def test_a_disk_without_room_for_the_checkpoints(folders, tmp_path, monkeypatch)
         ({}, OK, "step 2, from which this one goes on"),
         ({"seed": 7}, WARNING, "other values (config.seed: 0, now 7)"),
         ({"num_steps": 2}, WARNING, "nothing is left to do"),
-        ({"model.architecture": "mmagic"}, WRONG, "config.model.architecture: 'official', now"),
+        (
+            {"seed": 7, "model.architecture": "mmagic"},
+            WRONG,
+            "optimisers (config.model.architecture: 'official', now 'mmagic');",
+        ),
         ({"optimizer.clip_norm": 1.0}, WRONG, "config.optimizer.clip_norm: 0.0, now 1.0"),
     ],
 )
@@ -310,12 +314,13 @@ def test_speed_that_pictures_limit_and_runs_that_take_months(folders):
 
 def test_a_learning_rate_of_nothing_does_not_overfit(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "OVERFIT_STEPS", 6)
+    monkeypatch.setattr(training, "OVERFIT_RATE", 0.0)
     config = make_config(folders, **{"optimizer.learning_rate": 1e-12})
     level, text = only_finding(
         examine(config, tmp_path, ["pictures", "batch", "overfit"]), "overfit"
     )
     assert level == WRONG and "does not fall" in text and "4 examples of 32 px" in text
-    diverged = training.judge_overfit(np.array([1.0, np.nan]), (4, 32, 32, 3))
+    diverged = training.judge_overfit(np.array([1.0, np.nan]), (4, 32, 32, 3), 1e-3)
     assert diverged.level == WRONG
 
 

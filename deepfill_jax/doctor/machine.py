@@ -31,6 +31,8 @@ TESTED = {
 }
 GIB = 2**30
 NAMED = 6  # Keys that a message names.
+# Which of them decide what a checkpoint holds.
+STATE_KEYS = ("model.", "optimizer.", "average_decay")
 
 
 def devices(case: Case) -> Iterator[Finding]:
@@ -163,7 +165,7 @@ def _earlier_run(case: Case) -> Iterator[Finding]:
         text = f"has checkpoints, but a {CONFIG} that cannot be used ({error})"
         yield Finding(WARNING, f"{case.workdir} {text}; give another --workdir to start anew.")
         return
-    changed = _differences(before, case.config)
+    changed = _differences(before, case.config, () if same_state else STATE_KEYS)
     listed = ", ".join(changed[:NAMED]) + (", ..." if len(changed) > NAMED else "")
     where = f"{case.workdir} holds a run of step {max(saved)}"
     if not same_state:
@@ -184,13 +186,13 @@ def _shapes(config: ConfigDict, case: Case) -> tuple:
     return structure, [(x.shape, x.dtype) for x in leaves]
 
 
-def _differences(before: ConfigDict, now: ConfigDict) -> list[str]:
-    """Keys of which two configs have other values, as "config.KEY: BEFORE, now NOW"."""
+def _differences(before: ConfigDict, now: ConfigDict, prefixes: tuple[str, ...]) -> list[str]:
+    """Lists as "config.KEY: BEFORE, now NOW" what differs, of some prefixes if there are any."""
     old, new = (dict(_leaves(config)) for config in (before, now))
     return [
         f"config.{key}: {old.get(key)!r}, now {new.get(key)!r}"
         for key in {**old, **new}
-        if old.get(key) != new.get(key)
+        if old.get(key) != new.get(key) and (not prefixes or key.startswith(prefixes))
     ]
 
 

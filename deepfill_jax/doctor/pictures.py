@@ -15,7 +15,7 @@ from deepfill_jax import assemble, baselines, evaluate, masks
 from deepfill_jax.data import sources
 from deepfill_jax.data.files import Files
 from deepfill_jax.data.sources import Source
-from deepfill_jax.doctor.case import OK, WARNING, WRONG, Case, Finding
+from deepfill_jax.doctor.case import OK, WARNING, WRONG, Case, Finding, SkippedError
 from deepfill_jax.image import composite
 
 MEASURED = 512  # Pictures whose size is read.
@@ -185,6 +185,8 @@ def batch(case: Case) -> Iterator[Finding]:
     batches = assemble.training_batches(case.config, case.source)(0)
     case.batch = next(batches)
     case.batches = batches
+    if not case.folder.is_dir():
+        raise SkippedError("a batch came, but needs a workdir to be shown in, see above.")
     path = case.folder / "batch.png"
     try:
         Image.fromarray(picture(case.batch)).save(path)
