@@ -51,15 +51,15 @@ class Health:
                 "won",
                 self._won >= WON_PERIODS,
                 f"The discriminator has won: both hinge losses were below {WON} for {self._won} "
-                "log periods, and the generator learns little from it; lower "
-                "config.loss.adversarial or config.optimizer.learning_rate.",
+                "log periods, and the generator learns little from it; raise "
+                "config.loss.adversarial, or lower config.optimizer.learning_rate.",
             ),
             self._told(
                 "collapsed",
                 self._collapsed >= COLLAPSED_PERIODS,
                 f"The discriminator does not tell real from completed: its scores were 0 for "
-                f"{self._collapsed} log periods; see whether completed pictures are real ones, "
-                "raise config.optimizer.learning_rate, or start anew with another config.seed.",
+                f"{self._collapsed} log periods; if the run has just begun, wait, else raise "
+                "config.optimizer.learning_rate or start anew with another config.seed.",
             ),
         ]
         return [warning for warning in told if warning]
