@@ -69,9 +69,10 @@ def make_train_step(
         ).completed
         score = partial(_score, discriminator, params)
         if recipe.joint_pass:
-            both = jnp.concatenate([completed, image])
-            scores, spectral = score(spectral, both, jnp.concatenate([mask, mask]))
-            fake_scores, real_scores = jnp.split(scores, 2)
+            # Each picture beside its completion: every device keeps to its own rows.
+            both = jnp.stack([completed, image], axis=1).reshape(-1, *image.shape[1:])
+            scores, spectral = score(spectral, both, jnp.repeat(mask, 2, axis=0))
+            fake_scores, real_scores = scores[::2], scores[1::2]
         else:
             fake_scores, spectral = score(spectral, completed, mask)
             real_scores, spectral = score(spectral, image, mask)

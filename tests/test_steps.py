@@ -1,6 +1,7 @@
 """The training step against MMagic's, and what must hold for every recipe."""
 
 import dataclasses
+import re
 from functools import partial
 
 import jax
@@ -187,6 +188,16 @@ def test_eight_devices_compute_what_one_computes(variant, recipe):
     for one, eight in zip(*histories, strict=True):
         for name, value in one.items():
             np.testing.assert_allclose(eight[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "variant, recipe", [("official", OFFICIAL_RECIPE), ("mmagic", MMAGIC_RECIPE)]
+)
+def test_devices_exchange_the_gradients_of_each_network_once(variant, recipe):
+    state, step, mesh = set_up(TINY[variant], recipe, (adam(), adam()), devices=8)
+    program = step.lower(state, sharding.shard_batch(random_batch(), mesh)).compile().as_text()
+    kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
+    assert re.findall(rf" ({kinds})(?:-start)?\(", program) == ["all-reduce", "all-reduce"]
 
 
 def test_official_losses_are_the_papers():

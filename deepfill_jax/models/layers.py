@@ -85,10 +85,15 @@ def convolve_doubled(
     """
     batch, height, width, _ = x.shape
     taps = jnp.einsum("aiy,bjx,yxcd->abijcd", ROWS_UNDER, ROWS_UNDER, kernel).astype(dtype)
+    x = x.astype(dtype)
     # A doubled map that is mirrored without its edge, or has zeros around it, one pixel wide, is
     # the map with its own edge or zeros around it, doubled.
-    mode = "edge" if padding == "REFLECT" else "constant"
-    x = jnp.pad(x.astype(dtype), ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
+    if padding == "REFLECT":
+        # By hand, as XLA's partitioner would send gradients of jnp.pad's edges between devices.
+        x = jnp.concatenate([x[:, :1], x, x[:, -1:]], axis=1)
+        x = jnp.concatenate([x[:, :, :1], x, x[:, :, -1:]], axis=2)
+    else:
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
 
     def pixels(down: int, right: int) -> jax.Array:
         """One in four: [B, H, W, O]."""
