@@ -10,7 +10,7 @@ from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deepfill_jax import masks, sharding, train_state, weights
+from deepfill_jax import distributed, masks, sharding, train_state, weights
 from deepfill_jax.convert import sources as conversions
 from deepfill_jax.data import pipeline, sources
 from deepfill_jax.data.examples import Preprocessing
@@ -131,6 +131,7 @@ def _batches(config, source, stream, *, flip):
         config.image_size, config.data.crop_size, config.data.enlarge, flip=flip
     )
     draw_mask = masks.sampler(**config.masks)
+    distributed.check_same(f"The {len(source)} pictures of {source.name}", source.identity())
 
     def start(*args):
         return stream(

@@ -8,9 +8,11 @@ import contextlib
 import os
 import signal
 import sys
+import zlib
 from collections.abc import Iterator
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from deepfill_jax.errors import FailedError, StoppedError, UsageError, report
@@ -45,6 +47,9 @@ def join(
         return
     if 0 < len(missing) < len(given):
         raise UsageError(f"{' and '.join(missing)} missing: {', '.join(given)} go together.")
+    where = f" at {coordinator}" if coordinator else ""
+    # If they do not come, JAX ends the process with a stack of its own.
+    print(f"Waiting for the other processes{where}, {START_SECONDS} s at most.", flush=True)
     try:
         jax.distributed.initialize(
             coordinator,
@@ -59,6 +64,25 @@ def join(
         raise UsageError(
             f"Process {process_id} of {num_processes} cannot join at {coordinator}: {reason}"
         ) from error
+
+
+def check_same(what: str, value: str) -> None:
+    """Checks that all processes say the same.
+
+    Args:
+        what: What is compared, for the message.
+        value: What this process has. Some hundred megabytes cost no more than a second.
+
+    Raises:
+        UsageError: They do not, in all processes.
+    """
+    found = multihost_utils.process_allgather(np.uint32(zlib.crc32(value.encode())))
+    others = [str(index) for index, checksum in enumerate(found.flat) if checksum != found.flat[0]]
+    if others:
+        raise UsageError(
+            f"{what} must be the same for all {len(found)} processes; those of processes "
+            f"{', '.join(others)} are not those of process 0."
+        )
 
 
 class StopSignal:

@@ -48,16 +48,18 @@ def main(argv: Sequence[str]) -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     from deepfill_jax import distributed
 
+    if FLAGS.mode == "doctor":  # Of one machine, so it joins no others.
+        from deepfill_jax.doctor import examination
+
+        return examination.run(config, FLAGS.workdir)
     distributed.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     with distributed.leave_on_errors():
+        distributed.check_same("The config", config.to_json())
+        distributed.check_same("--workdir", f"{FLAGS.workdir}")
         if FLAGS.mode == "train":
             from deepfill_jax import train
 
             train.train(config, FLAGS.workdir)
-        elif FLAGS.mode == "doctor":
-            from deepfill_jax.doctor import examination
-
-            examination.run(config, FLAGS.workdir)
         else:
             _evaluate(config)
 

@@ -377,6 +377,15 @@ def test_list_keeps_its_order(tmp_path, caplog):
     assert "left out 1 of 3" in caplog.text and "gone.png" in caplog.text
 
 
+def test_sources_with_the_same_pictures_elsewhere_have_one_identity(tmp_path):
+    for host in "ab":
+        write_pictures(tmp_path / host, 3)
+    identity = {host: sources.open_source(f"folder:{tmp_path / host}").identity() for host in "ab"}
+    assert identity["a"] == identity["b"]
+    (tmp_path / "b" / "01.png").write_text("no picture")
+    assert sources.open_source(f"folder:{tmp_path / 'b'}").identity() != identity["a"]
+
+
 @pytest.mark.parametrize(
     "spec, message",
     [

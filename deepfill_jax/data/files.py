@@ -40,6 +40,11 @@ class Files:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def identity(self) -> str:
+        """The paths without what all begin with, such as a folder that is elsewhere for others."""
+        common = len(os.path.commonprefix(self.paths))
+        return "\n".join(path[common:] for path in self.paths)
+
     def in_order(self) -> tf.data.Dataset:
         """Every item once, in source order."""
         return tf.data.Dataset.range(len(self))

@@ -25,6 +25,9 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
+    def identity(self) -> str:
+        """Of two sources with the same identity, item i is the same picture."""
+
     def in_order(self) -> tf.data.Dataset:
         """Every item once, in source order."""
 
@@ -96,9 +99,14 @@ class TfdsSplit:
             raise UsageError(f"{name}: {str(error).splitlines()[0]}") from error
         self._encoded = records.map(lambda record: record["image"])
         self._count = int(self._encoded.cardinality())
+        self._identity = f"{builder.info.full_name} {split} {self._count}"
 
     def __len__(self) -> int:
         return self._count
+
+    def identity(self) -> str:
+        """Name, version and size, as TFDS prepares the same everywhere."""
+        return self._identity
 
     def in_order(self) -> tf.data.Dataset:
         """Every item once, in the order of the prepared files."""
