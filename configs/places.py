@@ -26,9 +26,10 @@ JAX_DEFAULT_MATMUL_PRECISION=highest. With the batch, Adam's learning rate grows
 --config.optimizer.learning_rate=2e-4 --config.optimizer.warmup_steps=1000 --config.num_steps=25000.
 
 No XLA flag is needed. Autotuning is on; --xla_gpu_enable_latency_hiding_scheduler=true can hide the
-one collective of a step, 41 MB of gradients, some 0.3 ms at 300 GB/s; and
---xla_gpu_deterministic_ops=true is for runs that repeat bit for bit. None of this section has been
-measured on a GPU yet: benchmarks/gpu/run_all.sh does.
+two collectives of a step, 41 MB of gradients in all, some 0.3 ms at 300 GB/s. None of this section
+has been measured on a GPU yet: benchmarks/gpu/run_all.sh does.
+
+--config.deterministic=True is for GPU runs that repeat bit for bit, see the README.
 
 Differences from MMagic: its 1.x config reads the pictures in file order, here they are shuffled, as
 in its 0.x, which made the published weights; each example has its own mask in both.
@@ -45,6 +46,7 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
         raise ValueError(f"Unknown settings {architecture!r}; choose {' or '.join(ARCHITECTURES)}.")
     config = ConfigDict()
     config.seed = 0
+    config.deterministic = False
     config.image_size = 256
     config.batch_size = 16
     config.num_steps = 100_000

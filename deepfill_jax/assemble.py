@@ -10,7 +10,7 @@ from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deepfill_jax import distributed, masks, sharding, train_state, weights
+from deepfill_jax import distributed, losses, masks, sharding, steps, train_state, weights
 from deepfill_jax.convert import sources as conversions
 from deepfill_jax.data import pipeline, sources
 from deepfill_jax.data.examples import Preprocessing
@@ -59,6 +59,21 @@ def optimizers(
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
     """The generator's and the discriminator's, alike."""
     return tuple(train_state.make_optimizer(**config.optimizer) for _ in range(2))
+
+
+def train_step(
+    config: ConfigDict, mesh: Mesh, recipe: losses.Recipe | None = None
+) -> steps.TrainStep:
+    """The training step, by the config's losses unless others are given."""
+    return steps.make_train_step(
+        *networks(config),
+        *optimizers(config),
+        recipe=losses.Recipe(**config.loss) if recipe is None else recipe,
+        average_decay=config.average_decay,
+        microbatches=config.microbatches,
+        mesh=mesh,
+        deterministic=config.deterministic,
+    )
 
 
 def check_sizes(config: ConfigDict, mesh: Mesh) -> None:

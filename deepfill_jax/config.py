@@ -8,6 +8,7 @@ from deepfill_jax.errors import UsageError
 
 KEYS = {
     "seed": int,  # Of initial parameters, order of pictures, crops and training masks.
+    "deterministic": bool,  # Whether a run repeats bit for bit on GPUs too, more slowly.
     "image_size": int,  # Pixels of a side; a multiple of 8.
     "batch_size": int,  # Global, over all processes.
     "num_steps": int,  # One step is one update of each network.

@@ -43,6 +43,7 @@ def make_train_step(
     average_decay: float,
     microbatches: int,
     mesh: Mesh,
+    deterministic: bool = False,
 ) -> TrainStep:
     """Makes the step: (state, batch) -> (state, scalars).
 
@@ -56,6 +57,7 @@ def make_train_step(
         microbatches: Into how many parts a batch is cut whose gradients are averaged, to save
             memory. The mean over the holes is then one of each part.
         mesh: The devices. The state lies on all of them, the batch is split.
+        deterministic: See `compiler.options`.
 
     Returns:
         The jitted step. It takes {"image": uint8 [B, H, W, 3], "mask": uint8 [B, H, W, 1]} and
@@ -127,7 +129,7 @@ def make_train_step(
         donate_argnums=0,
         in_shardings=(everywhere, sharding.batch_sharding(mesh)),
         out_shardings=everywhere,
-        compiler_options=compiler.options(training=True),
+        compiler_options=compiler.options(training=True, deterministic=deterministic),
     )
 
 

@@ -21,7 +21,6 @@ from deepfill_jax import (
     distributed,
     evaluate,
     health,
-    losses,
     sharding,
     steps,
 )
@@ -48,17 +47,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     workdir = Path(workdir)
     mesh = sharding.make_mesh()
     assemble.check_sizes(config, mesh)
-    recipe = losses.Recipe(**config.loss)
-    generator, discriminator = assemble.networks(config)
-    train_step = steps.make_train_step(
-        generator,
-        discriminator,
-        *assemble.optimizers(config),
-        recipe=recipe,
-        average_decay=config.average_decay,
-        microbatches=config.microbatches,
-        mesh=mesh,
-    )
+    train_step = assemble.train_step(config, mesh)
     start_training_batches = assemble.training_batches(config)
     validate = _make_validation(config, mesh) if config.eval.every else None
 

@@ -55,3 +55,13 @@ def test_attention_takes_an_eighth_of_a_gpu(monkeypatch):
     assert compiler.attention_memory() == 8 * 2**30
     stats["bytes_limit"] = 2**28
     assert compiler.attention_memory() == 2**26
+
+
+def test_only_gpus_need_an_option_to_repeat_bit_for_bit(monkeypatch):
+    assert compiler.options(training=True, deterministic=True) == compiler.options(training=True)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not compiler.options(training=True)
+    (option,) = compiler.options(training=True, deterministic=True)
+    monkeypatch.undo()
+    # XLA refuses names that it does not know, whatever the device.
+    assert jax.jit(lambda x: x, compiler_options={option: True})(1) == 1

@@ -88,7 +88,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_it_had_not(
     workdir, folder, tmp_path, monkeypatch
 ):
     config = make_config(folder, checkpoint_every=0)
-    make_train_step = train.steps.make_train_step
+    make_train_step = train.assemble.steps.make_train_step
 
     def make_interrupted(*networks, **options):
         train_step = make_train_step(*networks, **options)
@@ -101,7 +101,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_it_had_not(
         return step
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.steps, "make_train_step", make_interrupted)
+        patch.setattr(train.assemble.steps, "make_train_step", make_interrupted)
         with pytest.raises(StoppedError, match="after step 3, as asked, and saved"):
             train.train(config, tmp_path)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -231,7 +231,7 @@ def test_the_host_waits_for_no_step_before_the_next_is_enqueued(folder, tmp_path
 
         return step
 
-    monkeypatch.setattr(train.steps, "make_train_step", make_train_step)
+    monkeypatch.setattr(train.assemble.steps, "make_train_step", make_train_step)
     saved = lambda self, state, l1_hole: events.append(f"saved {state.step.value:.0f}")  # noqa: E731
     monkeypatch.setattr(train.checkpoint.Checkpoints, "save", saved)
     changes = {"num_steps": 6, "log_every": 2, "checkpoint_every": 5, "eval.every": 0}

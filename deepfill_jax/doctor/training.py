@@ -10,10 +10,10 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deepfill_jax import assemble, health, losses, sharding, steps
+from deepfill_jax import assemble, health, losses, sharding
 from deepfill_jax.data import pipeline, workers
 from deepfill_jax.doctor.case import OK, WARNING, WRONG, Case, Finding, SkippedError
-from deepfill_jax.steps import Batch, TrainStep
+from deepfill_jax.steps import Batch
 
 GIB = 2**30
 NEARLY = 0.8  # Share of free memory above which a plan may fail: other things need some too.
@@ -82,7 +82,7 @@ def memory(case: Case) -> Iterator[Finding]:
     case.need("mesh")
     config, mesh = case.config, case.mesh
     assemble.check_sizes(config, mesh)
-    step = _train_step(config, mesh, losses.Recipe(**config.loss))
+    step = assemble.train_step(config, mesh)
     began = time.perf_counter()
     compiled = step.lower(
         assemble.abstract_state(config, mesh), _shapes(config.batch_size, config.image_size)
@@ -238,7 +238,7 @@ def overfit(case: Case) -> Iterator[Finding]:
     seconds = (case.step_seconds or np.inf) * len(batch["image"]) / config.batch_size
     if config.image_size >= 2 * OVERFIT_SIZE and seconds > OVERFIT_STEP_SECONDS:
         batch = _shrink(batch, OVERFIT_SIZE)
-    step = _train_step(small, mesh, recipe)
+    step = assemble.train_step(small, mesh, recipe)
     state = assemble.initial_state(small, mesh)
     sharded, history = sharding.shard_batch(batch, mesh), []
     for _ in range(OVERFIT_STEPS):
@@ -264,17 +264,6 @@ def judge_overfit(history: np.ndarray, shape: tuple[int, ...], rate: float) -> F
         return Finding(OK, f"{text}.")
     remedy = "lower config.optimizer.learning_rate if it is higher than 0.001, see config.loss"
     return Finding(WRONG, f"{text}, which does not fall; {remedy} and the batch's picture.")
-
-
-def _train_step(config: ConfigDict, mesh: Mesh, recipe: losses.Recipe) -> TrainStep:
-    return steps.make_train_step(
-        *assemble.networks(config),
-        *assemble.optimizers(config),
-        recipe=recipe,
-        average_decay=config.average_decay,
-        microbatches=config.microbatches,
-        mesh=mesh,
-    )
 
 
 def _shapes(batch_size: int, image_size: int) -> dict[str, jax.ShapeDtypeStruct]:
