@@ -53,7 +53,9 @@ def make_program(case: Case, architecture: str, width: int, precision: str, **op
     mesh = sharding.make_mesh()
     networks = make_networks(architecture, width, dtype)
     step, whole, first = PROGRAMS[case.kind](case, networks, mesh)
-    pictures = dict(zip(("image", "mask"), case.pictures(), strict=True))
+    share = case.batch // jax.process_count()
+    own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+    pictures = {n: x[own] for n, x in zip(("image", "mask"), case.pictures(), strict=True)}
     arguments = [first, sharding.shard_batch(pictures, mesh)]
     with jax.default_matmul_precision(rounding):
         lowered = step.lower(*arguments)

@@ -69,6 +69,9 @@ def join(
 def check_same(what: str, value: str) -> None:
     """Checks that all processes say the same.
 
+    Call it once before compiling anything long: processes on CPUs must first speak to one another
+    within 30 s, and wait for longer from then on.
+
     Args:
         what: What is compared, for the message.
         value: What this process has. Some hundred megabytes cost no more than a second.

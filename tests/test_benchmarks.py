@@ -210,3 +210,25 @@ def test_growth_is_drawn(tmp_path):
     sizes = "--sizes", "32", "64", "--batches", "--devices"
     printed = run_script("growth.py", *sizes, "--rounds", "1", "--output", path)
     assert len(printed.splitlines()) == 2 and path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_devices_exchange_is_read_from_the_compiled_program():
+    processes = importlib.import_module("processes")
+    text = """
+  %a = (f32[250000]{0}, f32[]{}) all-reduce(%x, %y), channel_id=1
+  %b = bf16[2,250000]{1,0} all-gather(%z), dimensions={0}
+  %c = f32[8]{0} add(%all-reduce, %y)
+"""
+    assert processes.exchanges(text) == ["all-reduce 1 MB", "all-gather 1 MB"]
+
+
+@pytest.mark.slow
+def test_processes_and_devices_take_turns(tmp_path):
+    script = BENCHMARKS / "processes.py"
+    command = [sys.executable, script, "--case", "training-64-2", "--width", "2", "--rounds", "1"]
+    environment = {n: x for n, x in os.environ.items() if n != "XLA_FLAGS"}
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    lines = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
+    assert [line["division"] for line in lines] == ["1x1", "1x2", "2x1"]
+    assert not lines[0]["exchanges"] and lines[1]["exchanges"] == lines[2]["exchanges"]
+    assert lines[0]["ratio"]["median"] == 1
