@@ -30,7 +30,8 @@ def join(
 ) -> None:
     """Joins the run's other processes; alone, does nothing. Call it before JAX meets a device.
 
-    Under `srun` or `mpirun` with several tasks nothing need be given.
+    Under `srun` or `mpirun` with several tasks nothing need be given; each task then takes one GPU,
+    as many of them as there are tasks on its machine.
 
     Args:
         coordinator: HOST:PORT of process 0, which listens at this address and at no other.
@@ -56,6 +57,8 @@ def join(
             num_processes,
             process_id,
             coordinator_bind_address=coordinator,
+            # What was said is meant: inside a SLURM job JAX would still take one GPU of those here.
+            cluster_detection_method="deactivate" if coordinator else None,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             initialization_timeout=START_SECONDS,
         )
