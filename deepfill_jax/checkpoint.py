@@ -7,6 +7,7 @@ its step, because batch n of the stream is a function of the seed and n.
 import contextlib
 import json
 import shutil
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from deepfill_jax.train_state import TrainState
 FOLDER = "checkpoints"
 DAMAGED = "damaged"  # Beside it: where checkpoints go that cannot be read.
 NAMED = 5  # Arrays that a message names.
+DELETED_SECONDS = 1.0  # A checkpoint that training deletes is there no longer than this.
 
 
 class DamagedError(Exception):
@@ -246,19 +248,25 @@ def load_generator(workdir: str | Path, abstract, *, step: int | None = None) ->
         UsageError: There is no such checkpoint, or it is damaged.
     """
     folder = Path(workdir).absolute() / FOLDER
-    while True:
-        found = sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
-        if not found or (step is not None and step not in found):
-            raise UsageError(f"There is no checkpoint {'' if step is None else step} in {folder}.")
+    found = _steps(folder)
+    while found and step in (None, *found):
         chosen = found[-1] if step is None else step
         try:
             return _read_generator(folder, chosen, abstract), chosen
         except Exception as error:
-            if (folder / str(chosen)).exists():
+            time.sleep(DELETED_SECONDS)
+            found = _steps(folder)
+            if chosen in (found[-1:] if step is None else found):
                 raise UsageError(
                     f"Checkpoint {chosen} of {folder} is damaged: {_first_line(error)}. "
                     f"There are {found}."
                 ) from error
+    raise UsageError(f"There is no checkpoint {'' if step is None else step} in {folder}.")
+
+
+def _steps(folder: Path) -> list[int]:
+    """The steps of a folder's checkpoints, the newest last."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
 
 
 def _read_generator(folder: Path, step: int, abstract: Any) -> dict:

@@ -26,10 +26,13 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
+from deepfill_jax.convert import run
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 STEPS = 10
 KILLS = int(os.environ.get("KILLS", "20"))
+READS = 20
 PHOTOS = os.environ.get("PHOTOS")
 same = partial(np.testing.assert_allclose, rtol=1e-5 if PHOTOS else 5e-5)
 
@@ -54,8 +57,18 @@ def folder(tmp_path_factory):
     return PHOTOS or photos.write(tmp_path_factory.mktemp("photos"))
 
 
+@pytest.fixture(autouse=True)
+def nothing_goes_on():
+    yield
+    for process in Run.started:
+        process.kill()
+    Run.started.clear()
+
+
 class Run:
     """A run of `main` in some processes, each with some devices."""
+
+    started = []
 
     def __init__(self, folder, workdir, *, processes=1, devices=1, changed=None, **changes):
         """`changed` are more changes, of the last process alone."""
@@ -101,6 +114,7 @@ class Run:
                     text=True,
                 )
             )
+        self.started += self.processes
 
     def end(self):
         """Waits, and returns exit codes and what was said."""
@@ -178,6 +192,18 @@ def test_a_killed_peer_ends_the_others_at_once_with_a_line(folder, tmp_path):
     last = said[0].strip().splitlines()[-1]
     # In the middle of a step, or of a save.
     assert re.match("error: (Process 0 of 2 has lost another one|A checkpoint could not be)", last)
+
+
+def test_what_is_read_beside_training_is_whole(folder, tmp_path):
+    # Each step is saved and replaces the one before, so readers meet every state of the folder.
+    one = Run(folder, tmp_path, num_steps=10**6, checkpoint_every=1, keep_latest=1)
+    one.wait_for("step 2/")
+    # Checksums are compared as it is read.
+    steps = [int(run.read(tmp_path).about["step"]) for _ in range(READS)]
+    print(f"{READS} reads beside steps {steps[0]} to {steps[-1]}")
+    assert steps == sorted(steps) and len(set(steps)) > READS / 4
+    one.processes[0].terminate()
+    assert one.end()[0] == [75]
 
 
 def final(workdir):
