@@ -187,7 +187,9 @@ def test_eight_devices_compute_what_one_computes(variant, recipe):
     ]
     for one, eight in zip(*histories, strict=True):
         for name, value in one.items():
-            np.testing.assert_allclose(eight[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
+            # Norms sum squares, here in rows, as tests compile without optimising.
+            rtol = 3e-5 if name.startswith("gradient_norm") else 1e-5
+            np.testing.assert_allclose(eight[name], value, rtol=rtol, atol=1e-7, err_msg=name)
 
 
 @pytest.mark.parametrize(
