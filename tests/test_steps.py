@@ -187,8 +187,8 @@ def test_eight_devices_compute_what_one_computes(variant, recipe):
     ]
     for one, eight in zip(*histories, strict=True):
         for name, value in one.items():
-            # Norms sum squares, here in rows, as tests compile without optimising.
-            rtol = 3e-5 if name.startswith("gradient_norm") else 1e-5
+            # Adam's first steps are signs, near 0 of rounding; later gradients show it first.
+            rtol = 1e-4 if name.startswith("gradient_norm") else 1e-5
             np.testing.assert_allclose(eight[name], value, rtol=rtol, atol=1e-7, err_msg=name)
 
 
