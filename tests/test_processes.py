@@ -197,7 +197,7 @@ def test_a_killed_peer_ends_the_others_at_once_with_a_line(folder, tmp_path):
 def test_what_is_read_beside_training_is_whole(folder, tmp_path):
     # Each step is saved and replaces the one before, so readers meet every state of the folder.
     one = Run(folder, tmp_path, num_steps=10**6, checkpoint_every=1, keep_latest=1)
-    one.wait_for("step 2/")
+    one.wait_for("step 3/")  # Step 2 is being saved, so step 1 is there.
     # Checksums are compared as it is read.
     steps = [int(run.read(tmp_path).about["step"]) for _ in range(READS)]
     print(f"{READS} reads beside steps {steps[0]} to {steps[-1]}")
