@@ -77,7 +77,7 @@ def check_same(what: str, value: str) -> None:
 
     Args:
         what: What is compared, for the message.
-        value: What this process has. Some hundred megabytes cost no more than a second.
+        value: What this process has, of any length: a checksum is sent.
 
     Raises:
         UsageError: They do not, in all processes.

@@ -223,7 +223,7 @@ def test_what_devices_exchange_is_read_from_the_compiled_program():
 
 
 @pytest.mark.slow
-def test_processes_and_devices_take_turns(tmp_path):
+def test_processes_and_devices_take_turns():
     script = BENCHMARKS / "processes.py"
     command = [sys.executable, script, "--case", "training-64-2", "--width", "2", "--rounds", "1"]
     environment = {n: x for n, x in os.environ.items() if n != "XLA_FLAGS"}
