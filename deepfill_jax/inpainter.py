@@ -67,13 +67,13 @@ class Inpainter:
         self._programs: dict[tuple[int, ...], jax.stages.Compiled] = {}  # By shapes of images.
 
     @classmethod
-    def load(cls, path: str | Path, **options) -> "Inpainter":
-        """Reads a model file, and takes the options above.
+    def load(cls, name_or_path: str | Path, **options) -> "Inpainter":
+        """Reads a model by name (`deepfill inspect` lists them) or file; takes the options above.
 
         Raises:
             UsageError: It is no model file, see `weights.load`, or an option cannot be used.
         """
-        return cls(weights.load(path), **options)
+        return cls(weights.load(name_or_path), **options)
 
     def __call__(
         self,

@@ -1,6 +1,6 @@
 """The command that says what is in a model file, or in any weights that `convert` reads.
 
-python -m deepfill_jax.inspect MODEL [--json]
+python -m deepfill_jax.inspect [MODEL] [--json]
 """
 
 import argparse
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from deepfill_jax import weights
 from deepfill_jax.convert import report, sources
 from deepfill_jax.errors import run_command
 
@@ -32,6 +33,11 @@ def inspect(source: str | Path) -> dict[str, Any]:
     }
 
 
+def inspect_trained() -> dict[str, dict[str, Any]]:
+    """Describes the models that come with the package, by their names."""
+    return {name: inspect(name) for name in weights.names()}
+
+
 def _describe_file(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -41,12 +47,16 @@ def _describe_file(path: Path) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Describes the weights that the command line names."""
     parser = argparse.ArgumentParser("python -m deepfill_jax.inspect")
-    parser.add_argument("source", help="model file, or whatever deepfill_jax.convert reads")
+    parser.add_argument(
+        "source",
+        nargs="?",
+        help="name, model file, or whatever deepfill_jax.convert reads; without it, all names",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
 
     def command() -> None:
-        description = inspect(options.source)
+        description = inspect(options.source) if options.source else inspect_trained()
         if options.json:
             print(json.dumps(description, indent=2))
         else:

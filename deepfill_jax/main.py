@@ -25,7 +25,9 @@ flags.DEFINE_integer("num_processes", None, "How many it has; srun and mpirun sa
 flags.DEFINE_integer("process_id", None, "Which of them this is, from 0")
 flags.DEFINE_string("workdir", None, "The run's folder: checkpoints, logs.")
 flags.DEFINE_enum("mode", "train", ["train", "eval", "doctor"], "What to do.")
-flags.DEFINE_string("model", None, "eval: a model file, instead of the workdir's newest checkpoint")
+flags.DEFINE_string(
+    "model", None, "eval: name or file of a model, instead of a checkpoint of the workdir"
+)
 flags.DEFINE_string("baseline", None, "eval: telea, navier_stokes, patchmatch, biharmonic or mean")
 flags.DEFINE_string("results", None, "eval: a folder of results, named by the picture's index")
 flags.DEFINE_integer("step", None, "eval: which checkpoint of the workdir")

@@ -25,6 +25,7 @@ from deepfill_jax.models import Discriminator, Generator, Variant, make_variant
 
 PyTree = Any
 SUFFIX = ".safetensors"
+TRAINED = Path(__file__).with_name("trained")  # Models that come with the package.
 METADATA_KEY = "deepfill_jax"
 FORMAT = 1
 # Where the tensors lie that an optimiser trains.
@@ -84,16 +85,35 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UsageError(f"{path} cannot be written: {error}.") from error
 
 
-def load(path: str | Path) -> Model:
+def names() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(path.stem for path in TRAINED.glob(f"*{SUFFIX}"))
+
+
+def find(name_or_path: str | Path) -> Path:
+    """The file of a model that comes with the package, or the path as it is.
+
+    A name goes before a file or folder of the same name, which is then "./NAME".
+    """
+    name = str(name_or_path)
+    return TRAINED / f"{name}{SUFFIX}" if name in names() else Path(name_or_path)
+
+
+def load(name_or_path: str | Path) -> Model:
     """Reads a model file; every tensor comes back as float32.
+
+    Args:
+        name_or_path: One of `names`, or a file.
 
     Raises:
         UsageError: There is no such file, it is not a model file of ours, or its tensors are not
             those of the architecture that it names.
     """
-    path = Path(path)
+    path = find(name_or_path)
     if not path.is_file():
-        raise UsageError(f"There is no model file {path}.")
+        raise UsageError(
+            f"There is no model file {path}; by name there are {', '.join(names()) or 'none'}."
+        )
     try:
         with safetensors.safe_open(path, "numpy") as file:
             description = json.loads((file.metadata() or {})[METADATA_KEY])

@@ -18,7 +18,7 @@ MMAGIC_SUFFIX = ".pth"
 
 
 def convert(
-    source: Path,
+    source: str | Path,
     output: Path,
     *,
     dtype: str,
@@ -77,9 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m deepfill_jax.convert")
     parser.add_argument(
         "source",
-        type=Path,
         help="folder of a run, .pth of MMagic or nipponjo, TF1 checkpoint (prefix or folder), "
-        "or model file",
+        "or model file or name",
     )
     parser.add_argument(
         "--output",

@@ -17,14 +17,14 @@ def read(source: str | Path) -> Conversion:
     """Reads weights.
 
     Args:
-        source: A model file, `.safetensors`. The folder of a run of ours, for the generator of its
-            newest checkpoint. A file of MMagic or of nipponjo, `.pth`, `.pt`. A TF1 checkpoint: its
-            prefix, one of its files, or its folder.
+        source: A model file, `.safetensors`, or a name of `weights.names`. The folder of a run of
+            ours, for the generator of its newest checkpoint. A file of MMagic or of nipponjo,
+            `.pth`, `.pt`. A TF1 checkpoint: its prefix, one of its files, or its folder.
 
     Raises:
         UsageError: It is none of these, is damaged, or holds another network.
     """
-    path = Path(source)
+    path = weights.find(source)
     if path.suffix.lower() in TORCH_SUFFIXES:
         content = torch_file.load(path)
         if isinstance(content, Mapping) and "G" in content:
@@ -37,9 +37,9 @@ def read(source: str | Path) -> Conversion:
     if prefix := tensor_bundle.find_prefix(path):
         return tensorflow1.read(prefix)
     raise UsageError(
-        f"{path} is no known source of weights; known are model files ({weights.SUFFIX}), the "
-        f"folders of training runs, files of MMagic and nipponjo ({', '.join(TORCH_SUFFIXES)}), "
-        "and TF1 checkpoints (their prefix or folder)."
+        f"{path} is no known source of weights; known are names ({', '.join(weights.names())}), "
+        f"model files ({weights.SUFFIX}), the folders of training runs, files of MMagic and "
+        f"nipponjo ({', '.join(TORCH_SUFFIXES)}), and TF1 checkpoints (their prefix or folder)."
     )
 
 

@@ -24,11 +24,11 @@ OPTIONS = {".stablehlo": {"platforms", "weights"}, ".onnx": {"opset"}}
 CHECKED = ((1, 88, 128), (2, 104, 72))  # Batch, height, width.
 
 
-def export(source: Path, output: Path, *, overwrite: bool, options: dict[str, Any]) -> None:
+def export(source: str | Path, output: Path, *, overwrite: bool, options: dict[str, Any]) -> None:
     """Exports a model file, holds the result against the model, and prints what it is.
 
     Args:
-        source: The model file.
+        source: The model, see `weights.load`.
         output: The file to write; its suffix is one of `FORMATS`.
         overwrite: `output` may be replaced.
         options: Arguments of the format's `save`, of its `OPTIONS`.
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "python -m deepfill_jax.export", argument_default=argparse.SUPPRESS
     )
-    parser.add_argument("model", type=Path, help="model file (.safetensors)")
+    parser.add_argument("model", help="model file (.safetensors), or the name of one")
     parser.add_argument(
         "--output", type=Path, required=True, help=f"file to write ({' or '.join(FORMATS)})"
     )
