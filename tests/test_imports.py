@@ -46,6 +46,7 @@ ROWS = {
     "use": [
         "inspect",
         "baselines",
+        "drawing",
         "completion",
         "evaluate",
         "pictures.metadata",

@@ -60,7 +60,7 @@ def test_a_run_leaves_its_config_checkpoints_and_curves(workdir, folder):
     events = EventAccumulator(str(workdir), size_guidance={"tensors": 0}).Reload()
     tags = set(events.Tags()["tensors"])
     assert {"train/loss/generator", "train/l1/refined/hole", "eval/psnr"} <= tags
-    assert {"speed/images_per_second", "eval/masked_coarse_completed_truth"} <= tags
+    assert {"speed/images_per_second", f"eval/{'_'.join(train.COLUMNS)}"} <= tags
     assert [event.step for event in events.Tensors("train/loss/generator")] == [1, 2, 3, 4]
     assert [event.step for event in events.Tensors("eval/l1_hole")] == [2, 4]
 
