@@ -80,7 +80,7 @@ thead th { white-space: normal; vertical-align: bottom; border-bottom: 1px solid
 article { margin: .75rem 0 1.5rem; }
 .scores { display: flex; flex-wrap: wrap; gap: 0 1.25rem; margin: 0 0 .35rem; font-size: .9rem; }
 .row { display: grid; gap: .6rem .5rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(11rem, 45%), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(13rem, 45%), 1fr)); }
 figure { margin: 0; }
 figcaption { font-size: .8rem; line-height: 1.3; }
 img { display: block; width: 100%; height: auto; border-radius: .2rem; }

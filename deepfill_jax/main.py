@@ -133,11 +133,14 @@ def _evaluate(config: ConfigDict) -> None:
 def _write_page(config: ConfigDict, folders: dict[str, Path], conditions: dict[str, str]) -> None:
     from deepfill_jax import curves, evaluation_page, weights
 
+    # One process makes the same page as several.
+    alone = ("--coordinator=", "--num_processes=", "--process_id=")
+    arguments = [shlex.quote(x) for x in sys.argv[1:] if not x.startswith(alone)]
     page = evaluation_page.render(
         folders,
         conditions=conditions,
         config=config.to_json(indent=2),
-        command=" \\\n    ".join(["python -m deepfill_jax.main", *map(shlex.quote, sys.argv[1:])]),
+        command=" \\\n    ".join(["python -m deepfill_jax.main", *arguments]),
         curves=curves.read(FLAGS.workdir) if FLAGS.workdir else {},
     )
     path = Path(FLAGS.report) / "index.html"
