@@ -153,7 +153,8 @@ def test_the_best_of_each_row_is_marked(text):
     better, marked = None, 0
     for row in Page(text).rows[1:]:
         if len(row) == 1:
-            better = min if "lower" in row[0][0] else max
+            better = min if "L1" in row[0][0] else max
+            assert ("lower is better" in row[0][0]) == (better is min)
         elif row[0][0] != "±":
             values = [float(cell) for cell, _ in row[2:] if cell != "–"]
             best = f"{better(values):.3f}"

@@ -221,6 +221,20 @@ def test_weights_of_another_architecture_are_not_begun_with(folder, tmp_path, ch
         assemble.initial_state(config, sharding.make_mesh())
 
 
+def test_conditions_say_what_figures_depend_on(folder):
+    config = make_config(folder, **{"data.crop_size": 36})
+    about = {"step": 7, "recipe": {"l1_hole": 1.0}, "licence": "CC BY-NC 4.0"}
+    model = weights.Model(assemble.variant(config), generator={}, about=about)
+    found = assemble.conditions(config, model)
+    assert found["Network"] == "official, width 2" and found["Weights"] == "step 7"
+    assert found["Licence"] == "CC BY-NC 4.0"
+    assert found["Data"] == f"folder:{folder}, crops of 36 px at 32 px"
+    assert found["Masks"] == "box_or_strokes 1"
+    unknown = assemble.conditions(config, weights.Model(model.variant, generator={}))
+    assert unknown["Licence"] == "not stated"
+    assert not {"Network", "Weights", "Licence"} & assemble.conditions(config, None).keys()
+
+
 @pytest.mark.parametrize("name", ["places", "celeba_hq"])
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
 def test_published_batches_are_split_over_what_devices_there_are(name, devices):
