@@ -94,7 +94,7 @@ def evaluate(
         The report on the pictures of all processes.
 
     Raises:
-        UsageError: There is no picture, or `output` already holds some.
+        UsageError: There is no picture, or `output` already holds some or cannot be a folder.
     """
     folder = None if output is None else _create_output(Path(output))
     measure = jax.jit(metrics.measure)
@@ -156,7 +156,10 @@ def _create_output(folder: Path) -> Path:
         if (folder / name).is_dir() and any((folder / name).iterdir()):
             # FID tools would count what an earlier run left.
             raise UsageError(f"{folder / name} holds files; name another folder or delete it.")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made a folder: {error.strerror}.") from error
     multihost_utils.sync_global_devices("output folders")
     return folder
 

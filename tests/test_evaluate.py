@@ -258,6 +258,13 @@ def test_output_of_an_earlier_run_is_not_mixed_in(tmp_path):
         evaluate.evaluate(brighten, make_batches(count=3), output=tmp_path)
 
 
+def test_output_that_cannot_be_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(UsageError, match=f"{output.name} cannot be made a folder"):
+            evaluate.evaluate(brighten, make_batches(), output=output)
+
+
 @pytest.mark.parametrize(
     "batches", [[], [b | {"valid": np.zeros(4, bool)} for b in make_batches()]]
 )
