@@ -14,14 +14,12 @@ demo: .venv/installed
 	$(BIN)/python -m deepfill_jax.data.samples demo/photos
 	$(BIN)/python -m deepfill_jax.main --config=configs/demo.py --workdir=demo/run
 	rm -rf demo/eval
-	@for name in mean telea navier_stokes; do echo "== $$name"; $(BIN)/python -m deepfill_jax.main \
-	    --config=configs/demo.py --mode=eval --baseline=$$name --output=demo/eval/$$name; done
-	@echo "== network"; $(BIN)/python -m deepfill_jax.main \
-	    --config=configs/demo.py --mode=eval --workdir=demo/run --output=demo/eval/network
+	$(BIN)/python -m deepfill_jax.main --config=configs/demo.py --mode=eval --workdir=demo/run \
+	    --report=demo/eval
 	$(BIN)/python -m deepfill_jax.convert demo/run --output demo/model.safetensors --overwrite
 	$(BIN)/python -m deepfill_jax.inpaint --model demo/model.safetensors --images demo/photos/photo.png \
 	    --masks demo/photos/photo_mask.png --output demo/photo_completed.png --overwrite
-	@echo "Look at demo/photo_completed.png beside demo/photos/photo.png, and demo/eval/network/grid.png."
+	@echo "Look at demo/photo_completed.png beside demo/photos/photo.png, and at demo/eval/index.html."
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -2,8 +2,9 @@
 
 Each is a `complete`: it takes one batch of the data pipeline, a dict of numpy arrays: "image" uint8
 [B, H, W, 3], "mask" uint8 [B, H, W, 1] with 1 in the hole, "valid" bool [B], False for padding, and
-"index" int64 [B], the number of the picture in its data set. It returns [B, H, W, 3] in 0..255, the
-completed pictures. With several processes, batches and results are each process's own.
+"index" int64 [B], the number of the picture in its data set. It returns a dict, too: "completed",
+the completed pictures, [B, H, W, 3] in 0..255, and of a network what `steps.make_inference_step`
+adds. With several processes, batches and results are each process's own.
 """
 
 from collections.abc import Callable
@@ -21,19 +22,20 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.models import Generator
 
 Batch = dict[str, np.ndarray]
-Complete = Callable[[Batch], np.ndarray]
+Complete = Callable[[Batch], dict[str, np.ndarray]]
 
 _RESULT_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def network_complete(generator: Generator, params: Any, mesh: Mesh) -> Complete:
     """Makes a `complete` of a generator; batches must split evenly over the mesh."""
-    infer = steps.make_inference_step(generator, mesh)
+    infer = steps.make_inference_step(generator, mesh, offsets=True)
     params = jax.device_put(params, sharding.replicated(mesh))
 
-    def complete(batch: Batch) -> np.ndarray:
+    def complete(batch: Batch) -> dict[str, np.ndarray]:
         pictures = {name: batch[name] for name in ("image", "mask")}
-        return sharding.local_rows(infer(params, sharding.shard_batch(pictures, mesh))["completed"])
+        result = infer(params, sharding.shard_batch(pictures, mesh))
+        return {name: sharding.local_rows(rows) for name, rows in result.items()}
 
     return complete
 
@@ -73,14 +75,14 @@ def folder_complete(path: str | Path) -> Complete:
 def _complete_each(fill: Callable[[int, np.ndarray, np.ndarray], np.ndarray]) -> Complete:
     """Makes a `complete` of a function of one index, image and mask. Padding is left as it is."""
 
-    def complete(batch: Batch) -> np.ndarray:
+    def complete(batch: Batch) -> dict[str, np.ndarray]:
         completed = batch["image"].astype(np.float32)
         rows = np.flatnonzero(batch["valid"])
         with futures.ThreadPoolExecutor() as pool:
             filled = pool.map(fill, *(batch[key][rows] for key in ("index", "image", "mask")))
             for row, picture in zip(rows, filled, strict=True):
                 completed[row] = picture
-        return completed
+        return {"completed": completed}
 
     return complete
 

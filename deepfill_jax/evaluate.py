@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
 
@@ -11,13 +11,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 from PIL import Image
 
-from deepfill_jax import baselines, metrics
+from deepfill_jax import baselines, drawing, metrics
 from deepfill_jax.completion import Batch, Complete
 from deepfill_jax.errors import UsageError
 from deepfill_jax.image import composite
 
 _AREAS = np.arange(1, 7) / 10  # Where the buckets of the hole's area meet.
 _GRID_ROWS = 8
+REPORT = "report.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,29 +87,31 @@ def evaluate(
         batches: Batches, all of one size, and equally many for each process.
         output: A folder, shared by the processes, for the pictures: PNG files of the same names in
             `image`, `mask` (255 in the hole) and `completed`, as FID and LPIPS tools want them;
-            for `report.json`; for `grid.png`, the first eight as masked, completed and truth.
+            of a network also in `coarse` and `attention`, see `drawing.offset_map`; for
+            `report.json`; for `grid.png`, the first eight as masked, completed and truth.
 
     Returns:
         The report on the pictures of all processes.
 
     Raises:
-        UsageError: There is no picture, or `output` already holds some.
+        UsageError: There is no picture, or `output` already holds some or cannot be a folder.
     """
     folder = None if output is None else _create_output(Path(output))
     measure = jax.jit(metrics.measure)
     measured, samples = [], []
     for batch in batches:
-        completed = np.asarray(complete(batch), np.float32)
+        result = complete(batch)
+        completed = np.asarray(result["completed"], np.float32)
         assert completed.shape == batch["image"].shape, completed.shape
         values = measure(completed, batch["image"], batch["mask"])
         measured.append(
             {"index": batch["index"], "valid": batch["valid"], **jax.device_get(values)}
         )
         if folder is not None:
-            samples = [*samples, *_write_pictures(folder, batch, completed)][:_GRID_ROWS]
+            samples = [*samples, *_write_pictures(folder, batch, result)][:_GRID_ROWS]
     report = _gather(measured)
     if folder is not None and jax.process_index() == 0:
-        (folder / "report.json").write_text(report.as_json() + "\n")
+        (folder / REPORT).write_text(report.as_json() + "\n")
         if samples:
             _write_png(folder / "grid.png", sample_grid(np.stack(samples, axis=1)))
     return report
@@ -148,27 +151,36 @@ def _gather(measured: list[dict[str, np.ndarray]]) -> Report:
 
 
 def _create_output(folder: Path) -> Path:
-    """Makes the folders for pictures, and has every process see them before any writes."""
-    for name in ("image", "mask", "completed"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        if any((folder / name).iterdir()):
+    """Makes the folder, and has every process see it before any writes."""
+    for name in ("image", "mask", "completed", "coarse", "attention"):
+        if (folder / name).is_dir() and any((folder / name).iterdir()):
             # FID tools would count what an earlier run left.
             raise UsageError(f"{folder / name} holds files; name another folder or delete it.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made a folder: {error.strerror}.") from error
     multihost_utils.sync_global_devices("output folders")
     return folder
 
 
-def _write_pictures(folder: Path, batch: Batch, completed: np.ndarray) -> np.ndarray:
+def _write_pictures(folder: Path, batch: Batch, result: Mapping[str, np.ndarray]) -> np.ndarray:
     """Writes the pictures that are not padding, and returns their samples, [V, 3, H, W, 3]."""
     image, mask = batch["image"][batch["valid"]], batch["mask"][batch["valid"]]
-    completed = np.clip(np.rint(completed[batch["valid"]]), 0, 255).astype(np.uint8)
-    pictures = {"image": image, "mask": 255 * mask[..., 0], "completed": completed}
+    result = {name: rows[batch["valid"]] for name, rows in result.items()}
+    pictures = {"image": image, "mask": 255 * mask[..., 0]}
+    for kind in ("completed", "coarse"):
+        if kind in result:
+            pictures[kind] = np.clip(np.rint(result[kind]), 0, 255).astype(np.uint8)
+    if "offsets" in result:
+        pictures["attention"] = drawing.offset_map(result["offsets"], image, mask)
     with futures.ThreadPoolExecutor() as pool:  # Deflating is what takes the time.
         for kind, arrays in pictures.items():
+            (folder / kind).mkdir(exist_ok=True)
             paths = [folder / kind / f"{index:06d}.png" for index in batch["index"][batch["valid"]]]
             list(pool.map(_write_png, paths, arrays))
     masked = np.asarray(composite(baselines.MID_GREY, image, mask))  # As the generator sees it.
-    return np.stack([masked, completed, image], axis=1)
+    return np.stack([masked, pictures["completed"], image], axis=1)
 
 
 def _write_png(path: Path, array: np.ndarray) -> None:

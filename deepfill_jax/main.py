@@ -4,6 +4,7 @@ python -m deepfill_jax.main --config=configs/places.py --workdir=DIR
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,11 @@ flags.DEFINE_string(
 flags.DEFINE_string("baseline", None, "eval: telea, navier_stokes, patchmatch, biharmonic or mean")
 flags.DEFINE_string("results", None, "eval: a folder of results, named by the picture's index")
 flags.DEFINE_integer("step", None, "eval: which checkpoint of the workdir")
-flags.DEFINE_string("output", None, "eval: where to write; default WORKDIR/eval/NAME")
+flags.DEFINE_string(
+    "output", None, "eval: where to write; default WORKDIR/eval/NAME, or REPORT/NAME"
+)
+flags.DEFINE_string("report", None, "eval: a folder for index.html, a page of the evaluation")
+flags.DEFINE_list("beside", "telea,navier_stokes,mean", "eval: baselines that the page compares")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -96,6 +101,7 @@ def _evaluate(config: ConfigDict) -> None:
         raise UsageError(f"--{' and --'.join(chosen)} exclude one another.")
     mesh = sharding.make_mesh()
     assemble.check_sizes(config, mesh)
+    model = None
     if FLAGS.baseline:
         name, complete = FLAGS.baseline, completion.baseline_complete(FLAGS.baseline)
     elif FLAGS.results:
@@ -108,12 +114,41 @@ def _evaluate(config: ConfigDict) -> None:
         complete = completion.network_complete(Generator(model.variant), model.generator, mesh)
     else:
         raise UsageError("Evaluate what? Give --workdir, --model, --baseline or --results.")
-    if not FLAGS.output and not FLAGS.workdir:
+    if not (FLAGS.output or FLAGS.report or FLAGS.workdir):
         raise UsageError("--output is missing: the folder for pictures and report.")
-    output = FLAGS.output or Path(FLAGS.workdir) / "eval" / name
-    report = evaluate.evaluate(complete, assemble.validation_batches(config)(), output=output)
-    if jax.process_index() == 0:
-        print(f"{report.table()}\nPictures, grid.png and report.json: {output}")
+    folder = Path(FLAGS.report) if FLAGS.report else Path(FLAGS.workdir or "") / "eval"
+    methods = {name: complete}
+    for other in FLAGS.beside if FLAGS.report else ():
+        methods.setdefault(other, completion.baseline_complete(other))
+    folders = {method: folder / method for method in methods}
+    folders[name] = Path(FLAGS.output or folders[name])
+    start_batches, leader = assemble.validation_batches(config), jax.process_index() == 0
+    # What was asked for comes last: it takes longest, and folders that are in use show before.
+    for method in reversed(methods):
+        report = evaluate.evaluate(methods[method], start_batches(), output=folders[method])
+        if leader:
+            print(f"{report.table()}\nPictures, grid.png and report.json: {folders[method]}")
+    if FLAGS.report and leader:
+        _write_page(config, folders, assemble.conditions(config, model))
+
+
+def _write_page(config: ConfigDict, folders: dict[str, Path], conditions: dict[str, str]) -> None:
+    from deepfill_jax import curves, evaluation_page, weights
+
+    # One process makes the same page as several.
+    alone = ("--coordinator=", "--num_processes=", "--process_id=")
+    arguments = [shlex.quote(x) for x in sys.argv[1:] if not x.startswith(alone)]
+    page = evaluation_page.render(
+        folders,
+        conditions=conditions,
+        config=config.to_json(indent=2),
+        command=" \\\n    ".join(["python -m deepfill_jax.main", *arguments]),
+        curves=curves.read(FLAGS.workdir) if FLAGS.workdir else {},
+    )
+    path = Path(FLAGS.report) / "index.html"
+    with weights.replacing(path) as unfinished:
+        unfinished.write_text(page, encoding="utf-8")
+    print(f"Page: {path}")
 
 
 if __name__ == "__main__":

@@ -133,23 +133,32 @@ def make_train_step(
     )
 
 
-def make_inference_step(generator: Generator, mesh: Mesh) -> Callable[[PyTree, Batch], Scalars]:
+def make_inference_step(
+    generator: Generator, mesh: Mesh, *, offsets: bool = False
+) -> Callable[[PyTree, Batch], dict[str, jax.Array]]:
     """Makes (params, batch) -> {"masked", "coarse", "completed"}, float32 in 0..255, [B, H, W, 3].
 
-    The batch is as the training step's. Known pixels of "completed" are the image's, exactly.
+    The batch is as the training step's. Known pixels of "completed" are the image's, exactly. With
+    `offsets`, those of the attention are there too, see `attention.Attention`.
     """
 
     def inference_step(params, batch):
         image, mask = _image_and_mask(batch)
         masked = mask_out(image, mask)
-        predicted = generator.apply({"params": params}, masked, mask)
-        return {
+        predicted, sown = generator.apply(
+            {"params": params}, masked, mask, mutable=["intermediates"]
+        )
+        result = {
             "masked": to_255(masked),
             "coarse": to_255(predicted.coarse),
             "completed": composite(
                 to_255(predicted.refined), batch["image"].astype(jnp.float32), mask
             ),
         }
+        if offsets:
+            branch = sown["intermediates"]["refine"]["attention_branch"]
+            (result["offsets"],) = branch["offsets"]
+        return result
 
     everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     return jax.jit(

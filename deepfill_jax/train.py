@@ -19,6 +19,7 @@ from deepfill_jax import (
     assemble,
     checkpoint,
     distributed,
+    drawing,
     evaluate,
     health,
     sharding,
@@ -28,7 +29,8 @@ from deepfill_jax.errors import FailedError, StoppedError
 from deepfill_jax.train_state import TrainState
 
 PROFILED_STEPS = 5
-SAMPLES = 8  # Rows of the grid in TensorBoard.
+SAMPLES = 8  # Rows of the grid in TensorBoard,
+COLUMNS = ("masked", "coarse", "completed", "error", "attention", "truth")  # and its columns.
 
 
 def train(config: ConfigDict, workdir: str | Path) -> None:
@@ -127,7 +129,7 @@ def _make_validation(config: ConfigDict, mesh: Mesh) -> Callable[..., float]:
     """Makes a function that scores a state, writes scores and samples, and returns the hole L1."""
     generator, _ = assemble.networks(config)
     start_batches = assemble.validation_batches(config)
-    infer = steps.make_inference_step(generator, mesh)
+    infer = steps.make_inference_step(generator, mesh, offsets=True)
 
     def validate(state: TrainState, writer: metric_writers.MetricWriter) -> float:
         done, samples = int(state.step), []
@@ -137,21 +139,34 @@ def _make_validation(config: ConfigDict, mesh: Mesh) -> Callable[..., float]:
             result = infer(state.inference_params, sharding.shard_batch(pictures, mesh))
             result = {name: sharding.local_rows(rows) for name, rows in result.items()}
             if not samples:
-                columns = [result["masked"], result["coarse"], result["completed"], batch["image"]]
-                rows = [np.rint(column[:SAMPLES]).astype(np.uint8) for column in columns]
-                samples.append(evaluate.sample_grid(rows))
-            return result["completed"]
+                samples.append(_draw_samples(batch | result))
+            return result
 
         report = evaluate.evaluate(complete, start_batches())
         means = {name: figures["mean"] for name, figures in report.summary().items()}
         writer.write_scalars(done, {f"eval/{name}": mean for name, mean in means.items()})
-        writer.write_images(done, {"eval/masked_coarse_completed_truth": samples[0][np.newaxis]})
+        writer.write_images(done, {f"eval/{'_'.join(COLUMNS)}": samples[0][np.newaxis]})
         if jax.process_index() == 0:
             figures = "  ".join(f"{name} {means[name]:.4g}" for name in ("l1_hole", "psnr", "ssim"))
             print(f"step {done}  validation on {len(report.index)}: {figures}", flush=True)
         return means["l1_hole"]
 
     return validate
+
+
+def _draw_samples(batch: dict[str, np.ndarray]) -> np.ndarray:
+    """Lays `COLUMNS` of the first examples out, of a batch and what the network made of it."""
+    batch = {name: rows[:SAMPLES] for name, rows in batch.items()}
+    drawn = {
+        **{
+            name: np.rint(batch[name]).astype(np.uint8)
+            for name in ("masked", "coarse", "completed")
+        },
+        "error": drawing.error_map(batch["completed"], batch["image"]),
+        "attention": drawing.offset_map(batch["offsets"], batch["image"], batch["mask"]),
+        "truth": batch["image"],
+    }
+    return evaluate.sample_grid([drawn[name] for name in COLUMNS])
 
 
 class _Log:

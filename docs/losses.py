@@ -7,23 +7,10 @@ import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import tensorflow as tf
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from deepfill_jax import curves
 
 ROWS = (("hinge/real", "hinge/fake"), ("l1/coarse/hole", "l1/refined/hole", "loss/adversarial"))
-
-
-def curves(workdir: str) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps and values of each training scalar of a run."""
-    events = EventAccumulator(workdir, size_guidance={"tensors": 0}).Reload()
-    names = [name for row in ROWS for name in row]
-    return {
-        name: (
-            [event.step for event in events.Tensors(f"train/{name}")],
-            [float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors(f"train/{name}")],
-        )
-        for name in names
-    }
 
 
 def main() -> None:
@@ -33,12 +20,12 @@ def main() -> None:
         len(ROWS), len(runs), figsize=(4.5 * len(runs), 5), squeeze=False, sharey="row"
     )
     for column, (title, workdir) in enumerate(runs):
-        found = curves(workdir)
+        found = curves.read(workdir)
         axes[0, column].set_title(title, fontsize=10)
         axes[-1, column].set_xlabel("step")
         for axis, names in zip(axes[:, column], ROWS, strict=True):
             for name in names:
-                axis.plot(*found[name], label=name, linewidth=1)
+                axis.plot(*found[f"train/{name}"], label=name, linewidth=1)
             axis.grid(alpha=0.3)
             axis.legend(fontsize=8, loc="best")
         axes[0, column].axhline(1, color="grey", linewidth=0.8, linestyle="--")

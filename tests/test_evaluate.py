@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepfill_jax import completion, evaluate, metrics
+from deepfill_jax import completion, drawing, evaluate, metrics
 from deepfill_jax.errors import UsageError
 
 SIZE = 16
@@ -44,13 +44,14 @@ def joined(batches, key):
 
 def brighten(batch):
     """Fills the hole with the truth plus 120.75, past 255 in places."""
-    return np.where(batch["mask"] > 0, batch["image"] + np.float32(120.75), batch["image"])
+    brightened = batch["image"] + np.float32(120.75)
+    return {"completed": np.where(batch["mask"] > 0, brightened, batch["image"])}
 
 
 def spoil_padding(batch):
-    completed = brighten(batch)
-    completed[~batch["valid"]] = np.nan
-    return completed
+    result = brighten(batch)
+    result["completed"][~batch["valid"]] = np.nan
+    return result
 
 
 def make_report(area, **values):
@@ -65,7 +66,8 @@ def test_report_is_the_metrics_of_the_pictures_in_order_of_index():
     order = np.argsort(joined(batches, "index"))
     assert np.array_equal(report.index, joined(batches, "index")[order])
     image, mask = joined(batches, "image")[order], joined(batches, "mask")[order]
-    expected = metrics.measure(brighten({"image": image, "mask": mask}), image, mask)
+    completed = brighten({"image": image, "mask": mask})["completed"]
+    expected = metrics.measure(completed, image, mask)
     assert report.values.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(report.values[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
@@ -142,6 +144,30 @@ def test_folders_hold_the_pictures_rounded(tmp_path):
     assert written["summary"]["ssim"]["mean"] == pytest.approx(report.summary()["ssim"]["mean"])
 
 
+def test_of_a_network_folders_hold_its_first_stage_and_what_attention_copied(tmp_path):
+    batches = make_batches(count=3)
+
+    def complete(batch):
+        offsets = np.stack([np.full((2, 2, 2), index) for index in batch["index"]])
+        coarse = np.full(batch["image"].shape, batch["index"][:, None, None, None] + 0.6)
+        return brighten(batch) | {"coarse": coarse, "offsets": offsets}
+
+    evaluate.evaluate(complete, batches, output=tmp_path)
+    (batch,) = batches
+    for index, image, mask in list(zip(*map(batch.get, ("index", "image", "mask")), strict=True))[
+        :3
+    ]:
+        coarse, attention = (
+            np.asarray(Image.open(tmp_path / kind / f"{index:06d}.png"))
+            for kind in ("coarse", "attention")
+        )
+        assert (coarse == index + 1).all()
+        expected = drawing.offset_map(np.full((2, 2, 2), index), image, mask)
+        assert np.array_equal(attention, expected)
+    with pytest.raises(UsageError, match="holds files"):
+        evaluate.evaluate(brighten, batches, output=tmp_path)
+
+
 def test_grid_shows_the_first_eight(tmp_path):
     batches = make_batches()
     evaluate.evaluate(brighten, batches, output=tmp_path)
@@ -163,14 +189,15 @@ def test_sample_grid_lays_examples_out_in_rows():
 
 def test_baseline_keeps_known_pixels_and_skips_padding():
     *_, last = make_batches()
-    completed = completion.baseline_complete("telea")(last)
+    completed = completion.baseline_complete("telea")(last)["completed"]
     known = last["mask"][..., 0] == 0
     assert completed.dtype == np.float32
     assert np.array_equal(completed[known], last["image"][known])
     assert np.array_equal(completed[~last["valid"]], last["image"][~last["valid"]])
     assert np.any(completed != last["image"])
     none = last | {"valid": np.zeros(4, bool)}
-    assert np.array_equal(completion.baseline_complete("telea")(none), last["image"])
+    untouched = completion.baseline_complete("telea")(none)["completed"]
+    assert np.array_equal(untouched, last["image"])
 
 
 def test_baselines_are_ranked():
@@ -200,7 +227,7 @@ def test_folder_is_scored_as_given(tmp_path):
     batches = make_batches(count=2, batch_size=2)
     for i, image in zip(batches[0]["index"], batches[0]["image"], strict=True):
         Image.fromarray(image // 2).save(tmp_path / f"{i:06d}.jpg", quality=95)
-    completed = completion.folder_complete(tmp_path)(batches[0])
+    completed = completion.folder_complete(tmp_path)(batches[0])["completed"]
     assert np.abs(completed - batches[0]["image"] // 2).mean() < 3
 
 
@@ -229,6 +256,13 @@ def test_output_of_an_earlier_run_is_not_mixed_in(tmp_path):
     evaluate.evaluate(brighten, make_batches(), output=tmp_path)
     with pytest.raises(UsageError, match="image holds files"):
         evaluate.evaluate(brighten, make_batches(count=3), output=tmp_path)
+
+
+def test_output_that_cannot_be_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(UsageError, match=f"{output.name} cannot be made a folder"):
+            evaluate.evaluate(brighten, make_batches(), output=output)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The command line, as a user types it."""
 
+import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +64,15 @@ def test_train_evaluate_export_inpaint(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "l1_hole" in result.stdout
     assert len(list((workdir / "eval/step_4/completed").glob("*.png"))) == 6
+
+    report = ["--mode=eval", f"--report={tmp_path / 'page'}", "--beside=mean"]
+    result = run(*common, *report)
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "page/index.html").read_text()
+    assert "Evaluation of step_4" in page and "<svg" in page and 'alt="attention"' in page
+    assert shlex.quote(f"--workdir={workdir}") in page and "official, width 2" in page
+    written = json.loads((tmp_path / "page/mean/report.json").read_text())
+    assert f"{written['summary']['l1_hole']['mean']:.3f}" in page
 
     model = tmp_path / "model.safetensors"
     result = run(workdir, "--output", model, module="deepfill_jax.convert")

@@ -353,3 +353,19 @@ def test_inference_keeps_known_pixels_exactly():
     result = infer(random_variables(generator)["params"], sharding.shard_batch(batch, mesh))
     known = batch["mask"][..., 0] == 0
     np.testing.assert_array_equal(np.asarray(result["completed"])[known], batch["image"][known])
+
+
+@pytest.mark.parametrize("checkpoint_stages", [False, True])
+def test_inference_gives_the_offsets_of_attention(checkpoint_stages):
+    variant, batch = TINY["official"], random_batch(2)
+    generator, mesh = Generator(variant), sharding.make_mesh(jax.devices()[:1])
+    params = random_variables(generator)["params"]
+    infer = steps.make_inference_step(
+        generator.clone(checkpoint_stages=checkpoint_stages), mesh, offsets=True
+    )
+    offsets = infer(params, sharding.shard_batch(batch, mesh))["offsets"]
+    side = batch["image"].shape[1] // 8
+    assert offsets.shape == (2, side, side, 2) and offsets.dtype == jnp.int32
+    copied = np.asarray(offsets) + np.stack(np.mgrid[:side, :side], axis=-1)
+    assert copied.min() >= 0 and copied.max() < side  # Places of the map.
+    assert np.asarray(offsets).any()

@@ -12,9 +12,10 @@ import numpy as np
 import photos
 import pytest
 from absl import logging
+from clu import metric_writers
 from references import random_variables
 
-from deepfill_jax import assemble, checkpoint, sharding, train, weights
+from deepfill_jax import assemble, checkpoint, curves, drawing, sharding, train, weights
 from deepfill_jax.convert import run
 from deepfill_jax.errors import FailedError, StoppedError, UsageError
 
@@ -59,10 +60,43 @@ def test_a_run_leaves_its_config_checkpoints_and_curves(workdir, folder):
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["2", "4"]
     events = EventAccumulator(str(workdir), size_guidance={"tensors": 0}).Reload()
     tags = set(events.Tags()["tensors"])
-    assert {"train/loss/generator", "train/l1/refined/hole", "eval/psnr"} <= tags
-    assert {"speed/images_per_second", "eval/masked_coarse_completed_truth"} <= tags
-    assert [event.step for event in events.Tensors("train/loss/generator")] == [1, 2, 3, 4]
-    assert [event.step for event in events.Tensors("eval/l1_hole")] == [2, 4]
+    samples = "eval/masked_coarse_completed_error_attention_truth"
+    found = curves.read(workdir)
+    assert found.keys() == tags - {samples} and samples in tags
+    assert {"train/l1/refined/hole", "eval/psnr", "speed/images_per_second"} <= found.keys()
+    assert found["train/loss/generator"].steps.tolist() == [1, 2, 3, 4]
+    assert found["eval/l1_hole"].steps.tolist() == [2, 4]
+    assert np.isfinite(found["eval/l1_hole"].values).all()
+
+
+def test_of_steps_that_were_done_twice_the_later_count(tmp_path):
+    for first, value in ((1, 5.0), (2, 7.0)):
+        writer = metric_writers.SummaryWriter(str(tmp_path))
+        for step in (first, first + 1):
+            writer.write_scalars(step, {"loss": value})
+        writer.close()
+    (curve,) = curves.read(tmp_path).values()
+    assert (curve.steps.tolist(), curve.values.tolist()) == ([1, 2, 3], [5, 7, 7])
+    assert curves.read(tmp_path / "nothing") == {}
+
+
+def test_a_sample_is_what_the_network_made_of_it():
+    random = np.random.default_rng(0)
+    batch = {name: random.uniform(0, 255, (9, 16, 16, 3)) for name in ("masked", "coarse")}
+    batch["image"] = random.integers(0, 256, (9, 16, 16, 3)).astype(np.uint8)
+    batch["mask"] = random.integers(0, 2, (9, 16, 16, 1)).astype(np.uint8)
+    batch["completed"] = batch["image"] + np.float32(0.4)
+    batch["offsets"] = random.integers(-2, 3, (9, 2, 2, 2))
+    grid = train._draw_samples(batch)
+    assert grid.shape == (8 * 16, 6 * 16, 3) and grid.dtype == np.uint8
+    columns = dict(zip(train.COLUMNS, np.split(grid[16:32], 6, axis=1), strict=True))
+    image, mask = batch["image"][1], batch["mask"][1]
+    assert np.array_equal(columns["truth"], image) and np.array_equal(columns["completed"], image)
+    assert np.array_equal(columns["coarse"], np.rint(batch["coarse"][1]))
+    assert np.array_equal(columns["masked"], np.rint(batch["masked"][1]))
+    assert np.array_equal(columns["error"], drawing.error_map(batch["completed"][1], image))
+    expected = drawing.offset_map(batch["offsets"][1], image, mask)
+    assert np.array_equal(columns["attention"], expected)
 
 
 def test_a_finished_run_is_left_alone(workdir, folder, capsys):
@@ -185,6 +219,20 @@ def test_weights_of_another_architecture_are_not_begun_with(folder, tmp_path, ch
         config.update_from_flattened_dict({key: value})
     with pytest.raises(UsageError, match=message):
         assemble.initial_state(config, sharding.make_mesh())
+
+
+def test_conditions_say_what_figures_depend_on(folder):
+    config = make_config(folder, **{"data.crop_size": 36})
+    about = {"step": 7, "recipe": {"l1_hole": 1.0}, "licence": "CC BY-NC 4.0"}
+    model = weights.Model(assemble.variant(config), generator={}, about=about)
+    found = assemble.conditions(config, model)
+    assert found["Network"] == "official, width 2" and found["Weights"] == "step 7"
+    assert found["Licence"] == "CC BY-NC 4.0"
+    assert found["Data"] == f"folder:{folder}, crops of 36 px at 32 px"
+    assert found["Masks"] == "box_or_strokes 1"
+    unknown = assemble.conditions(config, weights.Model(model.variant, generator={}))
+    assert unknown["Licence"] == "not stated"
+    assert not {"Network", "Weights", "Licence"} & assemble.conditions(config, None).keys()
 
 
 @pytest.mark.parametrize("name", ["places", "celeba_hq"])

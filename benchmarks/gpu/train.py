@@ -175,8 +175,8 @@ class Run:
         """Scores the state, and writes it and what is known of it."""
         params, out = self._state.inference_params, self._options.output.parent
 
-        def complete(batch: Batch) -> np.ndarray:
-            return jax.device_get(infer(params, self._put(batch))["completed"])
+        def complete(batch: Batch) -> dict[str, np.ndarray]:
+            return jax.device_get(infer(params, self._put(batch)))
 
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:

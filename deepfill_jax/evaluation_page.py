@@ -1,0 +1,308 @@
+"""A page of an evaluation, from the folders that `evaluate` writes: scores, pictures, curves.
+
+It is one HTML file that asks for no other, with pictures inside, for a screen or a phone.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from deepfill_jax import baselines, drawing, evaluate
+from deepfill_jax.charts import Curve, line_chart
+from deepfill_jax.errors import UsageError
+from deepfill_jax.image import composite
+
+EXAMPLES = 4  # Of the best, of those in the middle, and of the worst.
+LONGEST_SIDE = 256  # Of the pictures on the page; larger ones are scaled down.
+_QUALITY = 90  # Of WebP.
+_PIXELATED = 128  # Sides up to this are shown larger than they are, with their pixels seen.
+
+
+class _Metric(NamedTuple):
+    label: str
+    unit: str
+    best: Callable[[Iterable[float]], float]  # min or max.
+
+
+_METRICS = {
+    "l1_hole": _Metric("Hole L1", "%", min),
+    "psnr": _Metric("PSNR", "dB", max),
+    "ssim": _Metric("SSIM", "", max),
+    "psnr_hole": _Metric("Hole PSNR", "dB", max),
+}
+
+# Titles of the charts, and the scalars of training that each shows.
+_CHARTS = {
+    "Hole L1 of validation, %": {"hole L1": "eval/l1_hole"},
+    "PSNR of validation, dB": {"picture": "eval/psnr", "hole": "eval/psnr_hole"},
+    "L1 of training, hole, in [-1, 1] units": {
+        "first stage": "train/l1/coarse/hole",
+        "second stage": "train/l1/refined/hole",
+    },
+    "Hinges of the discriminator": {"real": "train/hinge/real", "fake": "train/hinge/fake"},
+}
+
+_STYLE = """
+:root { color-scheme: light dark; --text: #1c2330; --soft: #5b6675; --rule: #d9dee5;
+  --back: #fff; --panel: #f5f7f9; --best: #dff2e3; }
+@media (prefers-color-scheme: dark) { :root { --text: #e3e7ed; --soft: #98a3b3; --rule: #333b47;
+  --back: #14181e; --panel: #1c222a; --best: #1f4a2d; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 76rem; background: var(--back);
+  color: var(--text); font: 1rem/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 1rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; padding-top: .75rem;
+  border-top: 1px solid var(--rule); }
+h3 { font-size: 1rem; margin: 1.75rem 0 .5rem; }
+p, figcaption, small, dt, .soft { color: var(--soft); }
+p { margin: .5rem 0; max-width: 46rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.25rem; margin: 0 0 1rem; }
+dd { margin: 0; overflow-wrap: anywhere; }
+pre { margin: .5rem 0; padding: .75rem 1rem; background: var(--panel); border-radius: .4rem;
+  font-size: .82rem; line-height: 1.45; white-space: pre-wrap; word-break: break-all; }
+summary { cursor: pointer; color: var(--soft); }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .8rem; text-align: right; font-weight: 400; white-space: nowrap; }
+th:first-child { text-align: left; }
+thead th, .metric th { font-weight: 600; }
+thead th { white-space: normal; vertical-align: bottom; border-bottom: 1px solid var(--rule); }
+.metric th { padding-top: 1rem; }
+@media (max-width: 40rem) { table { font-size: .8rem; } th, td { padding: .3rem; } }
+.best { background: var(--best); font-weight: 600; border-radius: .3rem; }
+article { margin: .75rem 0 1.5rem; }
+.scores { display: flex; flex-wrap: wrap; gap: 0 1.25rem; margin: 0 0 .35rem; font-size: .9rem; }
+.row { display: grid; gap: .6rem .5rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(13rem, 45%), 1fr)); }
+figure { margin: 0; }
+figcaption { font-size: .8rem; line-height: 1.3; }
+img { display: block; width: 100%; height: auto; border-radius: .2rem; }
+.pixelated { grid-template-columns: repeat(auto-fill, minmax(max(6.5rem, 100% / 9 - .5rem), 1fr)); }
+.pixelated img { image-rendering: pixelated; }
+.legends { display: flex; flex-wrap: wrap; gap: 1rem 3rem; margin: 1rem 0; }
+.legends figure { display: flex; gap: .9rem; align-items: center; max-width: 28rem; }
+.legends img { width: 5.5rem; flex: none; }
+.wheel img { border-radius: 50%; }
+.charts { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
+.chart strong { display: block; color: var(--text); font-weight: 600; }
+.chart { max-width: 36rem; }
+svg { display: block; width: 100%; height: auto; margin-top: .4rem; }
+svg text { font-size: 13px; fill: var(--soft); }
+svg .rule { stroke: var(--rule); }
+svg polyline { fill: none; stroke-width: 1.8; stroke-linecap: round; stroke-linejoin: round; }
+"""
+
+
+def render(
+    folders: Mapping[str, Path],
+    *,
+    conditions: Mapping[str, str],
+    config: str,
+    command: str,
+    curves: Mapping[str, Curve],
+) -> str:
+    """Makes the page.
+
+    Args:
+        folders: What `evaluate` wrote, by the name of the method. The first one's pictures are
+            shown; the others, which completed the same holes, are beside it.
+        conditions: What the figures depend on, by its name.
+        config: All values of the config, as text.
+        command: What makes the page again.
+        curves: Scalars of the training, by their tags in TensorBoard; those that the page knows
+            are drawn.
+
+    Raises:
+        UsageError: The evaluations are not of the same pictures and holes.
+    """
+    reports = {name: _read_report(folder) for name, folder in folders.items()}
+    name, *others = folders
+    _check_same_holes(reports)
+    title = f"Evaluation of {name}"
+    count = len(reports[name]["pictures"]["index"])
+    facts = {"Pictures": f"{count:,}", **conditions}
+    listed = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
+    parts = [
+        f"<h1>{escape(title)}</h1><dl>{listed}</dl>",
+        f"<pre>{escape(command)}</pre>",
+        f"<details><summary>All values of the config</summary><pre>{escape(config)}</pre>",
+        "</details>",
+        f"<h2>Scores</h2>{_table(reports)}",
+        f"<h2>Pictures</h2>{_legends()}",
+        *_examples(folders, reports[name]["pictures"]),
+        *_charts(curves),
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(parts)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _read_report(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / evaluate.REPORT).read_text())
+
+
+def _check_same_holes(reports: Mapping[str, Mapping[str, Any]]) -> None:
+    first, *others = reports
+    for other in others:
+        mine, theirs = (reports[name]["pictures"] for name in (first, other))
+        if any(mine[key] != theirs[key] for key in ("index", "hole_area")):
+            raise UsageError(
+                f"The evaluations of {first} and {other} are of different pictures or holes; "
+                "evaluate both with the same config."
+            )
+
+
+def _table(reports: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row for all pictures and for each bucket, below every metric; a column for each method."""
+    first, *_ = reports.values()
+    # Long names may be broken.
+    names = "".join(f"<th>{escape(name).replace('_', '_<wbr>')}</th>" for name in reports)
+    rows = [f"<thead><tr><th>Hole</th><th>Count</th>{names}</tr></thead>"]
+    for key, metric in _METRICS.items():
+        direction = "lower" if metric.best is min else "higher"
+        rows.append(
+            f'<tbody><tr class="metric"><th colspan="{2 + len(reports)}">{_label(metric)} '
+            f"<small>{direction} is better</small></th></tr>"
+        )
+        summaries = [report["summary"][key] for report in reports.values()]
+        means = [summary["mean"] for summary in summaries]
+        rows.append(_row("all", len(first["pictures"]["index"]), means, metric.best))
+        errors = (f"<td>{_number(summary['standard_error'])}</td>" for summary in summaries)
+        rows.append(f'<tr class="soft"><th>±</th><td></td>{"".join(errors)}</tr>')
+        for index, bucket in enumerate(first["by_area"]):
+            means = [report["by_area"][index][key] for report in reports.values()]
+            area = f"{bucket['area'].replace('-', '–')} %"
+            rows.append(_row(area, bucket["count"], means, metric.best))
+        rows.append("</tbody>")
+    return (
+        f'<div class="scroll"><table>{"".join(rows)}</table></div>'
+        "<p>Means over pictures, ± the standard error of the mean, and means by how much of the "
+        "picture is hole. Hole L1 and hole PSNR count the hole alone, PSNR and SSIM the whole "
+        "picture. The best of each row is marked.</p>"
+    )
+
+
+def _row(label: str, count: int, means: Sequence[float | None], best: Callable) -> str:
+    winner = best((mean for mean in means if mean is not None), default=np.nan)
+    cells = "".join(
+        f"<td{' class=best' if mean == winner else ''}>{_number(mean)}</td>" for mean in means
+    )
+    return f"<tr><th>{label}</th><td>{count}</td>{cells}</tr>"
+
+
+def _label(metric: _Metric) -> str:
+    return f"{metric.label}, {metric.unit}" if metric.unit else metric.label
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _legends() -> str:
+    side = f"{100 * drawing.FULL_DISTANCE:.0f} %"
+    full = f"{100 * drawing.FULL_ERROR / 255:.0f} %"
+    wheel = _image(drawing.offset_wheel(128), "Colours of offsets", lossless=True)
+    scale = _image(drawing.error_scale(128, 24), "Colours of errors", lossless=True)
+    return (
+        f'<div class="legends"><figure class="wheel">{wheel}<figcaption>Attention: where each '
+        "place of the hole copied from most. From the middle of the wheel, the colour lies where "
+        f"the source does; at the rim it is {side} of the picture's side away, or more."
+        "</figcaption></figure>"
+        f"<figure>{scale}<figcaption>Error: mean difference of the channels, from none to "
+        f"{full} of the range, or more.</figcaption></figure></div>"
+    )
+
+
+def _examples(folders: Mapping[str, Path], pictures: Mapping[str, list]) -> Iterator[str]:
+    for title, positions in _extremes(pictures["l1_hole"]).items():
+        if len(positions):
+            yield f"<h3>{title} by hole L1</h3>"
+        yield from (_example(folders, pictures, position) for position in positions)
+
+
+def _extremes(errors: Sequence[float | None]) -> dict[str, np.ndarray]:
+    """Positions of the best, of those in the middle and of the worst, none of them twice."""
+    order = np.argsort([np.inf if error is None else error for error in errors], kind="stable")
+    count = min(EXAMPLES, max(1, len(order) // 3))
+    best, others = order[:count], order[count:]
+    middle, worst = others[:-count], others[-count:]
+    skipped = max(0, len(middle) - count + 1) // 2
+    return {"Best": best, "Median": middle[skipped:][:count], "Worst": worst[::-1]}
+
+
+def _example(folders: Mapping[str, Path], pictures: Mapping[str, list], position: int) -> str:
+    scores = [f"<strong>Picture {pictures['index'][position]}</strong>"]
+    scores.append(f"hole {100 * pictures['hole_area'][position]:.0f} %")
+    for key, metric in _METRICS.items():
+        scores.append(f"{metric.label} {_number(pictures[key][position])} {metric.unit}".rstrip())
+    spans = "".join(f"<span>{score}</span>" for score in scores)
+    figures, side = _figures(folders, f"{pictures['index'][position]:06d}.png")
+    kind = "row pixelated" if side <= _PIXELATED else "row"
+    return (
+        f'<article><div class="scores">{spans}</div><div class="{kind}">{figures}</div></article>'
+    )
+
+
+def _figures(folders: Mapping[str, Path], file: str) -> tuple[str, int]:
+    """All there is of a picture, in a row, and its longer side."""
+    name, *others = folders
+    own = folders[name]
+    image, completed = _read(own / "image" / file), _read(own / "completed" / file)
+    mask = _read(own / "mask" / file)[..., :1] > 0
+    masked = np.asarray(composite(np.uint8(baselines.MID_GREY), image, mask))
+    figures = [_figure(masked, "masked")]
+    if (own / "coarse" / file).exists():
+        figures.append(_figure(_read(own / "coarse" / file), "first stage"))
+    figures.append(_figure(completed, name))
+    figures.append(_figure(drawing.error_map(completed, image), "error", lossless=True))
+    if (own / "attention" / file).exists():
+        figures.append(_figure(_read(own / "attention" / file), "attention", lossless=True))
+    for other in others:
+        figures.append(_figure(_read(folders[other] / "completed" / file), other))
+    figures.append(_figure(image, "truth"))
+    return "".join(figures), max(image.shape)
+
+
+def _figure(array: np.ndarray, caption: str, *, lossless: bool = False) -> str:
+    picture = _image(array, caption, lossless=lossless)
+    return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _read(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def _charts(curves: Mapping[str, Curve]) -> Iterator[str]:
+    charts = []
+    for title, tags in _CHARTS.items():
+        found = {name: curves[tag] for name, tag in tags.items() if tag in curves}
+        if found:
+            charts.append(line_chart(title, found))
+    if charts:
+        yield f'<h2>Training</h2><p>By step.</p><div class="charts">{"".join(charts)}</div>'
+
+
+def _image(array: np.ndarray, text: str, *, lossless: bool) -> str:
+    """A picture, uint8 [H, W, 3], inside the page."""
+    picture = Image.fromarray(array)
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    encoded = io.BytesIO()
+    picture.save(encoded, "WEBP", lossless=lossless, quality=_QUALITY)
+    data = base64.b64encode(encoded.getvalue()).decode("ascii")
+    width, height = picture.size
+    return (
+        f'<img width="{width}" height="{height}" alt="{escape(text)}" '
+        f'src="data:image/webp;base64,{data}">'
+    )

@@ -1,0 +1,259 @@
+"""The page: well-formed, alone, with the figures and pictures of the folders that it is made of."""
+
+import base64
+import html
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepfill_jax import completion, drawing, evaluate, evaluation_page
+from deepfill_jax.charts import Curve
+from deepfill_jax.errors import UsageError
+
+SIDE, COUNT = 24, 9
+NAME = "a <b> & 'c'"
+VOID = {"meta", "img", "wbr", "path", "polyline"}
+
+
+class Page(HTMLParser):
+    """Reads a page; images are (group, picture, caption, array). Fails where tags do not match."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.rows, self.images, self.texts = [], [], [], {}
+        self.group = self.picture = None
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        assert not {"href", "onload", "onerror"} & attributes.keys() and tag != "script"
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append(("", attributes.get("class")))
+        if tag == "img":
+            kind, _, data = attributes["src"].partition(",")
+            assert kind == "data:image/webp;base64"
+            array = np.asarray(Image.open(io.BytesIO(base64.b64decode(data, validate=True))))
+            assert array.shape == (int(attributes["height"]), int(attributes["width"]), 3)
+            self.images.append((self.group, self.picture, attributes["alt"], array))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open:
+            return
+        if {"td", "th"} & set(self.open):
+            text, kind = self.rows[-1][-1]
+            self.rows[-1][-1] = (text + data, kind)
+        self.texts[self.open[-1]] = self.texts.get(self.open[-1], "") + data
+        if self.open[-1] == "h3":
+            self.group = data.split()[0]
+        if self.open[-1] == "strong" and data.startswith("Picture "):
+            self.picture = int(data.split()[1])
+
+    def of(self, picture):
+        """The pictures of one example by their captions."""
+        return {caption: array for _, number, caption, array in self.images if number == picture}
+
+
+def make_batch(count=COUNT):
+    """Smooth pictures; example i has the index 30 - i."""
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE
+    colours = np.random.default_rng(0).uniform(80, 200, (count, 1, 1, 3))
+    mask = np.zeros((count, SIDE, SIDE, 1), np.uint8)
+    for i in range(count):
+        mask[i, 4 : 12 + i, 3:15] = 1
+    return {
+        "image": (colours * np.stack([x, y, 1 - x], axis=-1)).astype(np.uint8),
+        "mask": mask,
+        "valid": np.ones(count, bool),
+        "index": 30 - np.arange(count),
+    }
+
+
+def complete(batch):
+    """Fills example i with the truth plus 5 * i."""
+    error = 5 * (30 - batch["index"])[:, None, None, None]
+    return {
+        "completed": batch["image"] + error * batch["mask"],
+        "coarse": np.full(batch["image"].shape, 77),
+        "offsets": np.ones((len(error), 3, 3, 2), int),
+    }
+
+
+def render(folders, **changes):
+    options = {"conditions": {}, "config": "", "command": "", "curves": {}}
+    return evaluation_page.render(folders, **options | changes)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folders = {name: tmp_path_factory.mktemp("page") for name in ("network", "telea", "mean")}
+    evaluate.evaluate(complete, [make_batch()], output=folders["network"])
+    for name in ("telea", "mean"):
+        fill = completion.baseline_complete(name)
+        evaluate.evaluate(fill, [make_batch()], output=folders[name])
+    return {NAME if name == "network" else name: path for name, path in folders.items()}
+
+
+@pytest.fixture(scope="module")
+def text(folders):
+    steps = np.arange(1, 4)
+    return render(
+        folders,
+        conditions={"Masks": "<script>alert(1)</script>"},
+        config='{"a": "</pre>"}',
+        command="main --a='x && y'",
+        curves={"eval/psnr": Curve(steps, 2.0 * steps), "else/loss": Curve(steps, 0.5 * steps)},
+    )
+
+
+def test_page_is_alone_and_says_what_it_was_given(text):
+    page = Page(text)
+    assert not re.search(r"https?:|//|url\(|@import", re.sub(r'base64,[^"]*', "", text))
+    assert html.unescape(page.texts["title"]) == f"Evaluation of {NAME}"
+    assert page.texts["dd"] == f"{COUNT}<script>alert(1)</script>"
+    assert page.texts["pre"] == """main --a='x && y'{"a": "</pre>"}"""
+
+
+def test_table_holds_the_figures_of_the_reports(text, folders):
+    reports = [json.loads((path / "report.json").read_text()) for path in folders.values()]
+    rows = [[cell for cell, _ in row] for row in Page(text).rows]
+    assert rows[0] == ["Hole", "Count", NAME, "telea", "mean"]
+    expected = []
+    for metric in ("l1_hole", "psnr", "ssim", "psnr_hole"):
+        for label, key in (("all", "mean"), ("±", "standard_error")):
+            values = [report["summary"][metric][key] for report in reports]
+            expected.append([label, str(COUNT) if label == "all" else "", *values])
+        for bucket in zip(*(report["by_area"] for report in reports), strict=True):
+            values = [row[metric] for row in bucket]
+            area = bucket[0]["area"].replace("-", "–")
+            expected.append([f"{area} %", str(bucket[0]["count"]), *values])
+    expected = [
+        [x if isinstance(x, str) else "–" if x is None else f"{x:.3f}" for x in row]
+        for row in expected
+    ]
+    assert [row for row in rows[1:] if len(row) > 1] == expected
+    assert len(reports[0]["by_area"]) == 3
+
+
+def test_the_best_of_each_row_is_marked(text):
+    better, marked = None, 0
+    for row in Page(text).rows[1:]:
+        if len(row) == 1:
+            better = min if "L1" in row[0][0] else max
+            assert ("lower is better" in row[0][0]) == (better is min)
+        elif row[0][0] != "±":
+            values = [float(cell) for cell, _ in row[2:] if cell != "–"]
+            best = f"{better(values):.3f}"
+            assert [cell for cell, kind in row if kind == "best"] == [best]
+            marked += 1
+    assert marked == 4 * (1 + 3)
+
+
+def test_nothing_is_best_where_nothing_is_known(tmp_path):
+    batch = make_batch(count=1)
+    perfect = {"completed": batch["image"]}
+    evaluate.evaluate(lambda _: perfect, [batch], output=tmp_path)
+    rows = Page(render({"network": tmp_path})).rows
+    marks = {row[2] for row in rows if row[0][0] == "all"}
+    assert marks == {("0.000", "best"), ("–", None), ("1.000", "best")}
+
+
+def test_groups_are_the_best_the_middle_and_the_worst(text):
+    seen = [(group, picture) for group, picture, *_ in Page(text).images if picture]
+    groups = {"Best": [30, 29, 28], "Median": [27, 26, 25], "Worst": [22, 23, 24]}
+    assert list(dict.fromkeys(seen)) == [(g, i) for g, indices in groups.items() for i in indices]
+
+
+@pytest.mark.parametrize(
+    "count, groups",
+    [
+        (1, [[0], [], []]),
+        (2, [[0], [], [1]]),
+        (3, [[0], [1], [2]]),
+        (5, [[0], [2], [4]]),
+        (6, [[0, 1], [2, 3], [5, 4]]),
+        (100, [[0, 1, 2, 3], [48, 49, 50, 51], [99, 98, 97, 96]]),
+    ],
+)
+def test_no_picture_is_in_two_groups(count, groups):
+    errors = [float(i) for i in range(count - 1)] + [None]  # Not finite is the worst.
+    found = evaluation_page._extremes(errors)
+    assert [positions.tolist() for positions in found.values()] == groups
+
+
+def test_pictures_are_those_of_the_folders(text, folders):
+    batch, i = make_batch(), 5
+    pictures = Page(text).of(30 - i)
+    names = ["masked", "first stage", NAME, "error", "attention", "telea", "mean", "truth"]
+    assert list(pictures) == names
+    image, mask = batch["image"][i], batch["mask"][i]
+    completed = complete(batch)["completed"][i]
+    assert np.array_equal(pictures["error"], drawing.error_map(completed, image))
+    offsets = np.ones((3, 3, 2), int)
+    assert np.array_equal(pictures["attention"], drawing.offset_map(offsets, image, mask))
+    fill = completion.baseline_complete("mean")(batch)["completed"][i]
+    lossy = {
+        "masked": np.where(mask, 128, image),
+        "first stage": np.full_like(image, 77),
+        NAME: completed,
+        "mean": fill,
+        "truth": image,
+    }
+    for name, expected in lossy.items():
+        distance = {x: np.abs(pictures[name] - y.astype(float)).mean() for x, y in lossy.items()}
+        assert min(distance, key=distance.get) == name, distance
+        assert abs(pictures[name].mean() - expected.mean()) < 5
+
+
+def test_scores_beside_a_picture_are_its_own(text, folders):
+    values = json.loads((folders[NAME] / "report.json").read_text())["pictures"]
+    position = values["index"].index(25)
+    expected = f"Hole L1 {values['l1_hole'][position]:.3f} %"
+    spans = text.partition("Picture 25<")[2].partition("</div>")[0]
+    assert f"<span>{expected}</span>" in spans
+    assert f"<span>SSIM {values['ssim'][position]:.3f}</span>" in spans
+
+
+def test_curves_that_the_page_knows_are_drawn(text, folders):
+    assert text.count("<svg") == 1 and "PSNR of validation" in text
+    assert "<svg" not in render(folders)
+
+
+def test_without_a_network_there_are_no_maps_of_it(folders):
+    page = Page(render({"telea": folders["telea"]}))
+    assert list(page.of(30)) == ["masked", "telea", "error", "truth"]
+
+
+def test_large_pictures_are_scaled_down(tmp_path):
+    large = np.zeros((600, 300, 3), np.uint8)
+    batch = {
+        "image": large[np.newaxis],
+        "mask": large[np.newaxis, ..., :1],
+        "valid": np.ones(1, bool),
+        "index": np.zeros(1, int),
+    }
+    evaluate.evaluate(lambda _: {"completed": batch["image"]}, [batch], output=tmp_path)
+    shapes = {array.shape for *_, array in Page(render({"network": tmp_path})).images[2:]}
+    assert shapes == {(256, 128, 3)}
+
+
+def test_other_holes_are_not_compared(folders, tmp_path):
+    batch = make_batch()
+    batch["mask"][0] = 1
+    evaluate.evaluate(complete, [batch], output=tmp_path)
+    with pytest.raises(UsageError, match="evaluations of telea and other are of different"):
+        render({"telea": folders["telea"], "other": tmp_path})
