@@ -1,0 +1,27 @@
+"""Goes on training a model on photos of your own; needs the `train` extra.
+
+python examples/fine_tune.py PHOTOS WORKDIR [--model faces] [--steps 300]
+
+Started again, it goes on where it was stopped. `deepfill convert WORKDIR --output mine.safetensors`
+makes a model file of what it learnt.
+"""
+
+import argparse
+import runpy
+from pathlib import Path
+
+from deepfill_jax.train import train
+
+parser = argparse.ArgumentParser()
+parser.add_argument("photos", type=Path)
+parser.add_argument("workdir", type=Path)
+parser.add_argument("--model", default="faces")
+parser.add_argument("--steps", type=int, default=300)
+options = parser.parse_args()
+configs = Path(__file__).parents[1] / "configs"
+config = runpy.run_path(str(configs / "faces.py"))["get_config"]("128")
+config.init_from = options.model
+config.data.source = config.data.val_source = f"folder:{options.photos}"
+config.num_steps = config.optimizer.decay_steps = options.steps
+config.optimizer.warmup_steps = min(20, options.steps - 1)
+train(config, options.workdir)
