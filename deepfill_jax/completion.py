@@ -2,7 +2,8 @@
 
 Each is a `complete`: it takes one batch of the data pipeline, a dict of numpy arrays: "image" uint8
 [B, H, W, 3], "mask" uint8 [B, H, W, 1] with 1 in the hole, "valid" bool [B], False for padding, and
-"index" int64 [B], the number of the picture in its data set. It returns [B, H, W, 3] in 0..255, the
+"index" int64 [B], the number of the picture in its data set; and for guided networks "sketch", like
+"mask", 1 on the lines. It returns [B, H, W, 3] in 0..255, the
 completed pictures. With several processes, batches and results are each process's own.
 """
 
@@ -32,7 +33,7 @@ def network_complete(generator: Generator, params: Any, mesh: Mesh) -> Complete:
     params = jax.device_put(params, sharding.replicated(mesh))
 
     def complete(batch: Batch) -> np.ndarray:
-        pictures = {name: batch[name] for name in ("image", "mask")}
+        pictures = steps.inputs(batch, generator.variant)
         return sharding.local_rows(infer(params, sharding.shard_batch(pictures, mesh))["completed"])
 
     return complete
