@@ -70,6 +70,7 @@ ROWS = {
         "data.files",
         "data.sources",
         "data.pipeline",
+        "data.edges",
         "data.samples",
         "config",
         "assemble",
