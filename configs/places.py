@@ -58,6 +58,7 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
     config.model.discriminator_width = 64
     config.model.init = "published"
     config.model.dtype = "float32"
+    config.model.guided = False
     config.model.checkpoint_stages = False
 
     config.loss = ConfigDict()
@@ -81,6 +82,9 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
     config.data = ConfigDict()
     config.data.source = "tfds:places365_small:train"
     config.data.val_source = "tfds:places365_small:validation"
+    config.data.edges = ""
+    config.data.val_edges = ""
+    config.data.edge_share = 1.0
     config.data.crop_size = 384
     config.data.enlarge = False
     config.data.flip = False

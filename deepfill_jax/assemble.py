@@ -29,6 +29,7 @@ def variant(config: ConfigDict) -> Variant:
         config.model.architecture,
         width=config.model.width,
         discriminator_width=config.model.discriminator_width,
+        guided=config.model.guided,
     )
 
 
@@ -100,6 +101,27 @@ def check_sizes(config: ConfigDict, mesh: Mesh) -> None:
     sharding.check_batch_size(config.eval.batch_size, mesh, name="config.eval.batch_size")
 
 
+def open_source(config: ConfigDict, *, validation: bool = False) -> sources.Source:
+    """The pictures to train or validate on, with their edge maps if the model is guided by them.
+
+    Raises:
+        UsageError: They cannot be used.
+    """
+    source, edges = ("val_source", "val_edges") if validation else ("source", "edges")
+    share = config.data.edge_share
+    if not 0 <= share <= 1:
+        raise UsageError(f"config.data.edge_share={share} must be from 0 to 1.")
+    if not config.model.guided or not share:
+        return sources.open_source(config.data[source])
+    if not config.data[edges]:
+        raise UsageError(
+            f"config.data.{edges} is missing: a guided model needs folder:PATH of the pictures' "
+            "edge maps, which `python -m deepfill_jax.data.edges` makes, or "
+            "config.data.edge_share=0."
+        )
+    return sources.open_source(config.data[source], edges=config.data[edges])
+
+
 def training_batches(
     config: ConfigDict, source: sources.Source | None = None
 ) -> Callable[[int], Iterator[pipeline.Batch]]:
@@ -114,7 +136,7 @@ def training_batches(
     """
     return _batches(
         config,
-        sources.open_source(config.data.source) if source is None else source,
+        open_source(config) if source is None else source,
         lambda first_step, **common: pipeline.training_batches(
             **common, seed=config.seed, batch_size=config.batch_size, first_step=first_step
         ),
@@ -130,7 +152,7 @@ def validation_batches(config: ConfigDict) -> Callable[[], Iterator[pipeline.Bat
     """
     return _batches(
         config,
-        sources.open_source(config.data.val_source),
+        open_source(config, validation=True),
         lambda **common: pipeline.evaluation_batches(
             **common,
             seed=config.eval.seed,
@@ -173,6 +195,7 @@ def _batches(config, source, stream, *, flip):
             source=source,
             preprocessing=preprocessing,
             draw_mask=draw_mask,
+            edge_share=config.data.edge_share if config.model.guided else None,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
@@ -183,11 +206,15 @@ def _batches(config, source, stream, *, flip):
 def initial_state(config: ConfigDict, mesh: Mesh) -> train_state.TrainState:
     """Draws the state of step 0, or takes what it can from the weights `config.init_from`.
 
+    Of an unguided model, a guided one computes the same at first, whatever the sketch.
+
     Raises:
         UsageError: They cannot be read, or are of another architecture.
     """
     model = conversions.read(config.init_from).model if config.init_from else None
     if model is not None:
+        if config.model.guided and not model.variant.guided:
+            model = weights.with_sketch_channels(model)
         _check_architecture(model, variant(config), config.init_from)
     state = train_state.create_train_state(
         *networks(config),
@@ -221,7 +248,7 @@ def initial_state(config: ConfigDict, mesh: Mesh) -> train_state.TrainState:
 
 def _check_architecture(model: weights.Model, asked: Variant, source: str) -> None:
     """Raises if weights do not fit the config's networks, with the differences."""
-    fields = {"name": "architecture", "width": "width"}
+    fields = {"name": "architecture", "width": "width", "guided": "guided"}
     if model.discriminator is not None:
         fields["discriminator_width"] = "discriminator_width"
     differences = [

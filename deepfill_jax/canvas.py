@@ -17,10 +17,18 @@ class Canvas:
         pixels: [H, W, 1] grey or [H, W, 3] RGB, of uint8, uint16, or floats in [-1, 1].
         hole: bool [H, W, 1], what is still to be filled.
         windows: Through which to do it.
+        sketch: bool [H, W, 1], the lines that guide it, or None.
     """
 
-    def __init__(self, pixels: np.ndarray, hole: np.ndarray, windows: Sequence[Window]):
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        hole: np.ndarray,
+        windows: Sequence[Window],
+        sketch: np.ndarray | None = None,
+    ):
         self.pixels, self.hole, self.windows = pixels.copy(), hole.copy(), list(windows)
+        self.sketch = sketch
 
     def take_ready(self) -> list[Window]:
         """Removes and returns the windows that see no hole of one that is before them.
@@ -35,20 +43,23 @@ class Canvas:
         self.windows = later
         return ready
 
-    def see(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    def see(self, window: Window) -> tuple[np.ndarray, ...]:
         """Returns what is in a window: float32 [h, w, 3] in [-1, 1], and its hole, bool [h, w, 1].
 
-        h and w are those at which the window is filled. A pixel that holds a bit of the hole is
-        hole, and so no known pixel holds any of it.
+        With a sketch also the lines in this hole, bool [h, w, 1]. h and w are those at which the
+        window is filled. A pixel that holds a bit of the hole is hole, and so no known pixel holds
+        any of it; one that holds a bit of a line is a line, however thin.
         """
         pixels, hole = self.pixels[window.view.slices], self.hole[window.view.slices]
+        areas = [hole] if self.sketch is None else [hole, self.sketch[window.view.slices] & hole]
         image = _to_float(pixels)
         if image.shape[2] == 1:
             image = image.repeat(3, axis=2)
         if image.shape[:2] == (window.height, window.width):
-            return image, hole
+            return image, *areas
         image = _resize(np.where(hole, np.float32(0), image), window.height, window.width)
-        return image, _resize(hole.astype(np.float32), window.height, window.width) > 0
+        areas = [_resize(x.astype(np.float32), window.height, window.width) > 0 for x in areas]
+        return image, *areas
 
     def put(self, window: Window, filled: np.ndarray) -> None:
         """Takes the hole's pixels from a filled window, float32 [h, w, 3] in [-1, 1]."""

@@ -2,9 +2,10 @@
 
 Each is a `complete`: it takes one batch of the data pipeline, a dict of numpy arrays: "image" uint8
 [B, H, W, 3], "mask" uint8 [B, H, W, 1] with 1 in the hole, "valid" bool [B], False for padding, and
-"index" int64 [B], the number of the picture in its data set. It returns a dict, too: "completed",
-the completed pictures, [B, H, W, 3] in 0..255, and of a network what `steps.make_inference_step`
-adds. With several processes, batches and results are each process's own.
+"index" int64 [B], the number of the picture in its data set; and for guided networks "sketch", like
+"mask", 1 on the lines. It returns a dict, too: "completed", the completed pictures, [B, H, W, 3] in
+0..255, and of a network what `steps.make_inference_step` adds. With several processes, batches and
+results are each process's own.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def network_complete(generator: Generator, params: Any, mesh: Mesh) -> Complete:
     params = jax.device_put(params, sharding.replicated(mesh))
 
     def complete(batch: Batch) -> dict[str, np.ndarray]:
-        pictures = {name: batch[name] for name in ("image", "mask")}
+        pictures = steps.inputs(batch, generator.variant)
         result = infer(params, sharding.shard_batch(pictures, mesh))
         return {name: sharding.local_rows(rows) for name, rows in result.items()}
 

@@ -19,6 +19,7 @@ KEYS = {
         "discriminator_width": int,  # Published 64.
         "init": str,  # "published", or "unit_variance", from which the generator learns faster.
         "dtype": str,  # Of the arithmetic: "float32" or "bfloat16".
+        "guided": bool,  # By sketches of the hole, see data.edges.
         "checkpoint_stages": bool,  # Less memory, about a third more time.
     },
     "loss": {  # losses.Recipe
@@ -42,6 +43,9 @@ KEYS = {
     "data": {
         "source": str,  # folder:PATH, flist:FILE or tfds:NAME[:SPLIT]
         "val_source": str,
+        "edges": str,  # Of guided models: folder:PATH of the source's edge maps (data/edges.py),
+        "val_edges": str,  # and of the val_source's.
+        "edge_share": float,  # Of examples with a sketch; others have an empty one.
         "crop_size": int,  # data.examples.Preprocessing
         "enlarge": bool,
         "flip": bool,

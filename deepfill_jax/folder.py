@@ -25,8 +25,8 @@ IN_MEMORY = READ_AHEAD + WRITE_BEHIND - 1  # While one is filled, its place with
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
-# Completed pixels, and by what strategy, of pixels and mask.
-Fill = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, str]]
+# Completed pixels, and by what strategy, of pixels, mask and, if there is one, sketch.
+Fill = Callable[..., tuple[np.ndarray, str]]
 
 
 class Job(NamedTuple):
@@ -35,6 +35,7 @@ class Job(NamedTuple):
     image: Path
     mask: Path | None  # None: the hole is what is transparent in the picture.
     result: Path
+    sketch: Path | None = None  # Lines that guide the fill.
 
 
 class Failure(NamedTuple):
@@ -56,7 +57,7 @@ class Done(NamedTuple):
     seconds: float  # Of filling; reading and writing go on beside it.
 
     def __str__(self) -> str:
-        image, _, result = self.job
+        image, _, result, _ = self.job
         return f"{image} -> {result}: {self.size}, {self.strategy}, {self.seconds:.1f} s"
 
 
@@ -75,7 +76,12 @@ class Shard(NamedTuple):
 
 
 def plan(
-    images: Path, masks: Path | None, output: Path, *, keep_format: bool = False
+    images: Path,
+    masks: Path | None,
+    output: Path,
+    *,
+    sketches: Path | None = None,
+    keep_format: bool = False,
 ) -> list[Job | Failure]:
     """Finds each picture's masks and a name for each result, and makes the results' folder.
 
@@ -89,11 +95,14 @@ def plan(
             are masks; or None, if the hole is what is transparent in the pictures.
         output: A file, if `images` is one and this has a suffix that Pillow writes; otherwise a
             folder.
+        sketches: A sketch for all; a folder of sketches, each of its picture's or mask's name up to
+            the suffix; or None.
         keep_format: Results in a folder have their picture's suffix instead of `.png`.
 
     Returns:
         A job for each result, sorted by picture and mask. A failure in its place where a picture
-        has no mask, its suffix cannot be written, or two results would have the same name.
+        has no mask or no sketch, its suffix cannot be written, or two results would have the same
+        name.
 
     Raises:
         UsageError: There are no pictures, no masks or no place to write, or a result would take
@@ -112,13 +121,14 @@ def plan(
             stem = image.stem if mask in (None, masks) else mask.stem
             name = stem + (image.suffix if keep_format else ".png")
             planned.append(Job(image, mask, output if is_file else folder / name))
-    planned = _writable(planned)
+    planned = _with_sketches(_writable(planned), sketches)
     _make_folder(folder)
-    for path in () if is_file else (images, masks):
+    for path in () if is_file else (images, masks, sketches):
         if path and path.is_dir() and path.samefile(folder):
             raise UsageError(f"{folder} is read from; results need another folder.")
     for job in _jobs(planned):
-        if job.result.resolve() in (path.resolve() for path in (job.image, job.mask) if path):
+        read = (job.image, job.mask, job.sketch)
+        if job.result.resolve() in (path.resolve() for path in read if path):
             raise UsageError(f"{job.result} is read from; its result needs another name.")
     return planned
 
@@ -181,6 +191,25 @@ def _writable(planned: list[Job | Failure]) -> list[Job | Failure]:
     return [check(item) for item in planned]
 
 
+def _with_sketches(planned: list[Job | Failure], sketches: Path | None) -> list[Job | Failure]:
+    """Gives each job its sketch, or puts a failure where there is none."""
+    if sketches is None:
+        return planned
+    found = _pictures(sketches)
+    by_stem = {file.stem: file for file in found}
+
+    def give(item: Job | Failure) -> Job | Failure:
+        if isinstance(item, Failure):
+            return item
+        stems = list(dict.fromkeys(path.stem for path in (item.mask, item.image) if path))
+        named = found if sketches.is_file() else [by_stem[s] for s in stems if s in by_stem]
+        if not named:
+            return Failure(f"{item.image}: {sketches} holds no sketch named {' or '.join(stems)}.")
+        return item._replace(sketch=named[0])
+
+    return [give(item) for item in planned]
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -215,8 +244,8 @@ def load(
     invert: bool = False,
     resize: bool = False,
     max_pixels: int = pictures.MAX_PIXELS,
-) -> tuple[Picture, np.ndarray]:
-    """Reads a job's picture and its mask, bool [H, W, 1].
+) -> tuple[Picture, np.ndarray] | tuple[Picture, np.ndarray, np.ndarray]:
+    """Reads a job's picture, its mask, bool [H, W, 1], and its sketch, if it has one, the same.
 
     Args:
         job: Without a mask, the hole is where alpha is below one half, and becomes opaque.
@@ -228,6 +257,21 @@ def load(
     Raises:
         UsageError: One of them cannot be used.
     """
+    picture, hole = _load(job, threshold, invert, resize, max_pixels)
+    if job.sketch is None:
+        return picture, hole
+    sketch = pictures.read_mask(job.sketch, max_pixels=max_pixels)
+    if sketch.shape != hole.shape:
+        raise UsageError(
+            f"{job.sketch} is {size(sketch)}, but {job.image} is {size(hole)}; a sketch needs its "
+            "picture's size."
+        )
+    return picture, hole, sketch
+
+
+def _load(
+    job: Job, threshold: float, invert: bool, resize: bool, max_pixels: int
+) -> tuple[Picture, np.ndarray]:
     picture = pictures.read(job.image, max_pixels=max_pixels)
     if job.mask is None:
         if picture.alpha is None:
@@ -247,7 +291,7 @@ def load(
 def complete(
     planned: Iterable[Job | Failure],
     *,
-    load: Callable[[Job], tuple[Picture, np.ndarray]],
+    load: Callable[[Job], tuple],
     fill: Fill,
     write: Callable[[Path, np.ndarray, Picture], None] = pictures.write,
     report: Callable[[Done | Failure], None],
@@ -256,9 +300,9 @@ def complete(
 
     Args:
         planned: What to do; failures go through to the end.
-        load: Reads a job's picture and mask; in threads.
-        fill: Makes completed pixels of pixels and mask, and says by what strategy; one after the
-            other in the thread that calls.
+        load: Reads a job's picture, mask and, if there is one, sketch; in threads.
+        fill: Makes completed pixels of their arrays, and says by what strategy; one after the other
+            in the thread that calls.
         write: Writes a result so that it is there as a whole or not at all; in threads.
         report: Is told how each job ended, one at a time and as soon as it did, which may be out of
             order; in threads.
@@ -275,9 +319,9 @@ def complete(
         return job, *load(job)
 
     @_stage
-    def filled(job: Job, picture: Picture, mask: np.ndarray):
+    def filled(job: Job, picture: Picture, *areas: np.ndarray):
         began = time.monotonic()
-        pixels, strategy = fill(picture.pixels, mask)
+        pixels, strategy = fill(picture.pixels, *areas)
         return job, picture, pixels, strategy, time.monotonic() - began
 
     @_stage
@@ -307,7 +351,7 @@ def _stage(work: Callable) -> Callable:
             return work(*item)
         # Of jax, among the last: a picture that is too large for the device.
         except (UsageError, OSError, MemoryError, RuntimeError) as error:
-            image, _, result = item[0]
+            image, _, result, _ = item[0]
             reason = f"{error}".partition("\n")[0] or type(error).__name__
             named = reason if f"{image}" in reason else f"{image} -> {result}: {reason}"
             return Failure(named, isinstance(error, UsageError))

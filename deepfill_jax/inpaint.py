@@ -63,7 +63,13 @@ def run(options: argparse.Namespace) -> None:
     started = time.monotonic()
     keep_format = options.format == "keep"
     planned = options.shard.of(
-        folder.plan(options.images, options.masks, options.output, keep_format=keep_format)
+        folder.plan(
+            options.images,
+            options.masks,
+            options.output,
+            sketches=options.sketches,
+            keep_format=keep_format,
+        )
     )
     folder.clean(planned)
     todo = planned if options.overwrite else folder.remaining(planned)
@@ -98,11 +104,18 @@ def _filler(options: argparse.Namespace) -> folder.Fill:
 
     compiler.cache_on_disk()
     inpainter = Inpainter.load(options.model, working_size=options.working_size)
+    if options.sketches and not inpainter.guided:
+        raise UsageError(f"{options.model} takes no sketches; leave out --sketches.")
 
-    def fill(pixels, mask):
+    def fill(pixels, mask, sketch=None):
         strategy = inpainter.choose(holes.dilate(mask, options.dilate), options.strategy)
         completed = inpainter(
-            pixels, mask, strategy=strategy, dilate=options.dilate, feather=options.feather
+            pixels,
+            mask,
+            sketch=sketch,
+            strategy=strategy,
+            dilate=options.dilate,
+            feather=options.feather,
         )
         return completed, strategy
 
@@ -146,6 +159,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="PATH",
         help="mask for all, or folder, also that of the pictures; without it, the hole is what is "
         "transparent in the pictures",
+    )
+    add(
+        "--sketches",
+        type=Path,
+        metavar="PATH",
+        help="of guided models: white lines that the fill shall follow; a picture for all, or a "
+        "folder of them, named as pictures or masks",
     )
     add(
         "--output",

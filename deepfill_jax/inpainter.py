@@ -26,11 +26,20 @@ BATCH_PIXELS = 8 * 256**2  # That are filled at once, or one window, if it is la
 # and beyond those XLA crashes.
 MOST_PROGRAMS = 100
 
+UNGUIDED = (
+    "This model takes no sketch: it is not guided; leave the sketch out, or take one that is."
+)
+
 Picture = Source | np.ndarray
 
 
 class Inpainter:
-    """A model's generator, compiled once for each of a few sizes."""
+    """A model's generator, compiled once for each of a few sizes.
+
+    Attributes:
+        guided: Whether it takes sketches of what shall be in the hole.
+        working_size: See below.
+    """
 
     def __init__(
         self,
@@ -56,11 +65,12 @@ class Inpainter:
             raise UsageError(f"The working size must be a multiple of 8, not {self.working_size}.")
         if attention_memory is None:
             attention_memory = compiler.attention_memory()
+        self.guided = model.variant.guided
         network = Generator(model.variant, attention_memory=attention_memory)
 
-        def predict(params, image, mask):
+        def predict(params, image, mask, *sketch):
             # Selected, not multiplied by 0 as in `mask_out`: a NaN in the hole must not get out.
-            return network.apply({"params": params}, composite(0.0, image, mask), mask)
+            return network.apply({"params": params}, composite(0.0, image, mask), mask, *sketch)
 
         self._params = jax.device_put(model.generator)
         self._predict = jax.jit(predict, compiler_options=compiler.options())
@@ -80,6 +90,7 @@ class Inpainter:
         image: Picture | Sequence[Picture],
         mask: Picture | Sequence[Picture] | None = None,
         *,
+        sketch: Picture | Sequence[Picture | None] | None = None,
         strategy: str = "auto",
         dilate: int = 0,
         feather: int = 0,
@@ -93,6 +104,9 @@ class Inpainter:
             mask: Of the image's size: a file or PIL picture, see `pictures.read_mask`; or an array
                 for `pictures.hole_of_values`. As many as there are images. None: the hole is where
                 the image's opacity is below one half.
+            sketch: Of guided models, lines that the fill shall follow (section 3.3), read as masks
+                are: white on black, or one colour on transparency. Only those in the hole count.
+                None: no lines.
             strategy: How large pictures are completed: "auto", see `holes.choose`; or "original",
                 "resize" or "crop", see `holes.windows`.
             dilate: Pixels by which the hole is widened.
@@ -116,11 +130,12 @@ class Inpainter:
             )
         is_batch = isinstance(image, np.ndarray | jax.Array) and image.ndim == 4
         if not is_batch and not isinstance(image, list | tuple):
-            return self._complete([_ask(image, mask)], strategy, dilate, feather)[0]
-        masks = [None] * len(image) if mask is None else mask
-        if len(image) != len(masks):
-            raise UsageError(f"There are {len(image)} images, but {len(masks)} masks.")
-        asked = [_ask(*pair) for pair in zip(image, masks, strict=True)]
+            return self._complete([self._ask(image, mask, sketch)], strategy, dilate, feather)[0]
+        masks, sketches = ([None] * len(image) if x is None else x for x in (mask, sketch))
+        for name, given in (("masks", masks), ("sketches", sketches)):
+            if len(image) != len(given):
+                raise UsageError(f"There are {len(image)} images, but {len(given)} {name}.")
+        asked = [self._ask(*one) for one in zip(image, masks, sketches, strict=True)]
         completed = self._complete(asked, strategy, dilate, feather)
         return np.stack(completed) if is_batch and completed else completed
 
@@ -135,7 +150,7 @@ class Inpainter:
         canvases = []
         for one, hole in zip(asked, dilated, strict=True):
             windows = holes.windows(hole, self.choose(hole, strategy), self.working_size)
-            canvases.append(Canvas(one.pixels, hole, windows))
+            canvases.append(Canvas(one.pixels, hole, windows, one.sketch))
         while ready := [(canvas, w) for canvas in canvases for w in canvas.take_ready()]:
             self._fill(ready)
         completed = []
@@ -159,47 +174,70 @@ class Inpainter:
                 seen = [canvas.see(window) for canvas, window in batch]
                 # Batches have 1, 2, 4, ... images, as each size is compiled: the last is repeated.
                 seen += seen[-1:] * ((1 << (len(seen) - 1).bit_length()) - len(seen))
-                image, hole = (np.stack(x) for x in zip(*seen, strict=True))
-                completed = np.asarray(self._run(image, hole, height, width).completed)
+                inputs = (np.stack(x) for x in zip(*seen, strict=True))
+                completed = np.asarray(self._run(height, width, *inputs).completed)
                 for (canvas, window), filled in zip(batch, completed, strict=False):
                     canvas.put(window, filled[: window.height, : window.width])
 
-    def predict(self, image: np.ndarray, mask: np.ndarray) -> Prediction:
+    def _ask(self, image: Picture, mask: Picture | None, sketch: Picture | None) -> "_Asked":
+        """Reads one picture and what belongs to it; guided, without sketch an empty one."""
+        asked = _ask(image, mask)
+        if sketch is None:
+            lines = np.zeros_like(asked.hole) if self.guided else None
+            return asked._replace(sketch=lines)
+        if not self.guided:
+            raise UsageError(UNGUIDED)
+        return asked._replace(sketch=_read_fitting("sketch", sketch, asked.pixels))
+
+    def predict(
+        self, image: np.ndarray, mask: np.ndarray, sketch: np.ndarray | None = None
+    ) -> Prediction:
         """Completes a batch of images of one size, and returns what each stage made of them.
 
         Args:
             image: Float [B, H, W, 3] RGB in [-1, 1], used as float32. What it holds under the mask
                 has no influence.
             mask: [B, H, W, 1], one for each image; above 0.5 is the hole.
+            sketch: Of guided models: [B, H, W, 1], above 0.5 is a line. Only those in the hole
+                count. None: no lines.
 
         Returns:
             Float32 numpy arrays [B, H, W, 3] in [-1, 1]. `completed` is bit for bit the image
             outside the hole.
 
         Raises:
-            UsageError: Shapes or types are others.
+            UsageError: Shapes or types are others, or the model takes no sketch.
         """
+        if sketch is not None and not self.guided:
+            raise UsageError(UNGUIDED)
         image, mask = np.asarray(image), np.asarray(mask)
+        sketch = np.zeros_like(mask) if sketch is None else np.asarray(sketch)
         fits = image.ndim == 4 and image.shape[3] == 3 and mask.shape == (*image.shape[:3], 1)
+        fits &= sketch.shape == mask.shape
         if not fits or not image.size or not np.issubdtype(image.dtype, np.floating):
             raise UsageError(
                 "predict takes a float image [B, H, W, 3] in [-1, 1] and a mask [B, H, W, 1], not "
-                f"{image.dtype} {image.shape} and {mask.dtype} {mask.shape}."
+                f"{image.dtype} {image.shape} and {mask.dtype} {mask.shape}; a sketch has the "
+                "mask's shape."
             )
         height, width = image.shape[1:3]
         sides = (-(-side // MULTIPLE) * MULTIPLE for side in (height, width))
-        prediction = self._run(image.astype(np.float32), mask > 0.5, *sides)
+        areas = [mask > 0.5] + ([(sketch > 0.5) & (mask > 0.5)] if self.guided else [])
+        prediction = self._run(*sides, image.astype(np.float32), *areas)
         return Prediction(*(np.asarray(x)[:, :height, :width] for x in prediction))
 
-    def _run(self, image: np.ndarray, mask: np.ndarray, height: int, width: int) -> Prediction:
-        """Runs the network on a batch that is mirrored at its lower and right edge to a size."""
-        # Image and mask alike, so that padding is known where the pixel that it mirrors is known.
+    def _run(self, height: int, width: int, image: np.ndarray, *areas: np.ndarray) -> Prediction:
+        """Runs the network on a batch that is mirrored at its lower and right edge to a size.
+
+        The areas are the mask and, of a guided network, the sketch.
+        """
+        # Image and areas alike, so that padding is known where the pixel that it mirrors is known.
         # All of it known would make true pixels of the hole's; all of it hole would be one more
         # hole to imagine, and keep the attention from copying what is at the edge.
         below, right = height - image.shape[1], width - image.shape[2]
         margins = ((0, 0), (0, below), (0, right), (0, 0))
-        image, mask = (np.pad(x, margins, mode="reflect") for x in (image, mask))
-        arguments = self._params, image, mask.astype(np.float32)
+        image, *areas = (np.pad(x, margins, mode="reflect") for x in (image, *areas))
+        arguments = self._params, image, *(x.astype(np.float32) for x in areas)
         if image.shape not in self._programs:
             if len(self._programs) == MOST_PROGRAMS:
                 self._programs.clear()
@@ -221,6 +259,7 @@ class _Asked(NamedTuple):
     hole: np.ndarray  # bool [H, W, 1]
     opacity: np.ndarray | None  # [H, W, 1], for the result.
     shape: tuple[int, ...]  # Of the result.
+    sketch: np.ndarray | None = None  # bool [H, W, 1], of guided models.
 
     def shaped(self, pixels: np.ndarray) -> np.ndarray:
         """The result of these pixels."""
@@ -241,20 +280,26 @@ def _ask(image: Picture, mask: Picture | None) -> _Asked:
         kept = opacity if mask is not None else None
         shape = np.shape(image) if opacity is None or kept is not None else pixels.shape
     if mask is not None:
-        hole = read_mask(mask) if isinstance(mask, Source) else hole_of_values(mask)
+        hole = _read_fitting("mask", mask, pixels)
     elif opacity is not None:
         full = np.iinfo(opacity.dtype).max if opacity.dtype.kind == "u" else 1.0
         hole = opacity < full / 2
     else:
         raise UsageError("The image has no opacity that could say where its hole is; give a mask.")
-    if pixels.shape[:2] != hole.shape[:2]:
-        raise UsageError(
-            f"The mask is {size(hole)} pixels, the image {size(pixels)} (width x height); "
-            "a mask needs its image's size."
-        )
     if pixels.dtype.kind == "f" and not (np.abs(pixels) <= 1).all(where=~hole):
         raise UsageError("Outside its hole, an image of floats must be in [-1, 1].")
     return _Asked(pixels, hole, kept, shape)
+
+
+def _read_fitting(name: str, source: Picture, pixels: np.ndarray) -> np.ndarray:
+    """Reads a mask or a sketch, bool [H, W, 1], and checks that it has the size of the pixels."""
+    area = read_mask(source) if isinstance(source, Source) else hole_of_values(source)
+    if pixels.shape[:2] != area.shape[:2]:
+        raise UsageError(
+            f"The {name} is {size(area)} pixels, the image {size(pixels)} (width x height); "
+            f"a {name} needs its image's size."
+        )
+    return area
 
 
 def _check(image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

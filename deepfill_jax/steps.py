@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh
@@ -24,7 +25,7 @@ from jax.sharding import Mesh
 from deepfill_jax import compiler, losses, sharding
 from deepfill_jax.image import composite, mask_out, to_255, to_float
 from deepfill_jax.losses import Recipe
-from deepfill_jax.models import Discriminator, Generator
+from deepfill_jax.models import Discriminator, Generator, Variant
 from deepfill_jax.train_state import TrainState
 
 PyTree = Any
@@ -60,24 +61,25 @@ def make_train_step(
         deterministic: See `compiler.options`.
 
     Returns:
-        The jitted step. It takes {"image": uint8 [B, H, W, 3], "mask": uint8 [B, H, W, 1]} and
-        donates the state that it is given.
+        The jitted step. It takes {"image": uint8 [B, H, W, 3], "mask": uint8 [B, H, W, 1]}, of
+        guided networks also {"sketch": uint8 [B, H, W, 1]}, and donates the state that it is given.
     """
 
     def discriminator_loss(params, spectral, generator_params, batch):
-        image, mask = _image_and_mask(batch)
+        image, mask, sketch = _inputs(batch)
         completed = generator.apply(
-            {"params": generator_params}, mask_out(image, mask), mask
+            {"params": generator_params}, mask_out(image, mask), mask, sketch
         ).completed
         score = partial(_score, discriminator, params)
         if recipe.joint_pass:
             # Each picture beside its completion: every device keeps to its own rows.
             both = jnp.stack([completed, image], axis=1).reshape(-1, *image.shape[1:])
-            scores, spectral = score(spectral, both, jnp.repeat(mask, 2, axis=0))
+            twice = partial(jnp.repeat, repeats=2, axis=0)
+            scores, spectral = score(spectral, both, *jax.tree.map(twice, (mask, sketch)))
             fake_scores, real_scores = scores[::2], scores[1::2]
         else:
-            fake_scores, spectral = score(spectral, completed, mask)
-            real_scores, spectral = score(spectral, image, mask)
+            fake_scores, spectral = score(spectral, completed, mask, sketch)
+            real_scores, spectral = score(spectral, image, mask, sketch)
         hinges = {
             "hinge/real": losses.hinge_real(real_scores),
             "hinge/fake": losses.hinge_fake(fake_scores),
@@ -86,8 +88,8 @@ def make_train_step(
         return loss, (spectral, hinges | {"loss/discriminator": loss})
 
     def generator_loss(params, spectral, discriminator_params, batch):
-        image, mask = _image_and_mask(batch)
-        predicted = generator.apply({"params": params}, mask_out(image, mask), mask)
+        image, mask, sketch = _inputs(batch)
+        predicted = generator.apply({"params": params}, mask_out(image, mask), mask, sketch)
         coarse = losses.l1(predicted.coarse, image, mask)
         refined = losses.l1(predicted.refined, image, mask)
         loss = losses.reconstruction(recipe, coarse) + losses.reconstruction(recipe, refined)
@@ -95,7 +97,7 @@ def make_train_step(
         scalars |= {f"l1/refined/{region}": value for region, value in refined.items()}
         if recipe.adversarial:
             scores, spectral = _score(
-                discriminator, discriminator_params, spectral, predicted.completed, mask
+                discriminator, discriminator_params, spectral, predicted.completed, mask, sketch
             )
             scalars["loss/adversarial"] = losses.adversarial(scores)
             loss += recipe.adversarial * scalars["loss/adversarial"]
@@ -143,10 +145,10 @@ def make_inference_step(
     """
 
     def inference_step(params, batch):
-        image, mask = _image_and_mask(batch)
+        image, mask, sketch = _inputs(batch)
         masked = mask_out(image, mask)
         predicted, sown = generator.apply(
-            {"params": params}, masked, mask, mutable=["intermediates"]
+            {"params": params}, masked, mask, sketch, mutable=["intermediates"]
         )
         result = {
             "masked": to_255(masked),
@@ -169,16 +171,28 @@ def make_inference_step(
     )
 
 
-def _image_and_mask(batch: Batch) -> tuple[jax.Array, jax.Array]:
-    return to_float(batch["image"]), batch["mask"].astype(jnp.float32)
+def inputs(batch: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
+    """What a step takes of a batch of the data pipeline; without sketches, all are empty."""
+    taken = {name: batch[name] for name in ("image", "mask")}
+    if variant.guided:
+        taken["sketch"] = batch.get("sketch", np.zeros_like(batch["mask"]))
+    return taken
 
 
-def _score(discriminator, params, spectral, image, mask):
+def _inputs(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    mask, sketch = (
+        batch[name].astype(jnp.float32) if name in batch else None for name in ("mask", "sketch")
+    )
+    return to_float(batch["image"]), mask, sketch
+
+
+def _score(discriminator, params, spectral, image, mask, sketch):
     """Scores and the vectors of the power iteration that the pass has moved on."""
     scores, moved = discriminator.apply(
         {"params": params, "spectral": spectral},
         image,
         mask,
+        sketch,
         update_spectral=True,
         mutable=["spectral"],
     )

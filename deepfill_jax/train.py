@@ -135,7 +135,7 @@ def _make_validation(config: ConfigDict, mesh: Mesh) -> Callable[..., float]:
         done, samples = int(state.step), []
 
         def complete(batch):
-            pictures = {name: batch[name] for name in ("image", "mask")}
+            pictures = steps.inputs(batch, generator.variant)
             result = infer(state.inference_params, sharding.shard_batch(pictures, mesh))
             result = {name: sharding.local_rows(rows) for name, rows in result.items()}
             if not samples:

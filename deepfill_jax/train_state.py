@@ -62,11 +62,12 @@ def create_train_state(
         mesh: Where the state shall lie, on every device.
     """
     image, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
+    sketch = mask if generator.variant.guided else None
 
     def create(key):
         generator_key, discriminator_key = jax.random.split(key)
-        params = generator.init(generator_key, image, mask)["params"]
-        critic = discriminator.init(discriminator_key, image, mask)
+        params = generator.init(generator_key, image, mask, sketch)["params"]
+        critic = discriminator.init(discriminator_key, image, mask, sketch)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             generator=NetState(

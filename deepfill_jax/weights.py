@@ -63,6 +63,7 @@ def save(path: str | Path, model: Model, *, dtype: np.typing.DTypeLike = np.floa
         "architecture": model.variant.name,
         "width": model.variant.width,
         "discriminator_width": model.variant.discriminator_width,
+        "guided": model.variant.guided,
     }
     tensors = {name: np.asarray(x, order="C") for name, x in flatten(tree).items()}
     with replacing(Path(path)) as unfinished:
@@ -130,6 +131,7 @@ def load(name_or_path: str | Path) -> Model:
         description.pop("architecture"),
         width=description.pop("width"),
         discriminator_width=description.pop("discriminator_width"),
+        guided=description.pop("guided", False),  # Files of before there were guided models.
     )
     parts = {name.split("/")[0] for name in found}
     expected = expected_tensors(
@@ -151,6 +153,27 @@ def load(name_or_path: str | Path) -> Model:
         description,
         tree.get("moments", {}),
     )
+
+
+def with_sketch_channels(model: Model) -> Model:
+    """The same function by guided networks: their kernels for the sketch are 0.
+
+    Adam's moments are left out, as new weights in old moments would move too fast.
+    """
+    variant = dataclasses.replace(model.variant, guided=True)
+    expected = expected_tensors(variant, discriminator=model.discriminator is not None)
+
+    def widen(name: str, x: np.ndarray) -> np.ndarray:
+        if x.shape == expected[name]:
+            return x
+        # The picture's fourth channel in the generator, the last one in the discriminator.
+        place = 3 if name.startswith("generator/") else 4
+        if name.endswith("/v"):  # In the order of the kernel's inputs.
+            return np.insert(x.reshape(-1, 4), place, 0, axis=1).ravel()
+        return np.insert(x, place, 0, axis=2)
+
+    tree = unflatten({name: widen(name, x) for name, x in flatten(networks(model)).items()})
+    return Model(variant, tree["generator"], tree.get("discriminator"), model.about)
 
 
 def networks(model: Model) -> dict[str, PyTree]:
@@ -185,10 +208,10 @@ def expected_tensors(
         moments: Count Adam's too of these, "generator" and "discriminator".
     """
     image, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
-    key = jax.random.key(0)
-    tree = {"generator": jax.eval_shape(Generator(variant).init, key, image, mask)["params"]}
+    arguments = jax.random.key(0), image, mask, mask if variant.guided else None
+    tree = {"generator": jax.eval_shape(Generator(variant).init, *arguments)["params"]}
     if discriminator:
-        tree["discriminator"] = jax.eval_shape(Discriminator(variant).init, key, image, mask)
+        tree["discriminator"] = jax.eval_shape(Discriminator(variant).init, *arguments)
     shapes = {name: x.shape for name, x in flatten(tree).items()}
     for net in moments:
         params = below(shapes, PARAMS[net])

@@ -7,9 +7,10 @@ from deepfill_jax import weights
 from deepfill_jax.models import Generator, make_variant
 
 
-def make_model(name):
-    variant = make_variant(name, width=2, discriminator_width=1)
-    return weights.Model(variant, random_variables(Generator(variant))["params"])
+def make_model(name, *, guided=False):
+    variant = make_variant(name, width=2, discriminator_width=1, guided=guided)
+    gain = 2.3 if guided else 1.0  # At which a sketch shows in the result.
+    return weights.Model(variant, random_variables(Generator(variant), gain=gain)["params"])
 
 
 def make_picture(height, width, seed=0):

@@ -92,7 +92,8 @@ def narrow_tensors(reference: str, table: layout.Table, variant: Variant) -> dic
 
 def random_variables(network, *, seed: int = 0, gain: float = 1.0):
     """Variables of a network for 64x64 pictures, kernels of a gain, without running it once."""
-    arguments = jax.random.key(0), jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
+    picture, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
+    arguments = jax.random.key(0), picture, mask, mask if network.variant.guided else None
     random = np.random.default_rng(seed)
 
     def draw(x):

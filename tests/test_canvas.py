@@ -113,3 +113,18 @@ def test_extending(dtype, channels):
 def test_a_picture_is_not_extended_by_less_than_nothing():
     with pytest.raises(UsageError, match="0 pixels or more a side, not by 1, 0, -2, 0"):
         extend(np.zeros((4, 4), np.uint8), 1, 0, -2, 0)
+
+
+def test_thin_lines_stay_when_a_window_is_scaled_down():
+    hole, sketch = (np.zeros((64, 64, 1), bool) for _ in range(2))
+    hole[16:48, 16:48] = True
+    sketch[:, 33] = True
+    whole = Box(0, 0, 64, 64)
+    window = Window(whole, Box(16, 16, 32, 32), 8, 8)
+    canvas = Canvas(make_pixels(64, 64, 3, np.uint8), hole, [window], sketch)
+    _, seen, lines = canvas.see(window)
+    expected = sketch & hole  # Eight pixels each way, any of which counts.
+    np.testing.assert_array_equal(lines, expected.reshape(8, 8, 8, 8, 1).any(axis=(1, 3)))
+    assert lines[2:6, 4].all() and lines.sum() == 4 and not (lines & ~seen).any()
+    canvas.put(window, np.zeros((8, 8, 3), np.float32))
+    assert not canvas.see(window)[2].any()  # What is filled needs no lines.

@@ -32,8 +32,9 @@ def test_every_config_is_complete_and_builds(path):
     losses.Recipe(**values.loss)
     assemble.optimizers(values)
     image, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
+    inputs = image, mask, mask if values.model.guided else None
     for network in assemble.networks(values):
-        assert jax.eval_shape(network.init, jax.random.key(0), image, mask)["params"]
+        assert jax.eval_shape(network.init, jax.random.key(0), *inputs)["params"]
 
 
 @pytest.mark.parametrize("name, steps", [("places", 100_000), ("celeba_hq", 20_000)])

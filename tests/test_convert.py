@@ -178,6 +178,7 @@ def test_command_converts_a_pth_file(tmp_path, capsys):
         "architecture": "mmagic",
         "width": "24",
         "discriminator_width": "64",
+        "guided": "False",
         "parameters.generator": "4,414,908",
         "parameters.discriminator": "5,946,816",
         "adam_updates": "none",

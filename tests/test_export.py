@@ -100,7 +100,11 @@ def test_stablehlo_is_the_model(folder, name, capsys):
 
     exported = jax.export.deserialize(bytearray(output.read_bytes()))
     assert exported.platforms == ("cpu", "cuda")
-    assert json.loads(exported.fun_name) == ABOUT | {"architecture": name, "width": 2}
+    assert json.loads(exported.fun_name) == ABOUT | {
+        "architecture": name,
+        "width": 2,
+        "guided": False,
+    }
 
 
 def test_separate_weights_are_the_model_files_tensors(folder):
@@ -160,7 +164,7 @@ def test_a_difference_is_seen_at_either_shape(errors):
 
 @pytest.mark.parametrize("suffix", command.FORMATS)
 def test_an_export_that_differs_is_not_kept(folder, suffix, monkeypatch, capsys):
-    kind, output = command.FORMATS[suffix], folder / f"differs{suffix}"
+    kind, output = command.command.FORMATS[suffix], folder / f"differs{suffix}"
     source = folder / "official.safetensors"
     monkeypatch.setattr(kind, "save", lambda path, model: path.write_text("wrong"))
     monkeypatch.setattr(kind, "load", lambda path: path.read_text())
@@ -222,7 +226,7 @@ def test_onnx_is_the_model(folder, name, capsys):
     assert [x.version for x in proto.opset_import] == [17]
     metadata = {x.key: x.value for x in proto.metadata_props}
     assert metadata.pop("model_license") == ABOUT["licence"]
-    expected = ABOUT | {"architecture": name, "width": 2}
+    expected = ABOUT | {"architecture": name, "width": 2, "guided": False}
     assert {key: json.loads(x) for key, x in metadata.items()} == {"deepfill_jax": expected}
     # Weights have their names.
     assert "coarse/encode1/kernel" in {x.name for x in proto.graph.initializer}
@@ -258,3 +262,19 @@ def test_onnxruntime_refuses_what_is_no_onnx_file(folder):
     pytest.importorskip("onnxruntime")
     with pytest.raises(UsageError, match="safetensors is nothing that onnxruntime can run"):
         onnx.load(folder / "official.safetensors")
+
+
+@pytest.mark.parametrize("suffix", [".stablehlo", ".onnx"])
+def test_guided_models_take_a_sketch(tmp_path, suffix):
+    model = make_model("official", guided=True)
+    weights.save(tmp_path / "model.safetensors", model)
+    output = tmp_path / f"model{suffix}"
+    run(tmp_path / "model.safetensors", "--output", output)  # Which compares it with the model.
+    complete = command.FORMATS[suffix].load(output)
+    rng = np.random.default_rng(0)
+    image = rng.uniform(-1, 1, (1, 72, 64, 3)).astype(np.float32)
+    mask = np.zeros((1, 72, 64, 1), np.float32)
+    mask[:, 20:50, 20:50] = 1
+    outside = complete(image, mask, 1 - mask)
+    np.testing.assert_array_equal(outside, complete(image, mask, 0 * mask))
+    assert np.abs(np.asarray(complete(image, mask, mask)) - outside).max() > 1e-2

@@ -34,7 +34,7 @@ def touch(*paths):
 def planned(images, masks, output="out", **options):
     """What is planned, as text: `IMAGE MASK RESULT`, or the reason of a failure."""
     return [
-        item.reason if isinstance(item, Failure) else " ".join(map(str, item))
+        item.reason if isinstance(item, Failure) else " ".join(map(str, item[:3]))
         for item in plan(Path(images), masks and Path(masks), Path(output), **options)
     ]
 
@@ -347,3 +347,31 @@ def test_memory_is_bounded(slowest):
     )
     assert 2 < most <= folder.IN_MEMORY
     assert alive == 0
+
+
+def test_sketches_are_named_as_masks_or_pictures(here):
+    touch("in/a.png", "in/b.png", "in/c.png", "masks/a_mask1.png", "masks/a_mask2.png")
+    touch("masks/b.png", "masks/c.png", "lines/a.png", "lines/a_mask2.png", "lines/b.png")
+    found = folder.plan(Path("in"), Path("masks"), Path("out"), sketches=Path("lines"))
+    assert [str(item.sketch) for item in found[:3]] == [
+        "lines/a.png",
+        "lines/a_mask2.png",
+        "lines/b.png",
+    ]
+    assert found[3].reason == "in/c.png: lines holds no sketch named c."
+    one = folder.plan(Path("in"), Path("masks"), Path("out"), sketches=Path("lines/b.png"))
+    assert {item.sketch for item in one} == {Path("lines/b.png")}
+    with pytest.raises(UsageError, match="lines is read from; results need another folder"):
+        folder.plan(Path("in"), Path("masks"), Path("lines"), sketches=Path("lines"))
+
+
+def test_a_sketch_is_read_with_its_picture_and_has_its_size(job):
+    height, width = folder.load(job)[1].shape[:2]
+    lines = np.zeros((height, width), np.uint8)
+    lines[1] = 200
+    Image.fromarray(lines).save("lines.png")
+    sketched = job._replace(sketch=Path("lines.png"))
+    np.testing.assert_array_equal(folder.load(sketched)[2][..., 0], lines > 0)
+    Image.fromarray(lines[:-1]).save("lines.png")
+    with pytest.raises(UsageError, match="lines.png is .* a sketch needs its picture's size"):
+        folder.load(sketched)

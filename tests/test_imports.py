@@ -73,6 +73,7 @@ ROWS = {
         "data.files",
         "data.sources",
         "data.pipeline",
+        "data.edges",
         "data.samples",
         "config",
         "assemble",

@@ -245,7 +245,7 @@ def test_several_pictures(small_worker, tmp_path):
 def test_a_batch_of_one_size_is_one_run_of_the_network(small_worker, monkeypatch):
     runs = []
     run = small_worker._run
-    monkeypatch.setattr(small_worker, "_run", lambda x, *more: runs.append(len(x)) or run(x, *more))
+    monkeypatch.setattr(small_worker, "_run", lambda *x: runs.append(len(x[2])) or run(*x))
     pairs = [make_picture(24, 40, seed) for seed in range(5)]
     images, masks = (np.stack(x) for x in zip(*pairs, strict=True))
     completed = small_worker(images, masks)
@@ -336,3 +336,66 @@ from deepfill_jax import Inpainter, Prediction
 """
     root = Path(deepfill_jax.__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+@pytest.fixture(scope="module")
+def guided():
+    return Inpainter(make_model("official", guided=True), working_size=32)
+
+
+def make_lines(mask):
+    """White lines on black, also outside the hole."""
+    return np.where(np.indices(mask.shape).sum(0) % 4 == 0, 255, 0).astype(np.uint8)
+
+
+def test_a_sketch_is_what_the_network_sees_in_the_hole(guided):
+    picture, mask = make_picture(64, 64)
+    lines = make_lines(mask)
+    completed = guided(picture, mask, sketch=lines)
+    image = np.asarray(pixels.to_float(picture))[np.newaxis]
+    areas = [(x > 127).astype(np.float32)[np.newaxis, ..., np.newaxis] for x in (mask, lines)]
+    expected = guided.predict(image, *areas).completed[0]
+    np.testing.assert_allclose(completed, pixels.to_255(expected), atol=0.51)
+    assert guided.guided and np.abs(completed.astype(int) - guided(picture, mask)).max() > 2
+    # Only lines in the hole count, and none is an empty sketch.
+    np.testing.assert_array_equal(guided(picture, mask, sketch=lines & mask), completed)
+    empty = guided(picture, mask, sketch=np.zeros_like(mask))
+    np.testing.assert_array_equal(guided(picture, mask), empty)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_sketch_guides_every_strategy(guided, strategy):
+    picture, _ = make_picture(96, 80)
+    mask = np.zeros((96, 80), np.uint8)
+    mask[4:40, 10:30] = mask[70:90, 50:76] = 255
+    lines = make_lines(mask)
+    with_lines, without = (
+        guided(picture, mask, sketch=x, strategy=strategy).astype(int) for x in (lines, None)
+    )
+    np.testing.assert_array_equal(with_lines[mask == 0], picture[mask == 0])
+    for hole in (np.s_[4:40, 10:30], np.s_[70:90, 50:76]):
+        assert np.abs(with_lines[hole] - without[hole]).max() > 2
+
+
+def test_sketches_of_several_pictures_files_and_what_is_no_sketch(guided, inpainter, tmp_path):
+    picture, mask = make_picture(24, 40)
+    lines = make_lines(mask)
+    Image.fromarray(lines).save(tmp_path / "lines.png")
+    expected = guided(picture, mask, sketch=lines)
+    np.testing.assert_array_equal(
+        guided(picture, mask, sketch=str(tmp_path / "lines.png")), expected
+    )
+    first, second = guided([picture] * 2, [mask] * 2, sketch=[lines, None])
+    np.testing.assert_allclose(first, expected.astype(int), atol=1)
+    np.testing.assert_allclose(second, guided(picture, mask).astype(int), atol=1)
+    with pytest.raises(UsageError, match="There are 2 images, but 1 sketches"):
+        guided([picture] * 2, [mask] * 2, sketch=[lines])
+    with pytest.raises(UsageError, match="The sketch is 40x23 pixels, the image 40x24"):
+        guided(picture, mask, sketch=lines[1:])
+    with pytest.raises(UsageError, match="takes no sketch: it is not guided"):
+        inpainter(picture, mask, sketch=lines)
+    image, area = np.zeros((1, 8, 8, 3), np.float32), np.ones((1, 8, 8, 1))
+    with pytest.raises(UsageError, match="takes no sketch: it is not guided"):
+        inpainter.predict(image, area, area)
+    with pytest.raises(UsageError, match="a sketch has the mask's shape"):
+        guided.predict(image, area, area[:, :4])

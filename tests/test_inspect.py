@@ -36,6 +36,7 @@ def test_a_model_file(path):
         "architecture": "official",
         "width": 2,
         "discriminator_width": 1,
+        "guided": False,
         "parameters": {"generator": count, "discriminator": None},
         "adam_updates": None,
         "dtype": "float16",

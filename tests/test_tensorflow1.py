@@ -283,10 +283,22 @@ def test_seeded_weights_through_a_file_give_the_releases_outputs(tmp_path):
 
 def test_a_guided_network_is_recognised(tmp_path):
     tensors = variables()
-    kernel = tensors["inpaint_net/conv1/kernel"]
-    tensors["inpaint_net/conv1/kernel"] = np.concatenate([kernel, kernel[:, :, :1]], axis=2)
-    with pytest.raises(UsageError, match="is a guided network, .* not supported yet"):
-        sources.read(save(tmp_path / "snap-40", tensors))
+    first, patch = "inpaint_net/conv1/kernel", "discriminator/sn_patch_gan/conv1/kernel"
+    for name, place in ((first, 3), (patch, 4)):
+        tensors[name] = np.insert(tensors[name], place, 7.0, axis=2)
+    model = sources.read(save(tmp_path / "snap-40", tensors)).model
+    assert model.variant == make_variant("official", width=2, discriminator_width=2, guided=True)
+    assert (model.generator["coarse"]["encode1"]["kernel"][:, :, 3] == 7).all()
+    assert (model.discriminator["params"]["patch1"]["kernel"][:, :, 4] == 7).all()
+    # RGB, and what comes behind the sketch, are where they are without one.
+    plain = sources.read(save(tmp_path / "snap-1", variables())).model
+    grown = weights.with_sketch_channels(plain)
+    kernel = np.array(model.generator["coarse"]["encode1"]["kernel"])
+    kernel[:, :, 3] = 0
+    np.testing.assert_array_equal(kernel, grown.generator["coarse"]["encode1"]["kernel"])
+    del tensors["inpaint_net/conv3/bias"]
+    with pytest.raises(UsageError, match="missing: inpaint_net/conv3/bias"):
+        sources.read(save(tmp_path / "snap-2", tensors))
 
 
 def test_releases_are_known_by_names_and_checksums(tmp_path, monkeypatch):

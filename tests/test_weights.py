@@ -31,7 +31,7 @@ def assert_equal(ours, theirs, **tolerance):
         np.testing.assert_allclose(x, y, **{"rtol": 0, "atol": 0} | tolerance)
 
 
-def rewrite(path, *, change=lambda tensors: None, description=None):
+def rewrite(path, *, change=lambda tensors: None, description=None, remove=None):
     """Changes the tensors or the description of a model file by hand."""
     with safetensors.safe_open(path, "numpy") as file:
         metadata = file.metadata()
@@ -40,6 +40,10 @@ def rewrite(path, *, change=lambda tensors: None, description=None):
     if description is not None:
         old = json.loads(metadata[weights.METADATA_KEY])
         metadata = {weights.METADATA_KEY: json.dumps(old | description)}
+    if remove:
+        old = json.loads(metadata[weights.METADATA_KEY])
+        kept = {key: value for key, value in old.items() if key != remove}
+        metadata = {weights.METADATA_KEY: json.dumps(kept)}
     safetensors.numpy.save_file(tensors, path, metadata)
 
 

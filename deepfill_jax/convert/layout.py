@@ -110,7 +110,7 @@ def convert(
         tensors: All that the source holds, and nothing else.
         table: Of all tensors of ours, but a discriminator's power vectors `v` may be left out;
             they are computed then.
-        variant: The architecture; its widths are taken from the tensors.
+        variant: The architecture, guided or not; its widths are taken from the tensors.
         source: Its name, for messages.
         about: Goes into the model.
         moments: Of "generator" and "discriminator", if the source has any.
@@ -200,6 +200,7 @@ def _with_widths(variant: Variant, ours: Mapping[str, np.ndarray]) -> Variant:
         discriminator_width=(
             variant.discriminator_width if plain is None else max(1, np.size(plain))
         ),
+        guided=variant.guided,
     )
 
 

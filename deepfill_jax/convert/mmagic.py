@@ -125,10 +125,11 @@ def write(path: Path, model: weights.Model) -> None:
         UsageError: The architecture is another one, torch is not installed, or the file cannot be
             written.
     """
-    if model.variant.name != MMAGIC.name:
+    if model.variant.name != MMAGIC.name or model.variant.guided:
+        kind = "guided " * model.variant.guided + model.variant.name
         raise UsageError(
-            f"{path} cannot be written: a .pth is MMagic's, and the architecture "
-            f"{model.variant.name!r} has other layers than its network."
+            f"{path} cannot be written: a .pth is MMagic's, and the architecture {kind!r} has "
+            "other layers than its network."
         )
     tensors = revert(model, make_table(discriminator=model.discriminator is not None))
     tensors[FUSE_KERNEL] = np.eye(3, dtype=np.float32)[np.newaxis, np.newaxis]

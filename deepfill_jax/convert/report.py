@@ -19,6 +19,7 @@ def describe(conversion: Conversion) -> dict[str, Any]:
         "architecture": model.variant.name,
         "width": model.variant.width,
         "discriminator_width": model.variant.discriminator_width,
+        "guided": model.variant.guided,
         "parameters": {
             "generator": count(model.generator),
             "discriminator": count(critic["params"]) if critic else None,

@@ -31,6 +31,7 @@ def read(workdir: str | Path, *, step: int | None = None) -> weights.Model:
         config["model"]["architecture"],
         width=config["model"]["width"],
         discriminator_width=config["model"]["discriminator_width"],
+        guided=config["model"].get("guided", False),  # Runs of before there were guided models.
     )
     shapes = weights.expected_tensors(variant, discriminator=False)
     abstract = weights.unflatten(

@@ -1,5 +1,6 @@
 """The TF1 release of the paper's authors: variables `inpaint_net/*` and `discriminator/*`."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -92,12 +93,18 @@ def from_variables(
     return convert(
         trained,
         make_table(discriminator=any(name.startswith(DISCRIMINATOR) for name in trained)),
-        OFFICIAL,
+        dataclasses.replace(OFFICIAL, guided=_is_guided(variables)),
         source=source,
         about={"converted_from": "generative_inpainting (TF1)", **(about or {}), **step},
         moments=moments,
         files=files,
     )
+
+
+def _is_guided(variables: Mapping[str, np.ndarray]) -> bool:
+    """Whether the first layer sees a channel more than RGB, ones and mask: the sketch."""
+    first = np.shape(variables.get(f"{GENERATOR}{LAYERS['coarse/encode1']}/kernel", ()))
+    return len(first) == 4 and first[2] == 6
 
 
 def _updates(variables: Mapping[str, np.ndarray]) -> int:
@@ -119,12 +126,6 @@ def read(prefix: Path) -> Conversion:
         UsageError: It is damaged, or holds something else.
     """
     bundle = tensor_bundle.Bundle(prefix)
-    first = bundle.entries.get(f"{GENERATOR}{LAYERS['coarse/encode1']}/kernel")
-    if first and len(first.shape) == 4 and first.shape[2] == 6:
-        raise UsageError(
-            f"{prefix} is a guided network, which sees a sketch beside the picture; guided "
-            "weights are not supported yet."
-        )
     scopes = (GENERATOR, DISCRIMINATOR)
     checksums = {
         name: entry.checksum

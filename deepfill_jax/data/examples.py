@@ -17,7 +17,14 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.masks import DrawMask
 
 # The independent random streams of one seed: numpy generators of [seed, index, stream].
-ORDER, CROP, MASK = range(3)
+ORDER, CROP, MASK, SKETCH = range(4)
+
+# Part of the scale above which an edge is a line: section 3.3 of the paper, and the TF1 release's
+# `edge_threshold`.
+EDGE_THRESHOLD = 0.6
+
+# The path of a picture's file; it and the path of its edge map; or an encoded picture.
+Encoded = str | tuple[str, str] | bytes
 
 JPEG_END = b"\xff\xd9"
 
@@ -60,18 +67,32 @@ class Preprocessing:
 
 
 def generator(seed: int, index: int, stream: int) -> np.random.Generator:
-    """The numpy generator of one purpose (`ORDER`, `CROP` or `MASK`) for one element."""
+    """The numpy generator of one purpose (`ORDER`, `CROP`, ...) for one element."""
     return np.random.default_rng([seed, index, stream])
 
 
-def load(picture: str | bytes) -> np.ndarray:
-    """Decodes the file of a path, or an encoded picture.
+def load(encoded: Encoded) -> np.ndarray:
+    """Decodes a picture, or a picture and its edge map.
+
+    Returns:
+        uint8 RGB [H, W, 3], or with the edges [H, W, 4].
 
     Raises:
-        OSError: The file cannot be read.
+        OSError: A file cannot be read.
         UnreadablePicture: See `decode`.
+        UsageError: Picture and edge map differ in size.
     """
-    return decode(picture if isinstance(picture, bytes) else Path(picture).read_bytes())
+    if isinstance(encoded, bytes):
+        return decode(encoded)
+    if isinstance(encoded, str):
+        return decode(Path(encoded).read_bytes())
+    picture, edges = (load(path) for path in encoded)
+    if picture.shape != edges.shape:
+        sizes = " and ".join(f"{x.shape[1]}x{x.shape[0]}" for x in (picture, edges))
+        raise UsageError(
+            f"{encoded[0]} and its edge map {encoded[1]} are {sizes} pixels; make the map again."
+        )
+    return np.concatenate([picture, edges[..., :1]], axis=-1)
 
 
 def decode(encoded: bytes) -> np.ndarray:
@@ -122,24 +143,41 @@ def make_example(
     *,
     seed: int,
     index: int,
-) -> tuple[np.ndarray, np.ndarray]:
+    edge_share: float | None = None,
+) -> tuple[np.ndarray, ...]:
     """Makes element `index` of the stream of `seed`.
 
-    Image and mask draw from streams of their own: the mask stays the same when the picture or its
-    preprocessing changes.
+    Image, mask and sketch draw from streams of their own: the mask stays the same when the picture
+    or its preprocessing changes.
+
+    Args:
+        picture: From `load`.
+        preprocessing: How it becomes an image.
+        draw_mask: Draws the mask.
+        seed: Of the stream.
+        index: Of the element.
+        edge_share: Probability that the sketch holds the edges in the hole, as the paper trains
+            guided models (section 3.3), and is not empty; None for no sketch.
 
     Returns:
-        The image, uint8 [S, S, 3], and the mask, uint8 [S, S, 1]; S is `image_size`.
+        The image, uint8 [S, S, 3], the mask, uint8 [S, S, 1], and, if there is one, the sketch,
+        uint8 [S, S, 1] of 0 and 1; S is `image_size`.
     """
     size = preprocessing.image_size
-    image = preprocess(picture, preprocessing, generator(seed, index, CROP))
-    return image, draw_mask(generator(seed, index, MASK), size, size)
+    seen = preprocess(picture, preprocessing, generator(seed, index, CROP))
+    image = np.ascontiguousarray(seen[..., :3])
+    mask = draw_mask(generator(seed, index, MASK), size, size)
+    if edge_share is None:
+        return image, mask
+    if generator(seed, index, SKETCH).random() >= edge_share:
+        return image, mask, np.zeros_like(mask)
+    return image, mask, (seen[..., 3:] > 255 * EDGE_THRESHOLD) * mask
 
 
 def preprocess(
     picture: np.ndarray, preprocessing: Preprocessing, rng: np.random.Generator
 ) -> np.ndarray:
-    """Enlarges, crops, resizes and flips uint8 [H, W, 3] to [image_size, image_size, 3]."""
+    """Enlarges, crops, resizes and flips uint8 [H, W, C] to [image_size, image_size, C]."""
     shape = (preprocessing.image_size, preprocessing.image_size)
     if preprocessing.enlarge:
         picture = _enlarge(picture, preprocessing.crop_size)

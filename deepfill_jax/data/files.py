@@ -3,6 +3,7 @@
 An item of this source is the number of a file, int64.
 """
 
+import collections
 import concurrent.futures
 import logging
 import os
@@ -28,14 +29,57 @@ class Files:
     Attributes:
         name: The specification they came from.
         paths: The files, in source order.
+        root: The folder that they were looked for in, or that of their list.
         left_out: Files that were found there and cannot be read.
+        edges: The file of each picture's edge map, which is its fourth channel; or None.
     """
 
-    def __init__(self, name: str, paths: Sequence[str], left_out: Sequence[str] = ()):
+    def __init__(
+        self,
+        name: str,
+        paths: Sequence[str],
+        root: str,
+        left_out: Sequence[str] = (),
+        edges: Sequence[str] | None = None,
+    ):
         self.name = name
         self.paths = paths
+        self.root = root
         self.left_out = left_out
+        self.edges = edges
         self._reported = set()
+
+    def edge_paths(self, folder: str) -> list[str]:
+        """Where the edge maps lie in a folder: as the pictures in `root`, but PNG.
+
+        Raises:
+            UsageError: A picture is not in `root`, or two would share a map.
+        """
+        places = [os.path.splitext(os.path.relpath(path, self.root))[0] for path in self.paths]
+        for place, count in collections.Counter(places).items():
+            if place.startswith(os.pardir) or count > 1:
+                problem = "is named twice" if count > 1 else f"lies outside {self.root}"
+                raise UsageError(
+                    f"{self.name}: {place} {problem}, so no edge map can be named after it; move "
+                    "or rename the picture."
+                )
+        return [os.path.join(folder, f"{place}.png") for place in places]
+
+    def with_edges(self, folder: str) -> "Files":
+        """The same pictures with the edge maps in a folder, see `edge_paths`.
+
+        Raises:
+            UsageError: Some are missing.
+        """
+        edges = self.edge_paths(folder)
+        missing = [path for path in edges if not os.path.isfile(path)]
+        if missing:
+            raise UsageError(
+                f"{self.name}: {len(missing)} of {len(edges)} pictures have no edge map, such as "
+                f"{missing[0]}; run `python -m deepfill_jax.data.edges --source {self.name} "
+                f"--output {folder}`."
+            )
+        return Files(self.name, self.paths, self.root, self.left_out, edges)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -67,12 +111,12 @@ class Files:
 
         return tf.data.Dataset.range(start // count, tf.int64.max).flat_map(items)
 
-    def encoded(self, item: np.int64) -> str:
-        """The path of a file."""
-        return self.paths[item]
+    def encoded(self, item: np.int64) -> examples.Encoded:
+        """The path of a file, or with that of its edge map."""
+        return self.paths[item] if self.edges is None else (self.paths[item], self.edges[item])
 
     def picture(self, item: np.int64) -> np.ndarray:
-        """Decodes a file to uint8 [H, W, 3]; one that has become unreadable is reported once.
+        """Decodes a file to uint8 [H, W, C]; one that has become unreadable is reported once.
 
         The next readable file in source order takes its place.
 
@@ -80,9 +124,10 @@ class Files:
             UsageError: Nor could any of the files after it be read.
         """
         for offset in range(min(MAX_REPLACEMENTS, len(self))):
-            path = self.paths[(item + offset) % len(self)]
+            chosen = (item + offset) % len(self)
+            path = self.paths[chosen]
             try:
-                return examples.load(path)
+                return examples.load(self.encoded(chosen))
             except (OSError, examples.UnreadablePicture) as error:
                 if path not in self._reported:
                     self._reported.add(path)
@@ -114,7 +159,7 @@ def from_folder(name: str, folder: str) -> Files:
     paths = sorted(path for path in found if os.path.splitext(path)[1].lower() in readable)
     if len(found) > len(paths):
         logging.info("%s: ignored %d files that are no pictures.", name, len(found) - len(paths))
-    return _checked(name, paths)
+    return _checked(name, paths, folder)
 
 
 def from_list(name: str, path: str) -> Files:
@@ -133,10 +178,10 @@ def from_list(name: str, path: str) -> Files:
         ) from error
     folder = os.path.dirname(path)
     paths = [os.path.join(folder, line) for line in lines if line and not line.startswith("#")]
-    return _checked(name, paths)
+    return _checked(name, paths, folder)
 
 
-def _checked(name: str, paths: Sequence[str]) -> Files:
+def _checked(name: str, paths: Sequence[str], root: str) -> Files:
     """Leaves out the files that cannot be read, and says which.
 
     Raises:
@@ -161,7 +206,7 @@ def _checked(name: str, paths: Sequence[str]) -> Files:
             ", ..." if len(bad) > _NAMED else "",
         )
     left_out = set(bad)
-    return Files(name, [path for path in paths if path not in left_out], left_out=bad)
+    return Files(name, [path for path in paths if path not in left_out], root, left_out=bad)
 
 
 def _unreadable(paths: Sequence[str]) -> list[str]:

@@ -32,6 +32,7 @@ def training_batches(
     seed: int,
     batch_size: int,
     first_step: int = 0,
+    edge_share: float | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
@@ -41,14 +42,16 @@ def training_batches(
         source: The pictures.
         preprocessing: How a picture becomes an image.
         draw_mask: Draws the mask of one example; see `masks.sampler`.
-        seed: Of order, crops, flips and masks.
+        seed: Of order, crops, flips, masks and sketches.
         batch_size: Global, a multiple of `process_count`.
         first_step: Number of the first batch, to go on where another run stopped.
+        edge_share: See `examples.make_example`; above 0 the source must have edge maps.
         process_index: Whose rows of each batch to yield.
         process_count: Between how many processes each batch is divided.
 
     Returns:
-        Iterator of {"image": uint8 [B/P, S, S, 3], "mask": uint8 [B/P, S, S, 1]}.
+        Iterator of {"image": uint8 [B/P, S, S, 3], "mask": uint8 [B/P, S, S, 1]}, and with an
+        `edge_share` {"sketch": uint8 [B/P, S, S, 1]}.
 
     Raises:
         UsageError: The seed is negative or the processes cannot share a batch. While iterating:
@@ -64,10 +67,11 @@ def training_batches(
         draw_mask,
         seed=seed,
         batch_size=batch_size,
+        edge_share=edge_share,
         process_index=process_index,
         process_count=process_count,
     )
-    return ({"image": batch["image"], "mask": batch["mask"]} for batch in batches)
+    return ({name: x for name, x in batch.items() if name != "index"} for batch in batches)
 
 
 def evaluation_batches(
@@ -78,6 +82,7 @@ def evaluation_batches(
     seed: int,
     batch_size: int,
     num_examples: int = 0,
+    edge_share: float | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
@@ -90,9 +95,10 @@ def evaluation_batches(
         source: The pictures.
         preprocessing: How a picture becomes an image.
         draw_mask: Draws the mask of one example; see `masks.sampler`.
-        seed: Of crops, flips and masks.
+        seed: Of crops, flips, masks and sketches.
         batch_size: Global, a multiple of `process_count`.
         num_examples: At most so many, from the first; 0 takes all.
+        edge_share: See `examples.make_example`; above 0 the source must have edge maps.
         process_index: Whose rows of each batch to yield.
         process_count: Between how many processes each batch is divided.
 
@@ -113,6 +119,7 @@ def evaluation_batches(
         draw_mask,
         seed=seed,
         batch_size=batch_size,
+        edge_share=edge_share,
         process_index=process_index,
         process_count=process_count,
     )
@@ -137,6 +144,7 @@ def _batches(
     *,
     seed: int,
     batch_size: int,
+    edge_share: float | None,
     process_index: int,
     process_count: int,
 ) -> Iterator[Batch]:
@@ -145,19 +153,25 @@ def _batches(
     size = preprocessing.image_size
     own = elements.filter(lambda index, _: index % batch_size // rows == process_index)
     recipe = functools.partial(
-        examples.make_example, preprocessing=preprocessing, draw_mask=draw_mask, seed=seed
+        examples.make_example,
+        preprocessing=preprocessing,
+        draw_mask=draw_mask,
+        seed=seed,
+        edge_share=edge_share,
     )
+    channels = {"image": 3, "mask": 1} | ({} if edge_share is None else {"sketch": 1})
 
     def start(index: np.ndarray, items: np.ndarray) -> tuple:
-        image, mask = (np.empty((rows, size, size, channels), np.uint8) for channels in (3, 1))
+        parts = {n: np.empty((rows, size, size, count), np.uint8) for n, count in channels.items()}
         encoded = [source.encoded(item) for item in items]
-        unfilled = workers.pool().submit(recipe, index.tolist(), encoded, (image, mask))
-        return {"index": index, "image": image, "mask": mask}, items, unfilled
+        unfilled = workers.pool().submit(recipe, index.tolist(), encoded, list(parts.values()))
+        return {"index": index, **parts}, items, unfilled
 
     def finish(batch: Batch, items: np.ndarray, unfilled: Future[list[int]]) -> Batch:
         for row in unfilled.result():
-            picture = source.picture(items[row])
-            batch["image"][row], batch["mask"][row] = recipe(picture, index=batch["index"][row])
+            made = recipe(source.picture(items[row]), index=batch["index"][row])
+            for name, part in zip(channels, made, strict=True):
+                batch[name][row] = part
         return batch
 
     started = collections.deque()

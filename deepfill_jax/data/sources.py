@@ -34,29 +34,37 @@ class Source(Protocol):
     def shuffled(self, seed: int, start: int) -> tf.data.Dataset:
         """Items from element `start` of the endless stream on, each once an epoch."""
 
-    def encoded(self, item: np.int64 | bytes) -> str | bytes:
-        """The path of an item's file, or its encoded picture: what `examples.load` reads."""
+    def encoded(self, item: np.int64 | bytes) -> examples.Encoded:
+        """What `examples.load` reads of an item."""
 
     def picture(self, item: np.int64 | bytes) -> np.ndarray:
-        """Decodes an item to uint8 [H, W, 3]; says what to do, or replaces it, if that fails."""
+        """Loads an item as `examples.load` does; says what to do, or replaces it, if that fails."""
 
 
-def open_source(spec: str) -> Source:
+def open_source(spec: str, edges: str = "") -> Source:
     """Opens pictures for training or evaluation; nothing is ever downloaded.
 
     Args:
         spec: `folder:PATH`, all pictures below a folder; `flist:FILE`, a text file of one path a
             line; `tfds:NAME` or `tfds:NAME:SPLIT`, a prepared TensorFlow data set with a feature
             "image", of split "train" unless said otherwise (`train[:1000]` works too).
+        edges: `folder:PATH`, where data/edges.py wrote the edge maps of these files; "" for none.
 
     Raises:
-        UsageError: The specification has another form, or what it names is missing or unusable.
+        UsageError: A specification has another form, or what it names is missing or unusable.
     """
     hide_gpus()
     kind, _, place = spec.partition(":")
+    edge_kind, _, edge_folder = edges.partition(":")
+    if edges and (edge_kind != "folder" or not edge_folder or kind == "tfds"):
+        raise UsageError(
+            f"Edge maps {edges!r} of {spec} cannot be used: they are folder:PATH, and belong to "
+            "picture files, not to TFDS."
+        )
     if kind in ("folder", "flist") and place:
         opener = {"folder": files.from_folder, "flist": files.from_list}[kind]
-        return opener(spec, os.path.expanduser(place))
+        found = opener(spec, os.path.expanduser(place))
+        return found.with_edges(os.path.expanduser(edge_folder)) if edges else found
     if kind == "tfds" and place:
         name, _, split = place.partition(":")
         return TfdsSplit(spec, name, split or "train")

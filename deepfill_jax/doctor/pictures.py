@@ -30,7 +30,7 @@ ROWS = 8  # Of the picture of a batch.
 
 def training_pictures(case: Case) -> Iterator[Finding]:
     """Whether they can be read, how many are bad, and whether they are large enough."""
-    source = sources.open_source(case.config.data.source)
+    source = assemble.open_source(case.config)
     case.source = source
     yield _count(source)
     yield judge_sizes(_sizes(source), case.config)
@@ -38,7 +38,7 @@ def training_pictures(case: Case) -> Iterator[Finding]:
 
 def validation_pictures(case: Case) -> Iterator[Finding]:
     """Whether they can be read, and are others than those of training."""
-    source = sources.open_source(case.config.data.val_source)
+    source = assemble.open_source(case.config, validation=True)
     yield _count(source)
     case.need("source")
     if source.name == case.source.name:
@@ -194,11 +194,16 @@ def batch(case: Case) -> Iterator[Finding]:
         yield Finding(WRONG, f"{path} cannot be written ({error.strerror}).")
         return
     rows = min(ROWS, len(case.batch["image"]))
-    yield Finding(OK, f"Look at {path}: {rows} examples as masked, image and mask.")
+    last = "mask, with the sketch in black" if "sketch" in case.batch else "mask"
+    yield Finding(OK, f"Look at {path}: {rows} examples as masked, image and {last}.")
 
 
 def picture(batch: dict[str, np.ndarray]) -> np.ndarray:
-    """Lays examples out in rows of what the network sees, the image, and the mask in white."""
+    """Lays examples out in rows of what the network sees, the image, and the mask in white.
+
+    Lines of a sketch are black in the mask.
+    """
     image, mask = batch["image"][:ROWS], batch["mask"][:ROWS]
     masked = np.asarray(composite(baselines.MID_GREY, image, mask))
-    return evaluate.sample_grid([masked, image, np.repeat(255 * mask, 3, axis=-1)])
+    white = mask - batch["sketch"][:ROWS] if "sketch" in batch else mask
+    return evaluate.sample_grid([masked, image, np.repeat(255 * white, 3, axis=-1)])

@@ -84,9 +84,7 @@ def memory(case: Case) -> Iterator[Finding]:
     assemble.check_sizes(config, mesh)
     step = assemble.train_step(config, mesh)
     began = time.perf_counter()
-    compiled = step.lower(
-        assemble.abstract_state(config, mesh), _shapes(config.batch_size, config.image_size)
-    ).compile()
+    compiled = step.lower(assemble.abstract_state(config, mesh), _shapes(config)).compile()
     seconds = time.perf_counter() - began
     plan = compiled.memory_analysis()
     total = (
@@ -266,8 +264,7 @@ def judge_overfit(history: np.ndarray, shape: tuple[int, ...], rate: float) -> F
     return Finding(WRONG, f"{text}, which does not fall; {remedy} and the batch's picture.")
 
 
-def _shapes(batch_size: int, image_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    return {
-        name: jax.ShapeDtypeStruct((batch_size, image_size, image_size, channels), jnp.uint8)
-        for name, channels in (("image", 3), ("mask", 1))
-    }
+def _shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+    channels = {"image": 3, "mask": 1} | ({"sketch": 1} if config.model.guided else {})
+    shape = config.batch_size, config.image_size, config.image_size
+    return {n: jax.ShapeDtypeStruct((*shape, count), jnp.uint8) for n, count in channels.items()}

@@ -4,6 +4,7 @@ Both hold the same function of an image and a mask, which masks, fills and compo
 
     image      float32 [B, H, W, 3] RGB in [-1, 1]; what it holds under the mask has no influence
     mask       float32 [B, H, W, 1]; above 0.5 is the hole
+    sketch     float32 [B, H, W, 1], of guided models alone; above 0.5 is a line, in the hole
     completed  float32 [B, H, W, 3]; known pixels are the image's, exactly
 
 Batch and sides are free, the sides multiples of 8 and at least `smallest_side`. Whoever has other
@@ -34,7 +35,8 @@ def smallest_side(variant: Variant) -> int:
 def description(model: weights.Model) -> str:
     """What is known about a model, its licence included, as JSON; it goes into the file."""
     variant = model.variant
-    return json.dumps({**model.about, "architecture": variant.name, "width": variant.width})
+    named = {"architecture": variant.name, "width": variant.width, "guided": variant.guided}
+    return json.dumps({**model.about, **named})
 
 
 def require(name: str) -> ModuleType:

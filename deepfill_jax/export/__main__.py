@@ -75,7 +75,7 @@ def export(source: str | Path, output: Path, *, overwrite: bool, options: dict[s
 
 
 def largest_difference(complete: Callable, model: weights.Model) -> float:
-    """Compares a function of image and mask with a model, on noise with a hole in it.
+    """Compares a function of image, mask and sketch with a model, on noise with a hole in it.
 
     Its shapes are those of `CHECKED`; an exporter has seen none of them.
     """
@@ -86,9 +86,12 @@ def largest_difference(complete: Callable, model: weights.Model) -> float:
         image = rng.uniform(-1, 1, (batch, height, width, 3)).astype(np.float32)
         mask = np.zeros((batch, height, width, 1), np.float32)
         mask[:, height // 4 : height // 2, width // 3 : -width // 5] = 1
+        inputs = [image, mask]
+        if inpainter.guided:
+            inputs.append(rng.uniform(0, 1, mask.shape).astype(np.float32))
         with cpu_convolution.plain():  # An exported file has no others.
-            expected = inpainter.predict(image, mask).completed
-        differences.append(np.abs(np.asarray(complete(image, mask)) - expected).max())
+            expected = inpainter.predict(*inputs).completed
+        differences.append(np.abs(np.asarray(complete(*inputs)) - expected).max())
     return float(np.max(differences))
 
 

@@ -56,7 +56,7 @@ def save(path: str | Path, model: weights.Model, *, opset: int = 17) -> None:
     if opset not in OPSETS:
         raise UsageError(f"Opset {opset} cannot be had; choose {OPSETS[0]} to {OPSETS[-1]}.")
     network = _Network(model.variant, weights.flatten(model.generator))
-    network.complete("image", "mask")
+    network.complete(*_inputs(model.variant))
     graph = network.graph
     graph.nodes[-1][2][0] = "completed"  # The last node's output is the graph's.
 
@@ -69,7 +69,7 @@ def save(path: str | Path, model: weights.Model, *, opset: int = 17) -> None:
         onnx.helper.make_graph(
             [onnx.helper.make_node(*node, **attributes) for *node, attributes in graph.nodes],
             "deepfill",
-            [picture("image", 3), picture("mask", 1)],
+            [picture(name, channels) for name, channels in _inputs(model.variant).items()],
             [picture("completed", 3)],
             [onnx.numpy_helper.from_array(x, name) for name, x in graph.constants.items()],
         ),
@@ -78,7 +78,9 @@ def save(path: str | Path, model: weights.Model, *, opset: int = 17) -> None:
         producer_name=deepfill_jax.__name__,
         producer_version=deepfill_jax.__version__,
         doc_string="image: RGB in [-1, 1]. mask: above 0.5 is the hole. Sides: multiples of "
-        f"{MULTIPLE}, {smallest_side(model.variant)} or more.",
+        f"{MULTIPLE}, {smallest_side(model.variant)} or more."
+        + " sketch: above 0.5 is a line."
+        * model.variant.guided,
     )
     metadata = {weights.METADATA_KEY: description(model)}
     if licence := model.about.get("licence"):
@@ -88,8 +90,8 @@ def save(path: str | Path, model: weights.Model, *, opset: int = 17) -> None:
     Path(path).write_bytes(proto.SerializeToString())
 
 
-def load(path: str | Path) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Reads a file of `save` into onnxruntime, on the CPU: a function of image and mask.
+def load(path: str | Path) -> Callable[..., np.ndarray]:
+    """Reads a file of `save` into onnxruntime, on the CPU: a function of image, mask, sketch.
 
     Raises:
         UsageError: The extra `export` is not installed, or onnxruntime refuses the file.
@@ -99,7 +101,13 @@ def load(path: str | Path) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # A dozen kinds, all of them plain Exceptions.
         raise UsageError(f"{path} is nothing that onnxruntime can run: {error}.") from error
-    return lambda image, mask: session.run(["completed"], {"image": image, "mask": mask})[0]
+    names = [x.name for x in session.get_inputs()]
+    return lambda *arrays: session.run(["completed"], dict(zip(names, arrays, strict=True)))[0]
+
+
+def _inputs(variant: Variant) -> dict[str, int]:
+    """Names of the graph's inputs, and their channels."""
+    return {"image": 3, "mask": 1} | ({"sketch": 1} if variant.guided else {})
 
 
 class _Graph:
@@ -136,23 +144,24 @@ class _Network:
         self.variant = variant
         self.tensors = tensors
 
-    def complete(self, image: str, mask: str) -> str:
-        """[B, H, W, 3] and [B, H, W, 1] -> [B, H, W, 3]."""
+    def complete(self, image: str, mask: str, *sketch: str) -> str:
+        """[B, H, W, 3] and [B, H, W, 1], twice if guided -> [B, H, W, 3]."""
         g = self.graph
-        image, mask = (g.Transpose(x, perm=[0, 3, 1, 2]) for x in (image, mask))
+        image, mask, *sketch = (g.Transpose(x, perm=[0, 3, 1, 2]) for x in (image, mask, *sketch))
         hole = g.Greater(mask, 0.5)
         mask = g.Cast(hole, to=_FLOAT)
+        sketch = [g.Cast(g.And(hole, g.Greater(x, 0.5)), to=_FLOAT) for x in sketch]
         masked = g.Where(hole, 0.0, image)
-        coarse = self.coarse_net(masked, mask)
-        refined = self.refine_net(g.Where(hole, coarse, masked), mask)
+        coarse = self.coarse_net(masked, mask, sketch)
+        refined = self.refine_net(g.Where(hole, coarse, masked), mask, sketch)
         return g.Transpose(g.Where(hole, refined, masked), perm=[0, 2, 3, 1])
 
-    def coarse_net(self, masked: str, mask: str) -> str:
-        x = self.encode(self.with_mask(masked, mask), "coarse", COARSE_ENCODER)
+    def coarse_net(self, masked: str, mask: str, sketch: Sequence[str]) -> str:
+        x = self.encode(self.with_mask(masked, mask, sketch), "coarse", COARSE_ENCODER)
         return self.decode(self.dilate(x, "coarse"), "coarse/decoder")
 
-    def refine_net(self, pasted: str, mask: str) -> str:
-        x = self.with_mask(pasted, mask) if self.variant.refine_sees_mask else pasted
+    def refine_net(self, pasted: str, mask: str, sketch: Sequence[str]) -> str:
+        x = self.with_mask(pasted, mask, sketch) if self.variant.refine_sees_mask else pasted
         branch = "refine/conv_branch"
         imagined = self.dilate(self.encode(x, branch, CONV_ENCODER), branch)
         branch, last = "refine/attention_branch", self.variant.attention_activation
@@ -162,8 +171,9 @@ class _Network:
             x = self.gated_conv(x, f"{branch}/{name}")
         return self.decode(self.graph.Concat(imagined, x, axis=1), "refine/decoder")
 
-    def with_mask(self, x: str, mask: str) -> str:
+    def with_mask(self, x: str, mask: str, sketch: Sequence[str]) -> str:
         ones = [0, 0, 0, 0, 0, 1, 0, 0]  # One channel more.
+        x = self.graph.Concat(x, *sketch, axis=1) if sketch else x
         return self.graph.Concat(self.graph.Pad(x, ones, 1.0), mask, axis=1)
 
     def encode(self, x: str, path: str, table: Sequence, *, last=nn.elu) -> str:

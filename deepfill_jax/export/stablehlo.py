@@ -57,7 +57,8 @@ def save(
             f"No platform is called {', '.join(sorted(unknown))}; there are {', '.join(PLATFORMS)}."
         )
     batch, height, width = _free_shape(model.variant)
-    inputs = [jax.ShapeDtypeStruct((batch, height, width, c), jnp.float32) for c in (3, 1)]
+    channels = (3, 1, 1) if model.variant.guided else (3, 1)
+    inputs = [jax.ShapeDtypeStruct((batch, height, width, c), jnp.float32) for c in channels]
     function, tensors = functools.partial(_complete, Generator(model.variant)), tensors_of(model)
     if weights == "separate":
         inputs = [jax.tree.map(jax.typeof, tensors), *inputs]
@@ -89,11 +90,14 @@ def tensors_of(model: Model) -> dict[str, np.ndarray]:
     return flatten({"generator": model.generator})
 
 
-def _complete(network: Generator, tensors: Mapping[str, jax.Array], image, mask) -> jax.Array:
+def _complete(
+    network: Generator, tensors: Mapping[str, jax.Array], image, mask, *sketch
+) -> jax.Array:
     hole = mask > 0.5
     masked = composite(0.0, image, hole)  # Selected: a NaN in the hole must not get out.
     params = unflatten(tensors)["generator"]
-    return network.apply({"params": params}, masked, hole.astype(jnp.float32)).completed
+    areas = (x.astype(jnp.float32) for x in (hole, *((x > 0.5) & hole for x in sketch)))
+    return network.apply({"params": params}, masked, *areas).completed
 
 
 def _free_shape(variant: Variant) -> Sequence:

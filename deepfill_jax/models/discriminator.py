@@ -22,20 +22,29 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(
-        self, image: jax.Array, mask: jax.Array, *, update_spectral: bool = False
+        self,
+        image: jax.Array,
+        mask: jax.Array,
+        sketch: jax.Array | None = None,
+        *,
+        update_spectral: bool = False,
     ) -> jax.Array:
         """Scores real images or completed ones.
 
         Args:
             image: [B, H, W, 3] in [-1, 1].
             mask: [B, H, W, 1], 1 in the hole.
+            sketch: [B, H, W, 1], 1 on the lines in the hole; of guided variants only.
             update_spectral: Make one power iteration in every layer; then "spectral" must be
                 mutable. Both references do so in each pass of a training step.
 
         Returns:
             float32 scores [B, ceil(H / 64), ceil(W / 64), 4 * discriminator_width].
         """
-        x = jnp.concatenate([image, mask], axis=-1)
+        if (sketch is not None) != self.variant.guided:
+            raise ValueError("A guided discriminator takes a sketch, and no other does.")
+        sketches = [] if sketch is None else [sketch]
+        x = jnp.concatenate([image, mask, *sketches], axis=-1)
         for index, multiple in enumerate(MULTIPLES, start=1):
             x = SNConv(
                 features=multiple * self.variant.discriminator_width,

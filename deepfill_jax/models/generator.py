@@ -50,23 +50,28 @@ class Generator(nn.Module):
     attention_memory: int | None = None
 
     @nn.compact
-    def __call__(self, masked: jax.Array, mask: jax.Array) -> Prediction:
+    def __call__(
+        self, masked: jax.Array, mask: jax.Array, sketch: jax.Array | None = None
+    ) -> Prediction:
         """Fills the hole.
 
         Args:
             masked: [B, H, W, 3] in [-1, 1], 0 in the hole; H and W are multiples of 8.
             mask: [B, H, W, 1], 1 in the hole.
+            sketch: [B, H, W, 1], 1 on the lines in the hole; of guided variants only (section 3.3).
         """
+        if (sketch is not None) != self.variant.guided:
+            raise ValueError("A guided generator takes a sketch, and no other does.")
         height, width = masked.shape[1:3]
         if height % MULTIPLE or width % MULTIPLE:
             raise ValueError(f"Sides must be multiples of {MULTIPLE}, got {height}x{width}.")
         coarse_net, refine_net = CoarseNet, RefineNet
         if self.checkpoint_stages:
             coarse_net, refine_net = nn.remat(CoarseNet), nn.remat(RefineNet)
-        coarse = coarse_net(self.variant, self.dtype, name="coarse")(masked, mask)
+        coarse = coarse_net(self.variant, self.dtype, name="coarse")(masked, mask, sketch)
         pasted = image.composite(coarse, masked, mask)
         refine = refine_net(self.variant, self.dtype, self.attention_memory, name="refine")
-        refined = refine(pasted, mask)
+        refined = refine(pasted, mask, sketch)
         return Prediction(coarse, refined, image.composite(refined, masked, mask))
 
 
@@ -77,10 +82,10 @@ class CoarseNet(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, masked: jax.Array, mask: jax.Array) -> jax.Array:
-        """[B, H, W, 3] and [B, H, W, 1] -> [B, H, W, 3]."""
+    def __call__(self, masked: jax.Array, mask: jax.Array, sketch: jax.Array | None) -> jax.Array:
+        """[B, H, W, 3] and [B, H, W, 1], twice if guided -> [B, H, W, 3]."""
         conv = _gated_conv(self.variant, self.dtype)
-        x = _encode(conv, _with_mask(masked, mask), COARSE_ENCODER, self.variant.width)
+        x = _encode(conv, _with_mask(masked, mask, sketch), COARSE_ENCODER, self.variant.width)
         x = _dilate(conv, x, 4 * self.variant.width)
         return Decoder(self.variant, self.variant.width, self.dtype, name="decoder")(x)
 
@@ -93,9 +98,9 @@ class RefineNet(nn.Module):
     attention_memory: int | None
 
     @nn.compact
-    def __call__(self, pasted: jax.Array, mask: jax.Array) -> jax.Array:
-        """[B, H, W, 3] and [B, H, W, 1] -> [B, H, W, 3]."""
-        x = _with_mask(pasted, mask) if self.variant.refine_sees_mask else pasted
+    def __call__(self, pasted: jax.Array, mask: jax.Array, sketch: jax.Array | None) -> jax.Array:
+        """[B, H, W, 3] and [B, H, W, 1], twice if guided -> [B, H, W, 3]."""
+        x = _with_mask(pasted, mask, sketch) if self.variant.refine_sees_mask else pasted
         imagined = ConvBranch(self.variant, self.dtype, name="conv_branch")(x)
         attend = AttentionBranch(
             self.variant, self.dtype, self.attention_memory, name="attention_branch"
@@ -183,9 +188,13 @@ def _conv(layer, variant, dtype):
 _gated_conv = partial(_conv, GatedConv)
 
 
-def _with_mask(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """Appends a channel of ones, which shows padding where it is zeros, and the mask."""
-    return jnp.concatenate([x, jnp.ones_like(mask), mask], axis=-1)
+def _with_mask(x: jax.Array, mask: jax.Array, sketch: jax.Array | None) -> jax.Array:
+    """Appends the sketch, a channel of ones, which shows padding where it is zeros, and the mask.
+
+    In the TF1 release's order, where the sketch is the picture's fourth channel.
+    """
+    sketches = [] if sketch is None else [sketch]
+    return jnp.concatenate([x, *sketches, jnp.ones_like(mask), mask], axis=-1)
 
 
 def _encode(conv, x, table, width, *, last=None):

@@ -46,6 +46,10 @@ class Variant:
     discriminator_kernel_init: initializers.Initializer
     spectral_gradient: str  # "through" the power iteration, or "stopped" at its vectors.
 
+    # Does stage 1 see a sketch of the hole beside the masked image, and the discriminator too? Not
+    # stage 2, unless it sees the mask.
+    guided: bool = False
+
     width: int = 24  # Channels after the first gated convolution; even.
     discriminator_width: int = 64
 
@@ -116,8 +120,10 @@ UNIT_VARIANCE = initializers.variance_scaling(2.3**2, "fan_in", "normal")
 VARIANTS = {variant.name: variant for variant in (OFFICIAL, MMAGIC, NIPPONJO, NIPPONJO_TF)}
 
 
-def make_variant(name: str, *, width: int = 24, discriminator_width: int = 64) -> Variant:
-    """Returns the variant called `name` at a width.
+def make_variant(
+    name: str, *, width: int = 24, discriminator_width: int = 64, guided: bool = False
+) -> Variant:
+    """Returns the variant called `name` at a width, guided by sketches or not.
 
     Raises:
         UsageError: The name is unknown, or a width is not a positive even number.
@@ -129,4 +135,6 @@ def make_variant(name: str, *, width: int = 24, discriminator_width: int = 64) -
             f"Width {width} and discriminator width {discriminator_width} cannot be built: "
             "the first must be even and at least 2, the second at least 1."
         )
-    return dataclasses.replace(VARIANTS[name], width=width, discriminator_width=discriminator_width)
+    return dataclasses.replace(
+        VARIANTS[name], width=width, discriminator_width=discriminator_width, guided=guided
+    )

@@ -1,0 +1,153 @@
+"""Networks that are guided by a sketch: where it enters, and what an unguided model becomes."""
+
+import jax
+import numpy as np
+import pytest
+import test_steps
+from references import random_variables
+from test_steps import OFFICIAL_RECIPE, adam, random_batch
+from test_weights import rewrite
+
+from deepfill_jax import weights
+from deepfill_jax.convert import mmagic, report
+from deepfill_jax.convert.layout import Conversion
+from deepfill_jax.errors import UsageError
+from deepfill_jax.models import Discriminator, Generator, make_variant
+
+
+def make_model(name, *, guided=False):
+    variant = make_variant(name, width=2, discriminator_width=2, guided=guided)
+    networks = Generator(variant), Discriminator(variant)
+    # Of a gain at which the first layer's inputs reach the result.
+    generator, critic = (random_variables(network, gain=2.3) for network in networks)
+    return weights.Model(variant, generator["params"], critic)
+
+
+def make_inputs(seed=0):
+    rng = np.random.default_rng(seed)
+    image = rng.uniform(-1, 1, (2, 72, 72, 3)).astype(np.float32)
+    mask = np.zeros((2, 72, 72, 1), np.float32)
+    mask[:, 16:48, 20:40] = 1
+    return image * (1 - mask), mask, (rng.uniform(size=mask.shape) < 0.2) * mask
+
+
+def complete(model, *inputs):
+    params = {"params": model.generator}
+    return np.asarray(jax.jit(Generator(model.variant).apply)(params, *inputs).completed)
+
+
+def score(model, *inputs):
+    return np.asarray(jax.jit(Discriminator(model.variant).apply)(model.discriminator, *inputs))
+
+
+def test_parameters_are_the_releases_and_the_sketchs():
+    for guided, expected in ((False, (4_052_478, 5_946_816)), (True, (4_053_678, 5_948_416))):
+        variant = make_variant("official", guided=guided)
+        shapes = weights.expected_tensors(variant, discriminator=True)
+        found = tuple(
+            sum(np.prod(shape) for shape in weights.below(shapes, path).values())
+            for path in weights.PARAMS.values()
+        )
+        assert found == expected
+
+
+@pytest.mark.parametrize("name", ["official", "mmagic"])
+def test_the_sketch_is_the_pictures_fourth_channel(name):
+    """A sketch that is all of the mask adds its kernel to the mask's, which is the last one."""
+    model = make_model(name, guided=True)
+    masked, mask, _ = make_inputs()
+    tensors = weights.flatten(weights.networks(model))
+    for path, x in tensors.items():
+        if path.startswith("generator/") and x.ndim == 4 and x.shape[2] == 6:
+            assert path.endswith("/encode1/kernel")
+            x[:, :, 5] += x[:, :, 3]
+            tensors[path] = np.delete(x, 3, axis=2)
+    plain = weights.unflatten(tensors)["generator"]
+    model = make_model(name, guided=True)  # As `x` above is changed in place.
+    unguided = weights.Model(make_variant(name, width=2), plain)
+    expected = complete(unguided, masked, mask)
+    np.testing.assert_allclose(complete(model, masked, mask, mask), expected, atol=1e-4)
+    assert np.abs(complete(model, masked, mask, 0 * mask) - expected).max() > 1e-2
+
+
+def test_the_sketch_is_the_discriminators_fifth_channel():
+    model = make_model("official", guided=True)
+    masked, mask, _ = make_inputs()
+    critic = {"params": dict(model.discriminator["params"]), "spectral": {}}
+    kernel = np.array(model.discriminator["params"]["patch1"]["kernel"])
+    v = model.discriminator["spectral"]["patch1"]["v"].reshape(25, 5).copy()
+    v[:, 4] = v[:, 3]
+    model.discriminator["spectral"]["patch1"]["v"] = v.ravel()
+    kernel[:, :, 3] += kernel[:, :, 4]
+    critic["params"]["patch1"] = {**critic["params"]["patch1"], "kernel": kernel[:, :, :4]}
+    u = model.discriminator["spectral"]["patch1"]["u"]
+    critic["spectral"] = {**model.discriminator["spectral"]}
+    critic["spectral"]["patch1"] = {"u": u, "v": v[:, :4].ravel()}
+    unguided = weights.Model(make_variant("official", discriminator_width=2), None, critic)
+    expected = score(unguided, masked, mask)
+    np.testing.assert_allclose(score(model, masked, mask, mask), expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(score(model, masked, mask, 0 * mask) - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["official", "mmagic"])
+def test_an_unguided_model_computes_the_same_as_a_guided_one(name):
+    model = make_model(name)
+    grown = weights.with_sketch_channels(model)
+    shapes = weights.expected_tensors(grown.variant, discriminator=True)
+    found = weights.flatten(weights.networks(grown))
+    assert {path: x.shape for path, x in found.items()} == shapes
+    masked, mask, sketch = make_inputs()
+    expected = complete(model, masked, mask)
+    np.testing.assert_allclose(complete(grown, masked, mask, sketch), expected, atol=1e-4)
+    scores = score(model, masked, mask)
+    np.testing.assert_allclose(score(grown, masked, mask, sketch), scores, rtol=1e-5, atol=1e-6)
+
+
+def test_networks_take_a_sketch_if_and_only_if_they_are_guided():
+    inputs = make_inputs()
+    for guided in (False, True):
+        model = make_model("official", guided=guided)
+        given = inputs[:2] if guided else inputs
+        with pytest.raises(ValueError, match="takes a sketch, and no other does"):
+            complete(model, *given)
+        with pytest.raises(ValueError, match="takes a sketch, and no other does"):
+            score(model, *given)
+
+
+def test_the_first_step_is_the_unguided_one_and_both_networks_learn_to_see_the_sketch():
+    plain = make_model("official")
+    grown = weights.with_sketch_channels(plain)
+    batch = random_batch(size=2)
+    sketched = batch | {"sketch": batch["mask"] * (np.indices((64, 64)).sum(0) % 5 == 0)[..., None]}
+
+    def step(model, batch):
+        options = {"generator": model.generator, "critic": model.discriminator}
+        return test_steps.run(model.variant, OFFICIAL_RECIPE, (adam(), adam()), [batch], **options)
+
+    _, [expected] = step(plain, batch)
+    state, [found] = step(grown, {n: x.astype(np.uint8) for n, x in sketched.items()})
+    for name, value in expected.items():
+        if name.startswith(("l1/", "hinge/")):
+            np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
+    first = state.generator.params["coarse"]["encode1"]["kernel"]
+    patch = state.discriminator.params["patch1"]["kernel"]
+    assert np.asarray(first[:, :, 3]).any() and np.asarray(patch[:, :, 4]).any()
+
+
+def test_model_files_and_their_descriptions_say_whether_they_are_guided(tmp_path):
+    path = tmp_path / "model.safetensors"
+    model = make_model("mmagic", guided=True)
+    weights.save(path, model)
+    loaded = weights.load(path)
+    assert loaded.variant == model.variant and loaded.variant.guided
+    jax.tree.map(np.testing.assert_array_equal, loaded.generator, model.generator)
+    assert report.describe(Conversion(loaded, {}, "float32"))["guided"]
+    with pytest.raises(UsageError, match="'guided mmagic' has other layers"):
+        mmagic.write(tmp_path / "model.pth", model)
+
+
+def test_files_of_before_there_were_guided_models_are_unguided(tmp_path):
+    path = tmp_path / "model.safetensors"
+    weights.save(path, make_model("official"))
+    rewrite(path, remove="guided")
+    assert not weights.load(path).variant.guided
