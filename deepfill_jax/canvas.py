@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from deepfill_jax.errors import UsageError
 from deepfill_jax.holes import Window
 from deepfill_jax.image import to_float, to_integers
 
@@ -64,6 +65,38 @@ class Canvas:
         view, hole, filled = (x[rows, columns] for x in (view, hole, filled))
         np.copyto(view, _to_dtype(filled, view.dtype), where=hole)
         hole[...] = False
+
+
+def extend(
+    pixels: np.ndarray, top: int, right: int, bottom: int, left: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Enlarges a picture by so many pixels a side, for the network to imagine what is there.
+
+    Args:
+        pixels: [H, W] or [H, W, C], of uint8, uint16 or floats in [-1, 1].
+        top: Rows above, 0 or more; `right`, `bottom` and `left` likewise, clockwise.
+        right: Columns.
+        bottom: Rows.
+        left: Columns.
+
+    Returns:
+        The picture with mid grey around it, of its type, and bool [top + H + bottom,
+        left + W + right, 1], true where it is new.
+
+    Raises:
+        UsageError: A number is negative.
+    """
+    if min(top, right, bottom, left) < 0:
+        raise UsageError(
+            f"A picture is extended by 0 pixels or more a side, not by {top}, {right}, {bottom}, "
+            f"{left}."
+        )
+    margins = ((top, bottom), (left, right))
+    grey = np.iinfo(pixels.dtype).max // 2 + 1 if pixels.dtype.kind == "u" else 0
+    rest = ((0, 0),) * (pixels.ndim - 2)
+    extended = np.pad(pixels, (*margins, *rest), constant_values=grey)
+    mask = np.pad(np.zeros(pixels.shape[:2], bool), margins, constant_values=True)
+    return extended, mask[..., np.newaxis]
 
 
 def blend(pixels: np.ndarray, filled: np.ndarray, share: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -230,22 +229,18 @@ def load(
         UsageError: One of them cannot be used.
     """
     picture = pictures.read(job.image, max_pixels=max_pixels)
-    height, width = picture.pixels.shape[:2]
     if job.mask is None:
         if picture.alpha is None:
             raise UsageError(f"{job.image} has no transparency to be the hole; give --masks.")
-        opaque = np.iinfo(picture.alpha.dtype).max
-        hole = picture.alpha < opaque / 2
-        alpha = np.where(hole, opaque, picture.alpha).astype(picture.alpha.dtype)
-        return replace(picture, alpha=alpha), hole.reshape(height, width, 1)
+        return pictures.split_hole(picture)
     mask = pictures.read_mask(job.mask, threshold=threshold, invert=invert, max_pixels=max_pixels)
-    if mask.shape[:2] != (height, width):
+    if mask.shape[:2] != picture.pixels.shape[:2]:
         if not resize:
             raise UsageError(
                 f"{job.mask} is {size(mask)}, but {job.image} is {size(picture.pixels)}; a mask "
                 "needs its picture's size, or --resize-mask."
             )
-        mask = pictures.resize_mask(mask, height, width)
+        mask = pictures.resize_mask(mask, *picture.pixels.shape[:2])
     return picture, mask
 
 

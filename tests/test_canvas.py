@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from deepfill_jax.canvas import Canvas, blend
+from deepfill_jax.canvas import Canvas, blend, extend
+from deepfill_jax.errors import UsageError
 from deepfill_jax.holes import Box, Window
 
 DTYPES = [np.uint8, np.uint16, np.float32, np.float64]
@@ -88,3 +89,27 @@ def test_blending(dtype):
     np.testing.assert_allclose(
         mixed[2].astype(float), 0.75 * a[2] + 0.25 * b[2], atol=0.51 if dtype(0.5) == 0 else 1e-6
     )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [None, 1, 3])
+def test_extending(dtype, channels):
+    pixels = make_pixels(4, 5, channels or 1, dtype)
+    pixels = pixels if channels else pixels[..., 0]
+    extended, mask = extend(pixels, 1, 2, 3, 4)
+    assert extended.shape == (8, 11, *pixels.shape[2:]) and extended.dtype == dtype
+    assert mask.shape == (8, 11, 1) and mask.dtype == bool
+    np.testing.assert_array_equal(extended[1:5, 4:9], pixels)
+    expected = np.ones((8, 11), bool)
+    expected[1:5, 4:9] = False
+    np.testing.assert_array_equal(mask[..., 0], expected)
+    grey = {"uint8": 128, "uint16": 32768}.get(np.dtype(dtype).name, 0)
+    assert (extended[expected] == grey).all()
+    same, nowhere = extend(pixels, 0, 0, 0, 0)
+    np.testing.assert_array_equal(same, pixels)
+    assert not nowhere.any()
+
+
+def test_a_picture_is_not_extended_by_less_than_nothing():
+    with pytest.raises(UsageError, match="0 pixels or more a side, not by 1, 0, -2, 0"):
+        extend(np.zeros((4, 4), np.uint8), 1, 0, -2, 0)

@@ -16,7 +16,7 @@ from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from deepfill_jax.errors import UsageError
-from deepfill_jax.pictures import Picture, read, size, write
+from deepfill_jax.pictures import Encoded, Picture, encode, read, size, split_hole, write
 
 HEIGHT, WIDTH = 6, 10
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -570,6 +570,30 @@ def test_the_first_picture_of_a_process(tmp_path):
     path = saved(tmp_path / "a.png", picture("RGB"))
     code = f"from deepfill_jax.pictures import read; assert read({str(path)!r}).pixels.size == 180"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_files_in_memory(tmp_path):
+    path = tmp_path / "a.png"
+    picture("RGBA").save(path)
+    data = path.read_bytes()
+    there, here = read(path), read(Encoded(data, "mine.png"))
+    np.testing.assert_array_equal(here.pixels, there.pixels)
+    np.testing.assert_array_equal(here.alpha, there.alpha)
+    write(path, there.pixels, there)
+    assert encode("any.png", here.pixels, here) == path.read_bytes()
+    with pytest.raises(UsageError, match="^mine.png cannot be read as a picture: "):
+        read(Encoded(data[:-60], "mine.png"))
+    with pytest.raises(UsageError, match="^The picture cannot be read as a picture: it is empty"):
+        read(Encoded(b""))
+    with pytest.raises(UsageError, match="^any.gif cannot be written: .gif is no format of ours"):
+        encode("any.gif", here.pixels, here)
+
+
+def test_a_transparent_hole_becomes_opaque():
+    alpha = np.array([[0, 127, 128, 255]], np.uint8)[..., np.newaxis]
+    opaque, hole = split_hole(Picture(np.zeros((1, 4, 3), np.uint8), alpha))
+    assert hole[..., 0].tolist() == [[True, True, False, False]]
+    assert opaque.alpha[..., 0].tolist() == [[255, 255, 128, 255]]
 
 
 def test_size_is_width_x_height():

@@ -1,14 +1,18 @@
 """Pictures and masks as people have them: files of many kinds, and PIL pictures."""
 
+import contextlib
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from deepfill_jax.errors import UsageError
+from deepfill_jax.pictures import encoding
 from deepfill_jax.pictures.decoding import (
     MAX_PIXELS,
     READABLE,
+    Encoded,
     Picture,
     RefusalError,
     Source,
@@ -16,19 +20,22 @@ from deepfill_jax.pictures.decoding import (
     describe,
     reason,
 )
-from deepfill_jax.pictures.encoding import WRITABLE, encode
+from deepfill_jax.pictures.encoding import WRITABLE
 
 __all__ = [
     "MAX_PIXELS",
     "READABLE",
     "WRITABLE",
+    "Encoded",
     "Picture",
     "Source",
+    "encode",
     "hole_of_values",
     "read",
     "read_mask",
     "resize_mask",
     "size",
+    "split_hole",
     "temporary",
     "write",
 ]
@@ -43,8 +50,9 @@ def read(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
     16-bit grey with alpha becomes RGB, and HEIC and AVIF of more than 8 bits are cut to 8.
 
     Args:
-        source: A JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC file, whatever its suffix; or a PIL
-            picture, with the 8 bits a colour channel that Pillow holds.
+        source: A JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC file, whatever its suffix, or
+            what is in one, `Encoded`; or a PIL picture, with the 8 bits a colour channel that
+            Pillow holds.
         max_pixels: What is larger is refused before it is decoded.
 
     Raises:
@@ -131,6 +139,18 @@ def _scale(values: np.ndarray) -> int:
     raise UsageError(f"A mask's values must be numbers up to 65535, not {largest}.")
 
 
+def split_hole(picture: Picture) -> tuple[Picture, np.ndarray]:
+    """Parts a picture with alpha into the picture that fills its hole, and that hole.
+
+    Returns:
+        The picture, opaque in the hole, and bool [H, W, 1], true where alpha is below one half.
+    """
+    opaque = np.iinfo(picture.alpha.dtype).max
+    hole = picture.alpha < opaque / 2
+    alpha = np.where(hole, opaque, picture.alpha).astype(picture.alpha.dtype)
+    return replace(picture, alpha=alpha), hole
+
+
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     """Gives a mask [H, W, 1] another size by taking the nearest pixel."""
     rows, columns = (
@@ -141,12 +161,7 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def write(path: str | Path, pixels: np.ndarray, like: Picture) -> None:
-    """Writes pixels with the alpha and metadata of the picture that they were made from.
-
-    PNG, TIFF, BMP and WebP are lossless; TIFF is not compressed, and grey in WebP becomes RGB.
-    JPEG is compressed as `like` was; if that was none, hardly. BMP loses EXIF, WebP the resolution;
-    thumbnails and maker's notes, which may show what was in a hole, are never kept. The same pixels
-    make the same bytes. Nobody who reads the path sees half a file.
+    """Writes what `encode` makes; nobody who reads the path sees half a file.
 
     Args:
         path: Its suffix chooses the format.
@@ -154,26 +169,49 @@ def write(path: str | Path, pixels: np.ndarray, like: Picture) -> None:
         like: What `read` returned.
 
     Raises:
-        UsageError: The format is unknown or cannot hold alpha, a colour profile or 16 bits; or the
-            file cannot be written.
+        UsageError: As of `encode`; or the file cannot be written.
     """
     path = Path(path)
+    encoded = encode(path, pixels, like)
+    unfinished = temporary(path)
+    try:
+        unfinished.write_bytes(encoded)
+        unfinished.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {reason(error)}.") from error
+    finally:
+        with contextlib.suppress(OSError):  # Of a path that cannot be, as above.
+            unfinished.unlink(missing_ok=True)
+
+
+def encode(name: str | Path, pixels: np.ndarray, like: Picture) -> bytes:
+    """Makes a file of pixels with the alpha and metadata of the picture that they were made from.
+
+    PNG, TIFF, BMP and WebP are lossless; TIFF is not compressed, and grey in WebP becomes RGB.
+    JPEG is compressed as `like` was; if that was none, hardly. BMP loses EXIF, WebP the resolution;
+    thumbnails and maker's notes, which may show what was in a hole, are never kept. The same pixels
+    make the same bytes.
+
+    Args:
+        name: Its suffix chooses the format; messages begin with it.
+        pixels: Of the shape and type of `like.pixels`.
+        like: What `read` returned.
+
+    Raises:
+        UsageError: The format is unknown or cannot hold alpha, a colour profile or 16 bits.
+    """
     expected = like.pixels
     if pixels.shape != expected.shape or pixels.dtype != expected.dtype:
         raise UsageError(
-            f"{path} must be written like a picture of {expected.dtype} {expected.shape}, not of "
+            f"{name} must be written like a picture of {expected.dtype} {expected.shape}, not of "
             f"{pixels.dtype} {pixels.shape}."
         )
-    unfinished = temporary(path)
     try:
-        unfinished.write_bytes(encode(pixels, like, path.suffix))
-        unfinished.replace(path)
+        return encoding.encode(pixels, like, Path(name).suffix)
     except RefusalError as error:
-        raise UsageError(f"{path} {error}.") from error
-    except Exception as error:  # Pillow's writers raise many kinds, too.
-        raise UsageError(f"{path} cannot be written: {reason(error)}.") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+        raise UsageError(f"{name} {error}.") from error
+    except Exception as error:  # Pillow's writers raise many kinds.
+        raise UsageError(f"{name} cannot be written: {reason(error)}.") from error
 
 
 def temporary(path: Path) -> Path:

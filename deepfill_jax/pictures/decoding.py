@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -21,7 +21,15 @@ from PIL.ExifTags import Base
 from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import metadata
 
-Source = str | Path | Image.Image
+
+class Encoded(NamedTuple):
+    """A picture's file in memory, and its name in messages."""
+
+    data: bytes
+    name: str = "The picture"
+
+
+Source = str | Path | Image.Image | Encoded
 
 MAX_PIXELS = 120_000_000  # Cameras of 100 megapixels and phones of 108 pass.
 
@@ -59,7 +67,7 @@ def describe(source: Source) -> str:
     """The source's name in messages."""
     if isinstance(source, Image.Image):
         return getattr(source, "filename", "") or "The picture"
-    return str(source)
+    return source.name if isinstance(source, Encoded) else str(source)
 
 
 def reason(error: Exception) -> str:
@@ -82,14 +90,14 @@ def decode(source: Source, max_pixels: int) -> Picture:
         with _pillow():
             if isinstance(source, Image.Image):
                 return _decode(source, data, max_pixels)
-            data = Path(source).read_bytes()
+            data = source.data if isinstance(source, Encoded) else Path(source).read_bytes()
             with _open(data) as opened:
                 return _decode(opened, data, max_pixels)
     except RefusalError as error:
         raise UsageError(f"{describe(source)} {error}.") from error
     except UnidentifiedImageError as error:
         problem = f"it is no {_KINDS}, or one of a rare kind" if data else "it is empty"
-        raise UsageError(f"{source} cannot be read as a picture: {problem}.") from error
+        raise UsageError(f"{describe(source)} cannot be read as a picture: {problem}.") from error
     except Exception as error:  # Pillow's readers raise many kinds, SyntaxError among them.
         problem = f"cannot be read as a picture: {reason(error)}"
         raise UsageError(f"{describe(source)} {problem}.") from error
