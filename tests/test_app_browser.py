@@ -55,7 +55,7 @@ def browser(request, server, tmp_path):
         assert browser.hosts() == {urlsplit(server.url).hostname}
     finally:
         browser.driver.quit()
-    deadline = time.monotonic() + 25
+    deadline = time.monotonic() + 60
     while server.kept():  # Of the page that was left.
         assert time.monotonic() < deadline, server.kept()
         time.sleep(0.5)
@@ -94,7 +94,7 @@ class Browser:
         self.find("#fill")
         self.shot("empty")
 
-    def until(self, holds, seconds=20):
+    def until(self, holds, seconds=60):
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -220,7 +220,7 @@ def test_painting_erasing_and_filling(browser):
     browser.tool("Undo")
     np.testing.assert_array_equal(pixels_of(browser.fill()), one)
     browser.tool("Erase")
-    for x in range(-90, 91, 10):
+    for x in range(-90, 91, 15):
         browser.stroke((x, -60), (x, -20))
     browser.click("#fill")
     browser.until(lambda: "There is nothing to fill" in browser.text("body"))
