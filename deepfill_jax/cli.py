@@ -12,6 +12,7 @@ COMMANDS = {
     "inspect": ("deepfill_jax.inspect", "say what is in a model file, or in others' weights"),
     "export": ("deepfill_jax.export.__main__", "make a StableHLO or ONNX file of a model file"),
     "doctor": ("deepfill_jax.doctor.__main__", "check machine, data and config before a training"),
+    "app": ("deepfill_jax.app.__main__", "serve a page and an HTTP API that complete pictures"),
 }
 
 

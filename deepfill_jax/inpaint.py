@@ -180,12 +180,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="auto",
         help="how large pictures are completed",
     )
-    add("--working-size", type=_number(int, 1), metavar="N", help="side that the network works at")
-    add("--dilate", type=_number(int, 0), default=0, metavar="PX", help="widen the hole")
-    add("--feather", type=_number(int, 0), default=0, metavar="PX", help="blend inside the hole")
+    add("--working-size", type=number(int, 1), metavar="N", help="side that the network works at")
+    add("--dilate", type=number(int, 0), default=0, metavar="PX", help="widen the hole")
+    add("--feather", type=number(int, 0), default=0, metavar="PX", help="blend inside the hole")
     add(
         "--mask-threshold",
-        type=_number(float, 0, 1),
+        type=number(float, 0, 1),
         default=0.5,
         metavar="T",
         help="above this part of white is the hole (%(default)s)",
@@ -200,7 +200,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add(
         "--max-megapixels",
-        type=_number(float, 0, 1e6),
+        type=number(float, 0, 1e6),
         default=pictures.MAX_PIXELS / 1e6,
         metavar="N",
         help=f"refuse larger pictures (%(default)g); at most {folder.IN_MEMORY} are in memory",
@@ -221,7 +221,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _number(kind: type, least: float, most: float = math.inf) -> Callable[[str], float]:
+def number(kind: type, least: float, most: float = math.inf) -> Callable[[str], float]:
     """An argument's type: a number, and no other than from `least` to `most`."""
 
     def parse(text: str) -> float:

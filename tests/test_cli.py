@@ -52,9 +52,7 @@ def test_unknown_command(capsys):
     assert err.endswith(
         "error: argument COMMAND: no command is called inpant; did you mean inpaint?\n"
     )
-    assert (
-        "there are inpaint, convert, inspect, export, doctor" in ended(capsys, cli.main, "zzz")[2]
-    )
+    assert f"there are {', '.join(cli.COMMANDS)}" in ended(capsys, cli.main, "zzz")[2]
     assert "required: COMMAND" in ended(capsys, cli.main)[2]
 
 

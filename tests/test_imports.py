@@ -87,11 +87,24 @@ ROWS = {
         "doctor.training",
         "doctor.examination",
     ],
-    "door": ["huge_pages", "main", "doctor.__main__", "cli"],
+    "door": [
+        "huge_pages",
+        "main",
+        "doctor.__main__",
+        "app",
+        "app.service",
+        "app.guard",
+        "app.api",
+        "app.page",
+        "app.web",
+        "app.__main__",
+        "cli",
+    ],
 }
 ORDER = [module for row in ROWS.values() for module in row]
 # TensorFlow, and what imports it.
 HEAVY = {"tensorflow", "tensorflow_datasets", "clu", "ml_collections"}
+WEB = {"gradio", "fastapi", "starlette", "pydantic", "uvicorn", "python_multipart"}
 
 
 def files():
@@ -139,6 +152,12 @@ def test_heavy_packages_stay_in_the_host_row():
         assert not heavy or name in host, f"{name} imports {heavy}"
 
 
+def test_the_web_stays_in_the_app():
+    for name, path in files():
+        web = {x.split(".")[0] for x in imports(path)} & WEB
+        assert not web or name.startswith("app."), f"{name} imports {web}"
+
+
 def test_data_knows_nothing_of_networks():
     for name, path in files():
         if name.startswith("data"):
@@ -153,7 +172,7 @@ def test_the_core_runs_where_tensorflow_cannot_be_imported():
     names = [f"deepfill_jax.{m}" for m in core if not m.endswith("__")]
     code = f"""
 import sys, importlib
-for name in {sorted(HEAVY | {"torch", "onnx", "onnxruntime"})}:
+for name in {sorted(HEAVY | WEB | {"torch", "onnx", "onnxruntime"})}:
     sys.modules[name] = None
 for name in {names}:
     importlib.import_module(name)

@@ -1,0 +1,205 @@
+"""The HTTP API: the routes, their types, and what errors look like."""
+
+import asyncio
+import enum
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+from fastapi import FastAPI, File, Form, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from deepfill_jax import pictures
+from deepfill_jax.app.guard import INPAINT
+from deepfill_jax.app.service import (
+    FORMATS,
+    Options,
+    Service,
+    Sides,
+    plain_name,
+    read,
+    result_name,
+)
+from deepfill_jax.errors import UsageError
+from deepfill_jax.holes import STRATEGIES
+from deepfill_jax.pictures import Encoded
+
+MEDIA_TYPES = {
+    "PNG": "image/png",
+    "JPEG": "image/jpeg",
+    "TIFF": "image/tiff",
+    "WEBP": "image/webp",
+    "BMP": "image/bmp",
+}
+MOST_PIXELS = 10_000  # Of a length that is asked for.
+_CLIENT_GONE = 499  # Nobody reads it.
+
+
+class Problem(BaseModel):
+    """What was wrong, in a sentence."""
+
+    error: str
+
+
+class About(BaseModel):
+    """A model."""
+
+    name: str
+    architecture: str
+    working_size: int = Field(description="Side, in pixels, of the pictures it works best on.")
+    licence: str | None = Field(description="Of its weights; null if it is not known.")
+
+
+def make_api(service: Service) -> FastAPI:
+    """Makes the application with the API's routes."""
+    app = FastAPI(
+        title="deepfill",
+        description="Fills holes in pictures with DeepFillv2.",
+        docs_url=None,  # They load scripts from other machines.
+        redoc_url=None,
+    )
+    names = enum.StrEnum("Model", {f"model{i}": name for i, name in enumerate(service.models)})
+    first = next(iter(names))
+
+    @app.exception_handler(UsageError)
+    async def unusable(request: Request, error: UsageError) -> Response:
+        return JSONResponse({"error": str(error)}, 422)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        wrong = error.errors()[0]
+        field = ".".join(str(part) for part in wrong["loc"][1:])
+        return JSONResponse({"error": f"{field or 'The request'}: {wrong['msg']}."}, 422)
+
+    @app.exception_handler(HTTPException)
+    async def failed(request: Request, error: HTTPException) -> Response:
+        return JSONResponse({"error": f"{error.detail}."}, error.status_code, error.headers)
+
+    @app.get("/api/models")
+    async def models() -> list[About]:
+        """Lists the models that can be asked for, the one that is used by default first."""
+        return [about(name, service) for name in service.models]
+
+    @app.post(
+        INPAINT,
+        response_class=Response,
+        responses={
+            200: {
+                "description": "The completed picture, of its own size or extended.",
+                "content": {name: {} for name in MEDIA_TYPES.values()},
+            },
+            400: {"model": Problem, "description": "The request is no form."},
+            413: {"model": Problem, "description": "The request is too large."},
+            422: {"model": Problem, "description": "Something cannot be used."},
+            503: {"model": Problem, "description": "Too many pictures are waiting."},
+        },
+    )
+    async def inpaint(
+        request: Request,
+        image: Annotated[
+            UploadFile,
+            File(description="JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC."),
+        ],
+        mask: Annotated[
+            UploadFile | None,
+            File(
+                description="Of the image's size; white is the hole. Without it, the hole is what "
+                "is transparent in the image."
+            ),
+        ] = None,
+        model: Annotated[names, Form(description="One of /api/models.")] = first,
+        strategy: Annotated[
+            Literal[STRATEGIES], Form(description="How large pictures are completed.")
+        ] = "auto",
+        dilate: Annotated[
+            int, Form(ge=0, le=MOST_PIXELS, description="Pixels by which the hole is widened.")
+        ] = 0,
+        feather: Annotated[
+            int,
+            Form(
+                ge=0,
+                le=MOST_PIXELS,
+                description="Pixels, at most `dilate`, over which the fill blends with the image "
+                "in what the hole was widened by.",
+            ),
+        ] = 0,
+        format: Annotated[
+            Literal[FORMATS], Form(description="PNG, or the image's own format.")
+        ] = "png",
+        top: _side("top") = 0,
+        right: _side("right") = 0,
+        bottom: _side("bottom") = 0,
+        left: _side("left") = 0,
+    ) -> Response:
+        """Completes a picture; what is known of it stays as it is, bit for bit in all but JPEG."""
+        options = Options(model.value, strategy, dilate, feather, Sides(top, right, bottom, left))
+        name = plain_name(image.filename)
+
+        def work(stop):
+            # In its turn, so that what waits is on disk and one picture alone is in memory.
+            picture, hole = read(
+                Encoded(image.file.read(), name),
+                None if mask is None else Encoded(mask.file.read(), plain_name(mask.filename)),
+                max_pixels=service.max_pixels,
+            )
+            filled = service.fill(picture, hole, options, stop)
+            result = result_name(name, format)
+            return result, pictures.encode(result, filled.pixels, filled.before)
+
+        done = await _while_connected(request, service.turn(work))
+        if done is None:
+            return Response(status_code=_CLIENT_GONE)
+        result, encoded = done
+        media_type = MEDIA_TYPES[pictures.WRITABLE[PurePosixPath(result).suffix.lower()]]
+        attached = f"attachment; filename*=utf-8''{quote(result)}"
+        return Response(encoded, media_type=media_type, headers={"Content-Disposition": attached})
+
+    # A page that is mounted behind these routes would answer 404.
+    for path, allowed in ((INPAINT, "POST"), ("/api/models", "GET"), ("/openapi.json", "GET")):
+        app.add_route(path, _NoOtherMethod(allowed), include_in_schema=False)
+    return app
+
+
+class _NoOtherMethod:
+    def __init__(self, allowed: str):
+        self._answer = JSONResponse({"error": "Method not allowed."}, 405, {"Allow": allowed})
+
+    async def __call__(self, scope, receive, send):
+        await self._answer(scope, receive, send)
+
+
+def _side(name: str) -> type[int]:
+    described = f"Pixels by which the picture is extended at its {name}."
+    return Annotated[int, Form(ge=0, le=MOST_PIXELS, description=described)]
+
+
+def about(name: str, service: Service) -> About:
+    """Returns what is known of a model."""
+    model = service.models[name]
+    return About(
+        name=name,
+        architecture=model.variant.name,
+        working_size=service.working_size(name),
+        licence=service.licence(name),
+    )
+
+
+async def _while_connected(request: Request, work):
+    """Awaits work, and returns what it does; ends it where the client goes away, with None."""
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait([working, gone], return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        for task in (working, gone):
+            task.cancel()
+        await asyncio.wait([working, gone])
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

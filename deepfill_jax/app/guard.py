@@ -1,0 +1,173 @@
+"""Who may ask, for what, and how much: before the page and the API hear of it."""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import secrets
+from collections.abc import Collection
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deepfill_jax.app.service import BusyError, Service
+
+MAX_BYTES = 100_000_000  # Of a request.
+UPLOAD_SECONDS = 300  # In which it must have come.
+INPAINT = "/api/inpaint"
+# What the page uses of gradio. The rest would run functions by name, fetch from other machines, ...
+PATHS = (
+    INPAINT,
+    "/api/models",
+    "/openapi.json",
+    *("/assets/", "/static/", "/svelte/", "/theme.css", "/config", "/favicon.ico"),
+    *("/manifest.json", "/robots.txt", "/pwa_icon", "/gradio_api/theme.css"),
+    *("/gradio_api/file=/", "/gradio_api/upload", "/gradio_api/queue/", "/gradio_api/cancel"),
+    *("/gradio_api/heartbeat/", "/gradio_api/startup-events"),
+    *("/gradio_api/info", "/gradio_api/app_id", "/gradio_api/reset"),
+)
+# The page is whole in itself: a browser may load nothing from elsewhere, nor show it in a frame.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
+    "frame-ancestors 'none'; form-action 'self'; base-uri 'self'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Login(NamedTuple):
+    """What HTTP's Basic authentication asks for."""
+
+    user: str
+    password: str
+
+    def opens(self, authorization: str) -> bool:
+        """Whether a header says the same; takes as long if it says other."""
+        kind, _, encoded = authorization.partition(" ")
+        try:
+            said = base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            said = b""
+        same = secrets.compare_digest(said, f"{self.user}:{self.password}".encode())
+        return same and kind.lower() == "basic"
+
+
+class _RefusalError(Exception):
+    def __init__(self, status: int, reason: str, **headers: str):
+        super().__init__(reason)
+        self.response = JSONResponse({"error": reason}, status, headers)
+
+
+class Guard:
+    """An ASGI application around another, which refuses requests."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        service: Service,
+        *,
+        login: Login | None = None,
+        hosts: Collection[str] = (),
+        max_bytes: int = MAX_BYTES,
+    ):
+        """Guards an application.
+
+        Args:
+            app: The application.
+            service: Whose places requests to fill take, before anything of them is read.
+            login: Asked of every request.
+            hosts: Names that this machine is asked by; empty: any. Where it answers itself alone,
+                another's page could come by a name that was made to mean this machine.
+            max_bytes: Of a request.
+        """
+        self.app, self.service, self.login = app, service, login
+        self.hosts, self.max_bytes = hosts, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request."""
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        if scope["type"] != "http":  # Nothing here speaks over WebSockets.
+            return await send({"type": "websocket.close"})
+        try:
+            self._check(scope)
+            fills = scope["path"] == INPAINT and scope["method"] == "POST"
+            with self.service.place() if fills else contextlib.nullcontext():
+                await _Exchange(receive, send, self.max_bytes).of(self.app, scope)
+        except _RefusalError as refusal:
+            await refusal.response(scope, receive, send)
+        except BusyError as busy:
+            refusal = _RefusalError(503, str(busy), **{"Retry-After": "10"})
+            await refusal.response(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        headers, path = Headers(scope=scope), scope["path"]
+        host = headers.get("host", "")
+        if self.hosts and urlsplit(f"//{host}").hostname not in self.hosts:
+            raise _RefusalError(421, "This machine is not asked by that name.")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            raise _RefusalError(403, "Pages of other sites may not ask here.")
+        if self.login and not self.login.opens(headers.get("authorization", "")):
+            raise _RefusalError(
+                401,
+                "User and password are asked for here.",
+                **{"WWW-Authenticate": 'Basic realm="deepfill", charset="UTF-8"'},
+            )
+        if path != "/" and not path.startswith(PATHS):
+            raise _RefusalError(404, "There is nothing here.")
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > self.max_bytes:
+            raise _too_large(self.max_bytes)
+
+
+def _too_large(max_bytes: int) -> _RefusalError:
+    return _RefusalError(
+        413, f"The request is larger than the limit of {max_bytes:,} bytes; send less."
+    )
+
+
+class _Exchange:
+    """One request and its answer, counted as they pass."""
+
+    def __init__(self, receive: Receive, send: Send, max_bytes: int):
+        self._receive, self._send, self._max_bytes = receive, send, max_bytes
+        self._bytes, self._whole = 0, False
+        self._deadline = asyncio.get_running_loop().time() + UPLOAD_SECONDS
+        self._refusal: _RefusalError | None = None
+
+    async def of(self, app: ASGIApp, scope: Scope) -> None:
+        """Lets an application answer, unless the request turned out too large or too slow."""
+        try:
+            await app(scope, self.receive, self.send)
+        except Exception:
+            if self._refusal is None:
+                raise
+        if self._refusal is not None:
+            raise self._refusal
+
+    async def receive(self) -> Message:
+        if self._whole:  # What comes now is that the client has gone.
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            self._refusal = _RefusalError(408, "The request did not come in time; send it again.")
+            raise self._refusal from None
+        self._whole = not message.get("more_body", False)
+        self._bytes += len(message.get("body", b""))
+        if self._bytes > self._max_bytes:
+            self._refusal = _too_large(self._max_bytes)
+            raise self._refusal
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self._refusal is not None:  # The application's words for what it could not read.
+            return
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(HEADERS)
+        await self._send(message)

@@ -1,0 +1,38 @@
+"""Page, API and guard as one application."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import gradio as gr
+
+from deepfill_jax.app.api import make_api
+from deepfill_jax.app.guard import MAX_BYTES, Guard, Login
+from deepfill_jax.app.page import CSS, make_page, theme
+from deepfill_jax.app.service import Service
+
+
+def make_app(
+    service: Service,
+    folder: Path,
+    *,
+    login: Login | None = None,
+    hosts: Collection[str] = (),
+    max_bytes: int = MAX_BYTES,
+) -> Guard:
+    """Makes the application; see `Guard`. Files are kept below a folder while they are needed."""
+    app = gr.mount_gradio_app(
+        make_api(service),
+        make_page(service, folder),
+        path="/",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        max_file_size=max_bytes,
+        theme=theme(),
+        css=CSS,
+    )
+    return Guard(app, service, login=login, hosts=hosts, max_bytes=max_bytes)

@@ -1,0 +1,639 @@
+"""The page and its HTTP API, without a browser."""
+
+import asyncio
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from made import make_model, make_picture
+from PIL import Image
+
+from deepfill_jax import pictures, weights
+from deepfill_jax.app import __main__ as command
+from deepfill_jax.app import guard, page
+from deepfill_jax.app.guard import Guard, Login
+from deepfill_jax.app.service import BusyError, GoneError, Service, available, plain_name
+from deepfill_jax.app.web import make_app
+from deepfill_jax.canvas import extend
+from deepfill_jax.errors import UsageError
+from deepfill_jax.inpainter import Inpainter
+
+HEIGHT, WIDTH = 40, 56
+LOCAL = "http://127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model("official")
+
+
+@pytest.fixture(scope="module")
+def inpainter(model):
+    return Inpainter(model)
+
+
+@pytest.fixture(scope="module")
+def service(model):
+    return Service({"tiny": model, "same": model}, max_pixels=10_000, waiting=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("pages")
+
+
+@pytest.fixture(scope="module")
+def app(service, folder):
+    return make_app(service, folder, hosts=("127.0.0.1",), max_bytes=200_000)
+
+
+@pytest.fixture(scope="module")
+def client(app):
+    with TestClient(app, base_url=LOCAL) as client:
+        yield client
+
+
+def file(pixels, kind="PNG", **options):
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, kind, **options)
+    return encoded.getvalue()
+
+
+def asked(seed=0):
+    """A picture and its mask, and what asks for it to be filled."""
+    picture, mask = make_picture(HEIGHT, WIDTH, seed)
+    return picture, mask, {"image": ("a.png", file(picture)), "mask": ("m.png", file(mask))}
+
+
+def ask(client, files, **fields):
+    return client.post("/api/inpaint", files=files, data=fields)
+
+
+def pixels_of(answer):
+    assert answer.status_code == 200, answer.text
+    with Image.open(io.BytesIO(answer.content)) as picture:
+        return np.asarray(picture)
+
+
+def refused(answer, status):
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    told = answer.json()
+    assert list(told) == ["error"] and "Traceback" not in told["error"]
+    return told["error"]
+
+
+# The API.
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"strategy": "resize", "model": "same"},
+        {"strategy": "crop", "dilate": 3, "feather": 2},
+    ],
+)
+def test_the_api_fills_as_the_inpainter_does(client, inpainter, options):
+    picture, mask, files = asked()
+    expected = inpainter(picture, mask, **{k: v for k, v in options.items() if k != "model"})
+    answer = ask(client, files, **options)
+    np.testing.assert_array_equal(pixels_of(answer), expected)
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["content-disposition"].endswith("a_completed.png")
+
+
+def test_the_hole_is_what_is_transparent(client, inpainter):
+    picture, mask, _ = asked()
+    alpha = np.where(mask > 0, 0, 200).astype(np.uint8)
+    found = pixels_of(ask(client, {"image": ("a.png", file(np.dstack([picture, alpha])))}))
+    np.testing.assert_array_equal(found[..., :3], inpainter(picture, mask))
+    np.testing.assert_array_equal(found[..., 3], np.where(mask > 0, 255, 200))
+
+
+def test_extending(client, inpainter):
+    picture, _, _ = asked()
+    extended, mask = extend(picture, 8, 16, 0, 3)
+    found = pixels_of(ask(client, {"image": ("a.png", file(picture))}, top=8, right=16, left=3))
+    np.testing.assert_array_equal(found, inpainter(extended, mask))
+    np.testing.assert_array_equal(found[8:, 3:-16], picture)
+
+
+def test_extending_beside_a_hole_with_alpha(client, inpainter):
+    picture, mask, _ = asked()
+    alpha = np.full((HEIGHT, WIDTH), 200, np.uint8)
+    files = {
+        "image": ("a.png", file(np.dstack([picture, alpha]))),
+        "mask": ("m.png", file(mask)),
+    }
+    extended, new = extend(picture, 0, 0, 5, 0)
+    hole = new[..., 0] | (extend(mask, 0, 0, 5, 0)[0] == 255)
+    found = pixels_of(ask(client, files, bottom=5))
+    np.testing.assert_array_equal(found[..., :3], inpainter(extended, hole))
+    assert (found[:HEIGHT, :, 3] == 200).all() and (found[HEIGHT:, :, 3] == 255).all()
+
+
+def test_its_own_format_with_its_metadata(client, inpainter):
+    _, mask, files = asked()
+    smooth = np.zeros((HEIGHT, WIDTH, 3), np.uint8) + np.arange(WIDTH, dtype=np.uint8)[:, None]
+    jpeg = file(smooth, "JPEG", quality=70, dpi=(300, 300))
+    picture = pictures.read(pictures.Encoded(jpeg))
+    files["image"] = ("photo.jpeg", jpeg)
+    answer = ask(client, files, format="keep")
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert answer.headers["content-disposition"].endswith("photo_completed.jpeg")
+    expected = pictures.encode("x.jpg", inpainter(picture.pixels, mask), picture)
+    assert answer.content == expected
+
+
+def test_sixteen_bits_stay(client, inpainter):
+    picture, mask, files = asked()
+    wide = picture.astype(np.uint16) * 257
+    whole = pictures.Picture(wide)
+    files["image"] = ("a.png", pictures.encode("a.png", wide, whole))
+    answer = ask(client, files)
+    found = pictures.read(pictures.Encoded(answer.content)).pixels
+    np.testing.assert_array_equal(found, inpainter(wide, mask))
+
+
+def test_models_are_listed(client):
+    listed = client.get("/api/models").json()
+    assert [one["name"] for one in listed] == ["tiny", "same"]
+    assert listed[0] | {"name": ""} == {
+        "name": "",
+        "architecture": "official",
+        "working_size": 256,
+        "licence": None,
+    }
+
+
+def test_what_the_api_takes_is_written_down(client):
+    described = client.get("/openapi.json").json()
+    post = described["paths"]["/api/inpaint"]["post"]
+    assert set(post["responses"]) == {"200", "400", "413", "422", "503"}
+    assert "image/png" in post["responses"]["200"]["content"]
+    assert described["components"]["schemas"]["Model"]["enum"] == ["tiny", "same"]
+    assert client.get("/docs").status_code == 404
+
+
+def bomb():
+    """A PNG of a few kB that says it has 200 megapixels, which are zeros."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    head = struct.pack(">IIBBBBB", 20_000, 10_000, 8, 2, 0, 0, 0)
+    data = zlib.compress(bytes(10_000_000), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def archive():
+    import zipfile
+
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("a.png", bytes(50_000_000))
+    return packed.getvalue()
+
+
+PICTURE, MASK, _ = asked()
+
+
+@pytest.mark.parametrize(
+    "changed, fields, status, message",
+    [
+        ({"image": ("big.png", bomb())}, {}, 422, "big.png has 20000x10000 pixels"),
+        ({"mask": ("big.png", bomb())}, {}, 422, "big.png has 20000x10000 pixels"),
+        ({"image": ("a.zip", archive())}, {}, 422, "a.zip cannot be read as a picture: it is no"),
+        ({"image": ("a.txt", b"hello")}, {}, 422, "a.txt cannot be read as a picture: it is no"),
+        ({"image": ("a.png", b"")}, {}, 422, "a.png cannot be read as a picture: it is empty"),
+        ({"image": ("a.png", file(PICTURE)[:-60])}, {}, 422, "a.png cannot be read as a picture"),
+        ({"image": ("../../etc/passwd", b"x")}, {}, 422, "passwd cannot be read as a picture"),
+        ({"mask": ("m.png", file(0 * MASK))}, {}, 422, "There is nothing to fill"),
+        ({"mask": ("m.png", file(MASK[:9]))}, {}, 422, "m.png is 56x9, but a.png is 56x40"),
+        ({"image": ("a.gif", file(PICTURE))}, {"format": "keep"}, 422, ".gif is no format of ours"),
+        ({"image": ("a", file(PICTURE))}, {"format": "keep"}, 422, "no suffix is no format of"),
+        ({"image": ("a.png", bytes(200_000))}, {}, 413, "larger than the limit of 200,000 bytes"),
+        ({}, {"feather": "3", "dilate": "2"}, 422, "feather=3 must be from 0 to dilate=2"),
+        ({}, {"dilate": "-1"}, 422, "dilate: Input should be greater than or equal to 0."),
+        ({}, {"strategy": "best"}, 422, "strategy: Input should be 'auto', 'original', 'resize'"),
+        ({}, {"model": "../tiny"}, 422, "model: Input should be 'tiny' or 'same'."),
+        ({}, {"top": "9999"}, 422, "The extended picture would have 56x10039 pixels"),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else str(value)[:30],
+)
+def test_refusals(client, changed, fields, status, message):
+    assert message in refused(ask(client, asked()[2] | changed, **fields), status)
+
+
+def test_without_a_form(client):
+    assert refused(client.post("/api/inpaint"), 422) == "image: Field required."
+    assert refused(client.post("/api/inpaint", content=b"{}"), 422)
+    broken = client.post(
+        "/api/inpaint", content=b"--", headers={"content-type": "multipart/form-data"}
+    )
+    assert refused(broken, 400)
+    for method, path, allowed in (("GET", "inpaint", "POST"), ("DELETE", "models", "GET")):
+        answer = client.request(method, f"/api/{path}")
+        assert refused(answer, 405) == "Method not allowed."
+        assert answer.headers["allow"] == allowed
+
+
+def test_what_comes_in_chunks_is_counted(client):
+    def chunks():
+        for _ in range(30):
+            yield bytes(10_000)
+
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    for path in ("/api/inpaint", "/gradio_api/upload"):
+        assert "200,000 bytes" in refused(client.post(path, content=chunks(), headers=headers), 413)
+
+
+def test_one_too_many(client, service):
+    files = asked()[2]
+    with service.place(), service.place(), service.place():
+        answer = ask(client, files)
+        assert "try again" in refused(answer, 503) and answer.headers["retry-after"] == "10"
+    assert ask(client, files).status_code == 200
+
+
+def test_names_are_only_names():
+    assert plain_name("..\\..\\etc/pass\nwd\0") == "passwd"
+    assert plain_name("/") == plain_name(None) == plain_name("\x01") == "picture"
+    assert plain_name("x" * 500 + ".png") == "x" * 76 + ".png"
+
+
+# Turns.
+
+
+def test_one_at_a_time_and_who_leaves_is_not_waited_for(model):
+    service, beginning, order = Service({"tiny": model}), threading.Event(), []
+
+    def work(name, stop):
+        beginning.set()
+        order.append(name)
+        if name == "first":
+            assert stop.wait(10)
+        order.append(name)
+
+    async def run():
+        first, second, third = (
+            asyncio.ensure_future(service.turn(lambda stop, name=name: work(name, stop)))
+            for name in ("first", "second", "third")
+        )
+        await asyncio.to_thread(beginning.wait)
+        second.cancel()
+        first.cancel()
+        await third
+        assert first.cancelled() and second.cancelled()
+
+    asyncio.run(run())
+    assert order == ["first", "first", "third", "third"]
+
+
+def test_a_fill_stops_before_its_next_window(service):
+    picture, mask, _ = asked()
+    stop = threading.Event()
+    stop.set()
+    options = page.Options("tiny")
+    with pytest.raises(GoneError):
+        service.fill(pictures.Picture(picture), mask[..., np.newaxis] > 0, options, stop)
+
+
+def test_a_place_is_given_back(service):
+    for _ in range(2):
+        with service.place(), service.place(), service.place():
+            with pytest.raises(BusyError), service.place():
+                pass
+
+
+# Who may ask.
+
+
+def answers(app, **options):
+    return TestClient(Guard(app.app, app.service, **options), base_url=LOCAL)
+
+
+def test_the_password_opens_page_and_api(app):
+    client = answers(app, login=Login("me", "sécret: of mine"))
+    for path in ("/", "/api/models", "/openapi.json", "/assets/x.js", "/gradio_api/upload", "/no"):
+        answer = client.get(path)
+        refused(answer, 401)
+        assert answer.headers["www-authenticate"].startswith("Basic ")
+    assert ask(client, asked()[2]).status_code == 401
+    for wrong in (("me", "secret"), ("you", "sécret: of mine"), ("me", "")):
+        assert client.get("/api/models", auth=wrong).status_code == 401
+    for header in ("Basic", "Basic ???", "Bearer bWU6", "Basic \xff"):
+        headers = {"authorization": header.encode("latin-1")}
+        assert client.get("/api/models", headers=headers).status_code == 401
+    encoded = {"authorization": b"Basic bWU6c8OpY3JldDogb2YgbWluZQ=="}
+    assert client.get("/api/models", headers=encoded).status_code == 200
+
+
+def test_other_sites_may_not_ask(client):
+    assert client.get("/api/models", headers={"origin": LOCAL}).status_code == 200
+    for origin in ("http://evil.example", "http://127.0.0.1:1", "null", "http://127.0.0.1.evil"):
+        assert refused(client.get("/api/models", headers={"origin": origin}), 403)
+    for host in ("evil.example", "127.0.0.1.evil.example", ""):
+        assert refused(client.get("/api/models", headers={"host": host}), 421)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file=/proc/self/environ",
+        f"/gradio_api/file={Path(__file__)}",
+        f"/gradio_api/file=/{Path(__file__)}",
+        "/gradio_api/file=../../../../etc/passwd",
+        "/gradio_api/file=http://127.0.0.1/api/models",
+        "/gradio_api/proxy=http://127.0.0.1/api/models",
+        "/gradio_api/file/etc/passwd",
+        "/static/../../../../../../../../etc/passwd",
+        "/static/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+        "/assets//etc/passwd",
+        "/gradio_api/vibe-code",
+        "/gradio_api/runs",
+        "/gradio_api/component_server",
+        "/monitoring",
+        "/docs",
+    ],
+)
+def test_no_file_of_the_machine_and_nothing_else_is_served(client, path):
+    answer = client.get(path)
+    assert answer.status_code in (403, 404)
+    assert "root:" not in answer.text and "import " not in answer.text
+
+
+def test_a_slow_request_is_not_waited_for(app, monkeypatch):
+    monkeypatch.setattr(guard, "UPLOAD_SECONDS", 0.05)
+    sent = []
+
+    async def receive():
+        await asyncio.sleep(10)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/inpaint",
+        "raw_path": b"/api/inpaint",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"multipart/form-data; boundary=x")],
+    }
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 408
+
+
+# The page.
+
+
+@pytest.fixture
+def uploaded(client):
+    """Uploads a file as the page does, and returns gradio's name for it."""
+
+    def upload(data, name="a.png"):
+        answer = client.post("/gradio_api/upload", files={"files": (name, data)})
+        assert answer.status_code == 200, answer.text
+        return {"path": answer.json()[0], "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+
+    return upload
+
+
+@pytest.fixture
+def called(client):
+    """Calls a function of the page as the page does, and returns what it changes."""
+    functions = {one["api_name"]: one["id"] for one in client.get("/config").json()["dependencies"]}
+
+    def call(name, *data, session="me"):
+        body = {"data": data, "fn_index": functions[name], "session_hash": session}
+        assert client.post("/gradio_api/queue/join", json=body).status_code == 200
+        events = client.get("/gradio_api/queue/data", params={"session_hash": session}).text
+        said = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: ")]
+        (ended,) = (one for one in said if one["msg"] == "process_completed")
+        return ended["output"].get("error") or ended["output"]["data"]
+
+    return call
+
+
+def stroke(*, height=HEIGHT, width=WIDTH):
+    """A layer of the editor, with a hole painted on it, and where."""
+    layer = np.zeros((height, width, 4), np.uint8)
+    layer[height // 4 : height // 2, width // 4 : width // 2] = (*page.HOLE, 153)
+    return file(layer), layer[..., 3] > 0
+
+
+def filled(uploaded, called, layer, *options, session="me"):
+    painted = uploaded(layer, "layer.png")
+    editor = {"background": None, "layers": [painted], "composite": None}
+    changes = called("fill", editor, *options, session=session)
+    return changes
+
+
+OPTIONS = ("tiny", "auto", 0, 0, 0, 0, 0, 0)
+
+
+def test_the_page_fills_what_was_painted_at_the_pictures_own_size(
+    client, uploaded, called, inpainter, folder
+):
+    picture, _, _ = asked()
+    large = picture.repeat(2, axis=0).repeat(2, axis=1)[:79, :101]
+    called("open_picture", uploaded(file(large), "../x <b>.png"))
+    layer, hole = stroke()
+    _, _, download, own, told = filled(uploaded, called, layer, *OPTIONS)
+    found = client.get(f"/gradio_api/file={download['path']}")
+    expected = inpainter(large, pictures.resize_mask(hole[..., np.newaxis], 79, 101))
+    np.testing.assert_array_equal(pixels_of(found), expected)
+    assert download["orig_name"].endswith("_completed.png") and not own["visible"]
+    assert told.startswith("101x79 pixels, original, ")
+    # Again, on the result.
+    called("again")
+    *_, download, _, _ = filled(uploaded, called, layer, *OPTIONS[:-1], 7)
+    extended, new = extend(expected, 0, 0, 0, 7)
+    mask = new | extend(pictures.resize_mask(hole[..., np.newaxis], 79, 101), 0, 0, 0, 7)[0]
+    found = client.get(f"/gradio_api/file={download['path']}")
+    np.testing.assert_array_equal(pixels_of(found), inpainter(extended, mask))
+    # What is not looked at any more is not kept; and who leaves takes all of it along.
+    assert len(list(folder.glob("*/image_*"))) == len(list(folder.glob("*/*/*_completed.png"))) == 1
+    called("leave")
+    assert len(list(folder.glob("*/image_*"))) == 0
+    assert client.get(f"/gradio_api/file={download['path']}").status_code in (403, 404)
+
+
+def test_a_mask_from_a_file_and_a_format_of_its_own(client, uploaded, called, inpainter):
+    picture, mask, _ = asked()
+    jpeg = file(picture, "JPEG", quality=60)
+    called("open_picture", uploaded(jpeg, "photo.jpg"), session="you")
+    empty, _ = np.zeros((HEIGHT, WIDTH, 4), np.uint8), None
+    assert "nothing to fill" in filled(uploaded, called, file(empty), *OPTIONS, session="you")
+    assert "m.png is 56x9, but photo.jpg is 56x40" in called(
+        "open_mask", uploaded(file(mask[:9]), "m.png"), session="you"
+    )
+    called("open_mask", uploaded(file(mask), "m.png"), session="you")
+    changes = filled(uploaded, called, file(empty), *OPTIONS, session="you")
+    *_, own, _ = changes
+    assert own["label"] == "Download JPEG" and own["visible"]
+    read = pictures.read(pictures.Encoded(jpeg))
+    expected = pictures.encode("x.jpg", inpainter(read.pixels, mask), read)
+    assert client.get(f"/gradio_api/file={own['value']['path']}").content == expected
+    called("remove_mask", session="you")
+    assert "nothing to fill" in filled(uploaded, called, file(empty), *OPTIONS, session="you")
+
+
+def test_what_is_wrong_is_said_on_the_page(uploaded, called):
+    layer, _ = stroke()
+    assert "choose one first" in filled(uploaded, called, layer, *OPTIONS, session="new")
+    assert "There is no result yet" in called("again", session="new")
+    told = called("open_picture", uploaded(bomb(), "a.png"), session="new")
+    assert "20000x10000 pixels" in told
+    told = called("open_picture", uploaded(file(PICTURE)[:-60], "<i>.png"), session="new")
+    assert "&lt;i&gt;.png cannot be read" in told or "i.png cannot be read" in told
+    called("open_picture", uploaded(file(PICTURE)), session="new")
+    assert "cannot be read" in filled(uploaded, called, b"no layer", *OPTIONS, session="new")
+    assert "has 20000x10000" in filled(uploaded, called, bomb(), *OPTIONS, session="new")
+    # What was there before still is.
+    assert "cannot be read" in called("open_picture", uploaded(b"x", "b.png"), session="new")
+    assert filled(uploaded, called, layer, *OPTIONS, session="new")[-1].startswith("56x40 pixels")
+
+
+def test_nothing_is_fetched_nor_read_for_a_client(called, monkeypatch):
+    for path in ("http://127.0.0.1:9/a.png", "https://example.com/a.png", "/etc/passwd"):
+        named = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
+        told = called("open_picture", named, session="thief")
+        assert isinstance(told, str)
+        if path.startswith("http"):
+            assert "not fetched" in told
+
+
+def test_sessions_are_few(folder):
+    sessions = page.Sessions(folder)
+
+    class Request:
+        session_hash = ""
+
+    for number in range(page.MOST_SESSIONS + 3):
+        Request.session_hash = f"{number}"
+        assert sessions.of(Request).folder.is_dir()
+    assert len(sessions._sessions) == page.MOST_SESSIONS
+    Request.session_hash = "4"
+    kept = sessions.of(Request).folder
+    for number in range(100, 100 + page.MOST_SESSIONS):
+        assert kept.is_dir()
+        Request.session_hash = f"{number}"
+        sessions.of(Request)
+    assert not kept.exists()
+    for key in list(sessions._sessions):
+        sessions.end(key)
+
+
+def test_what_nobody_open_uploaded_is_swept(tmp_path):
+    (tmp_path / "example.png").touch()
+    sessions = page.Sessions(tmp_path)
+    sessions.keep_what_is_there()
+
+    class Request:
+        session_hash = "first"
+
+    (sessions.of(Request).folder / "mine").touch()
+    (tmp_path / "painted").mkdir()
+    first, second = tmp_path / "painted/1.png", tmp_path / "painted/2.png"
+    first.touch()
+    Request.session_hash = "second"
+    sessions.of(Request).began = first.stat().st_mtime + 1
+    kept = sessions.of(Request).folder / "mine"
+    kept.touch()
+    second.touch()
+    os.utime(second, 2 * (sessions.of(Request).began + 1,))
+    sessions.end("first")
+    assert {x for x in tmp_path.rglob("*") if x.is_file()} == {
+        tmp_path / "example.png",
+        second,
+        kept,
+    }
+    sessions.end("second")
+    assert {x for x in tmp_path.rglob("*") if x.is_file()} == {tmp_path / "example.png"}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_previews(dtype, channels):
+    full = np.iinfo(dtype).max
+    pixels = np.full((1400, 2560, channels), full // 2, dtype)
+    alpha = np.full((1400, 2560, 1), full, dtype)
+    alpha[:700] = 0
+    hole = np.zeros((1400, 2560, 1), bool)
+    hole[:, :1280] = True
+    shown = np.asarray(page.preview(pictures.Picture(pixels, alpha), hole))
+    assert shown.shape == (700, 1280, 3)
+    assert (shown[:350, 640:] == 255).all() and (shown[350:, 640:] == 127).all()
+    red = shown[350:, :640]
+    assert (red[..., 0] > 127).all() and (red[..., 1] < 127).all()
+
+
+# The command.
+
+
+def ended(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        command.main(list(arguments))
+    return end.value.code, *capsys.readouterr()
+
+
+def test_wrong_use(capsys, tmp_path, model):
+    weights.save(tmp_path / "a.safetensors", model)
+    named = ["--model", f"{tmp_path / 'a.safetensors'}"]
+    code, out, err = ended(capsys, "--port", "0")
+    assert code == 2 and out == ""
+    assert err == "error: There is no model to fill with; name one with --model FILE.\n"
+    assert "There is no model file absent" in ended(capsys, "--port", "0", "--model", "absent")[2]
+    assert "not from 0 to 65535" in ended(capsys, *named, "--port", "70000")[2]
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        code, _, err = ended(capsys, *named, "--port", f"{port}")
+    assert code == 2 and f"Port {port} of 127.0.0.1 cannot be had: Address already in use" in err
+
+
+def test_two_models_of_one_name(tmp_path, model):
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        weights.save(tmp_path / name / "a.safetensors", model)
+    paths = [str(tmp_path / name / "a.safetensors") for name in ("x", "y")]
+    with pytest.raises(UsageError, match="Two models are called a"):
+        available(paths)
+    assert list(available(paths[:1])) == ["a"]
+
+
+def test_without_gradio_it_says_what_to_install():
+    code = """
+import sys
+sys.modules["gradio"] = None
+from deepfill_jax.app.__main__ import main
+main(["--model", "absent"])
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 2
+    assert ran.stderr == "error: The page needs gradio: pip install 'deepfill_jax[app]'.\n"
+
+
+def test_the_password_of_the_environment(monkeypatch):
+    monkeypatch.setenv("DEEPFILL_PASSWORD", "p")
+    monkeypatch.setenv("DEEPFILL_USER", "u")
+    options = command._parse(["--model", "a", "--model", "b"])
+    assert (options.user, options.password, options.model) == ("u", "p", ["a", "b"])
+    monkeypatch.delenv("DEEPFILL_PASSWORD")
+    assert command._parse([]).password is None

@@ -1,0 +1,281 @@
+"""The page in a real browser: Chromium, without a window.
+
+DEEPFILL_SCREENSHOTS=FOLDER keeps pictures of the page, to be looked at.
+"""
+
+import io
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+from made import make_model
+from PIL import Image
+from served import served
+
+from deepfill_jax.canvas import extend
+from deepfill_jax.inpainter import Inpainter
+
+selenium = pytest.importorskip("selenium")
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="there is no chromium and chromedriver"),
+]
+
+HEIGHT, WIDTH = 300, 400
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+
+
+def smooth_picture(height=HEIGHT, width=WIDTH):
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x % 256, y % 256, (x + y) // 4 % 256], axis=-1).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with served(tmp_path_factory.mktemp("served")) as server:
+        yield server
+
+
+@pytest.fixture(params=SIZES)
+def browser(request, server, tmp_path):
+    browser = Browser(server, tmp_path, request.param)
+    try:
+        yield browser
+        assert browser.hosts() == {urlsplit(server.url).hostname}
+    finally:
+        browser.driver.quit()
+    deadline = time.monotonic() + 60
+    while server.kept():  # Of the page that was left.
+        assert time.monotonic() < deadline, server.kept()
+        time.sleep(0.5)
+
+
+class Browser:
+    """The page, opened at one of `SIZES`."""
+
+    def __init__(self, server, folder, kind):
+        self.folder, self.kind = folder, kind
+        self.downloads = folder / "downloads"
+        self.downloads.mkdir()
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        width, height = SIZES[kind]
+        for flag in (
+            "--headless=new",
+            "--no-sandbox",  # Which root cannot have.
+            "--disable-dev-shm-usage",
+            "--enable-unsafe-swiftshader",
+            f"--window-size={width},{height}",
+        ):
+            options.add_argument(flag)
+        options.add_experimental_option(
+            "prefs", {"download.default_directory": str(self.downloads)}
+        )
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+        self.driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+        self.requests = []
+        if kind == "phone":
+            self.driver.execute_cdp_cmd(
+                "Emulation.setDeviceMetricsOverride",
+                {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": True},
+            )
+        self.driver.get(f"{server.url}/")
+        self.find("#fill")
+        self.shot("empty")
+
+    def until(self, holds, seconds=60):
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                if found := holds():
+                    return found
+            except selenium.common.exceptions.StaleElementReferenceException:
+                pass
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    def find(self, selector):
+        """The first part that is seen of those a selector names."""
+
+        def seen():
+            parts = self.driver.find_elements(By.CSS_SELECTOR, selector)
+            return next((part for part in parts if part.is_displayed()), None)
+
+        return self.until(seen)
+
+    def text(self, selector):
+        return self.driver.execute_script(
+            "return document.querySelector(arguments[0])?.innerText ?? ''", selector
+        )
+
+    def scroll_to(self, part):
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", part)
+        time.sleep(0.3)
+        return part
+
+    def click(self, selector):
+        self.scroll_to(self.find(selector)).click()
+
+    def upload(self, selector, pixels, name):
+        path = self.folder / name
+        Image.fromarray(pixels).save(path)
+        (field,) = self.driver.find_elements(By.CSS_SELECTOR, selector)
+        field.send_keys(str(path))
+
+    def open(self, pixels, name="a.png"):
+        self.upload("#upload input[type=file]", pixels, name)
+        self.find("#editor canvas")
+        self.find("#editor button[aria-label='Brush']")
+        time.sleep(2)  # The picture fades in.
+
+    def stroke(self, *points):
+        """Draws from point to point, in pixels from the canvas's middle."""
+        canvas = self.scroll_to(self.find("#editor canvas"))
+        chain = ActionChains(self.driver)
+        chain.move_to_element_with_offset(canvas, *points[0]).click_and_hold()
+        for point in points[1:]:
+            chain.move_to_element_with_offset(canvas, *point)
+        chain.release().perform()
+        time.sleep(1)
+
+    def tool(self, name):
+        self.click(f"#editor button[aria-label='{name}']")
+        time.sleep(0.5)
+
+    def fill(self):
+        """Fills, downloads the result and returns its file."""
+        shown = "return document.querySelector('#result img')?.src ?? ''"
+        before = self.driver.execute_script(shown)
+        self.click("#fill")
+        self.until(lambda: self.driver.execute_script(shown) not in ("", before))
+        time.sleep(0.5)
+        return self.download("#png")
+
+    def download(self, selector):
+        for path in self.downloads.glob("*_completed.*"):
+            path.unlink()
+        self.click(selector)
+
+        def come():
+            found = self.downloads.glob("*_completed.*")
+            return [x for x in found if x.suffix != ".crdownload"]
+
+        (path,) = self.until(come)
+        time.sleep(0.3)
+        return path.read_bytes()
+
+    def shot(self, name, part=None):
+        """Keeps a picture of what is seen, if that is wanted; nothing may be wider than it."""
+        across = "return [document.documentElement.scrollWidth, window.innerWidth]"
+        scrolled, inner = self.driver.execute_script(across)
+        assert scrolled <= inner
+        if folder := os.environ.get("DEEPFILL_SCREENSHOTS"):
+            if part:
+                self.scroll_to(self.find(part))
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.driver.save_screenshot(f"{folder}/{self.kind}_{name}.png")
+
+    def hosts(self):
+        """Where the page sent requests to."""
+        for entry in self.driver.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                self.requests.append(message["params"]["request"]["url"])
+        urls = [urlsplit(url) for url in self.requests]
+        return {url.hostname for url in urls if url.scheme not in ("data", "blob")}
+
+
+def pixels_of(data):
+    with Image.open(io.BytesIO(data)) as picture:
+        return np.asarray(picture)
+
+
+def test_painting_erasing_and_filling(browser):
+    picture = smooth_picture()
+    browser.open(picture)
+    browser.stroke((-60, -40), (60, -40))
+    browser.shot("painted", "#editor")
+    one = pixels_of(browser.fill())
+    assert one.shape == picture.shape
+    browser.shot("filled", "#result")
+    changed = (one != picture).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    assert 500 < changed.sum() < changed.size / 3
+    assert rows.max() < HEIGHT / 2 + 20 and 60 < columns.min() and columns.max() < WIDTH - 60
+    # A second stroke, which is undone; then a third, which is erased.
+    browser.stroke((-60, 50), (60, 50))
+    two = (pixels_of(browser.fill()) != picture).any(axis=2)
+    assert two[HEIGHT // 2 + 25 :].sum() > 500
+    browser.tool("Undo")
+    np.testing.assert_array_equal(pixels_of(browser.fill()), one)
+    browser.tool("Erase")
+    for x in range(-90, 91, 15):
+        browser.stroke((x, -60), (x, -20))
+    browser.click("#fill")
+    browser.until(lambda: "There is nothing to fill" in browser.text("body"))
+    browser.shot("nothing")
+
+
+def test_a_mask_from_a_file_is_what_the_api_fills(browser, server):
+    # Larger than is shown, with a hole that no scaled mask would hold.
+    picture = smooth_picture(900, 1500)
+    mask = np.zeros((900, 1500), np.uint8)
+    mask[400:500:2, 700:800] = 255
+    browser.open(picture, "photo.jpg")
+    browser.upload(":has(> #mask) > input[type=file]", mask, "mask.png")
+    browser.find("#unmask")
+    time.sleep(2)
+    browser.shot("masked", "#editor")
+    found = browser.fill()
+    own = browser.download("#own")
+    for format, ours in (("png", found), ("keep", own)):
+        files = {
+            "image": ("photo.jpg", (browser.folder / "photo.jpg").read_bytes()),
+            "mask": ("mask.png", (browser.folder / "mask.png").read_bytes()),
+        }
+        answer = httpx.post(f"{server.url}/api/inpaint", files=files, data={"format": format})
+        assert answer.content == ours
+
+
+def test_extending_and_again(browser):
+    inpainter = Inpainter(make_model("official"))
+    picture = smooth_picture()
+    browser.open(picture)
+    browser.click("#extend button")
+    field = browser.scroll_to(browser.find("#sides input[aria-label='Left']"))
+    field.clear()
+    field.send_keys("24\t")
+    time.sleep(0.5)
+    browser.shot("extend", "#extend")
+    expected = inpainter(*extend(picture, 0, 0, 0, 24))
+    np.testing.assert_array_equal(pixels_of(browser.fill()), expected)
+    browser.click("#again")
+    browser.until(lambda: not browser.text("#status"))
+    time.sleep(2)
+    browser.stroke((-50, 0), (50, 0))
+    found = pixels_of(browser.fill())
+    assert found.shape == expected.shape
+    changed = (found != expected).any(axis=2)
+    assert 500 < changed.sum() < changed.size / 3 and not changed[:, :40].any()
+
+
+def test_an_example(browser):
+    skimage = pytest.importorskip("skimage.data")
+    browser.click("#examples button, #examples img")
+    browser.find("#editor canvas")
+    time.sleep(3)
+    browser.stroke((-50, 0), (50, 0))
+    changed = (pixels_of(browser.fill()) != skimage.astronaut()).any(axis=2)
+    assert 500 < changed.sum() < changed.size / 3
+    browser.shot("example", "#result")

@@ -1,0 +1,111 @@
+"""Many clients at once, impolite ones among them, of a running server."""
+
+import io
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+from made import make_model, make_picture
+from PIL import Image
+from served import served
+
+from deepfill_jax.inpainter import Inpainter
+
+pytestmark = pytest.mark.slow
+
+CLIENTS = 20
+MORE_BYTES = 600_000_000  # That may be needed beyond what one picture needs.
+
+
+@pytest.fixture(scope="module")
+def inpainter():
+    return Inpainter(make_model("official"))
+
+
+def file(pixels):
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def ask(url, picture, mask, **fields):
+    files = {"image": ("a.png", file(picture)), "mask": ("m.png", file(mask))}
+    return httpx.post(f"{url}/api/inpaint", files=files, data=fields, timeout=300)
+
+
+def pixels_of(answer):
+    assert answer.status_code == 200, answer.text
+    with Image.open(io.BytesIO(answer.content)) as picture:
+        return np.asarray(picture)
+
+
+def eventually(holds):
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_twenty_clients_at_once(tmp_path, inpainter):
+    pictures = [make_picture(300 + 7 * i, 420 - 5 * i, i) for i in range(CLIENTS)]
+    with served(tmp_path, "--queue", f"{CLIENTS}") as server, ThreadPoolExecutor(CLIENTS) as pool:
+        np.testing.assert_array_equal(
+            pixels_of(ask(server.url, *pictures[0])), inpainter(*pictures[0])
+        )
+        before = server.peak_bytes()
+        answers = list(pool.map(lambda pair: ask(server.url, *pair), pictures))
+        for pair, answer in zip(pictures, answers, strict=True):
+            np.testing.assert_array_equal(pixels_of(answer), inpainter(*pair))
+        assert server.peak_bytes() < before + MORE_BYTES
+        eventually(lambda: not server.uploads())
+        assert not server.kept()
+
+
+def test_more_than_may_wait_are_told_so(tmp_path, inpainter):
+    pictures = [make_picture(500, 500, i) for i in range(8)]
+    with served(tmp_path, "--queue", "2") as server, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda pair: ask(server.url, *pair), pictures))
+        statuses = [answer.status_code for answer in answers]
+        assert set(statuses) == {200, 503} and statuses.count(200) >= 3
+        for pair, answer in zip(pictures, answers, strict=True):
+            if answer.status_code == 200:
+                np.testing.assert_array_equal(pixels_of(answer), inpainter(*pair))
+
+
+def request_of(server, picture, mask):
+    """A whole request to fill, as bytes, and the address it goes to."""
+    files = {"image": ("a.png", file(picture)), "mask": ("m.png", file(mask))}
+    request = httpx.Request("POST", f"{server.url}/api/inpaint", files=files)
+    body = request.read()
+    lines = [f"{name}: {value}" for name, value in request.headers.items()]
+    head = "\r\n".join(["POST /api/inpaint HTTP/1.1", *lines, "", ""])
+    url = urlsplit(server.url)
+    return head.encode() + body, (url.hostname, url.port)
+
+
+def test_clients_that_go_away(tmp_path, inpainter):
+    picture, mask = make_picture(60, 70)
+    large, scattered = make_picture(2000, 2000)
+    with served(tmp_path, "--queue", "1") as server:
+        # While it uploads, more often than there are places.
+        whole, address = request_of(server, large, scattered)
+        for length in (300, 30_000, len(whole) - 1):
+            for _ in range(3):
+                with socket.create_connection(address) as client:
+                    client.sendall(whole[:length])
+                eventually(lambda: not server.uploads())
+        # While its picture waits or is filled.
+        for _ in range(6):
+            with socket.create_connection(address) as client:
+                client.sendall(whole)
+                time.sleep(0.3)
+        eventually(lambda: ask(server.url, picture, mask).status_code == 200)
+        np.testing.assert_array_equal(
+            pixels_of(ask(server.url, picture, mask)), inpainter(picture, mask)
+        )
+        eventually(lambda: not server.uploads())
+        assert not server.kept()
