@@ -592,7 +592,8 @@ def ended(capsys, *arguments):
     return end.value.code, *capsys.readouterr()
 
 
-def test_wrong_use(capsys, tmp_path, model):
+def test_wrong_use(capsys, tmp_path, model, monkeypatch):
+    monkeypatch.setattr(weights, "TRAINED", tmp_path / "none")
     weights.save(tmp_path / "a.safetensors", model)
     named = ["--model", f"{tmp_path / 'a.safetensors'}"]
     code, out, err = ended(capsys, "--port", "0")

@@ -82,7 +82,8 @@ def test_lossless_files_are_read_exactly(tmp_path, mode, suffix):
         ("P", "gif", {"transparency": 3}, "RGBA"),
         ("P", "tif", {}, "RGB"),
         ("RGB", "png", {"transparency": (1, 2, 3)}, "RGBA"),
-        ("YCbCr", "tif", {}, "RGB"),
+        # Uncompressed, Pillow 12 cannot read what it has written.
+        ("YCbCr", "tif", {"compression": "tiff_lzw"}, "RGB"),
         ("CMYK", "jpg", {}, "RGB"),
         ("CMYK", "tif", {}, "RGB"),
     ],

@@ -1,6 +1,6 @@
 """The command that serves the page and its HTTP API.
 
-python -m deepfill_jax.app --model FILE
+python -m deepfill_jax.app [--model NAME|FILE]
 """
 
 import argparse
@@ -107,7 +107,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME|FILE",
-        help="model file (.safetensors), or a name; may be given again, for more to choose from",
+        help="model file (.safetensors), or a name; may be given again, for more to choose from; "
+        "without it, all that come with the package",
     )
     add("--host", default="127.0.0.1", help="address to listen at (%(default)s: this machine's)")
     add("--port", type=number(int, 0, 65535), default=PORT, help="%(default)s; 0: any that is free")

@@ -71,11 +71,13 @@ def available(named: Sequence[str]) -> dict[str, weights.Model]:
     """Returns models by the names that people choose them by.
 
     Args:
-        named: Model files. The one place where models that come with the package would be added.
+        named: Names or files, see `weights.load`; if there are none, all that come with the
+            package.
 
     Raises:
-        UsageError: None is named, two have the same name, or one cannot be loaded.
+        UsageError: There is none, two have the same name, or one cannot be loaded.
     """
+    named = named or weights.names()
     if not named:
         raise UsageError("There is no model to fill with; name one with --model FILE.")
     models = {}
