@@ -43,13 +43,13 @@ def is_example(path):
 
 @contextlib.contextmanager
 def served(folder, *options):
-    """Serves a small network, of model "tiny"."""
+    """Serves a small network, of model "tiny", which is the first."""
     weights.save(folder / "tiny.safetensors", make_model("official"))
     temporary = folder / "temporary"
     temporary.mkdir()
-    command = [sys.executable, "-m", "deepfill_jax.app", "--port", "0", *options]
+    model = ["--model", str(folder / "tiny.safetensors")]
     process = subprocess.Popen(
-        [*command, "--model", str(folder / "tiny.safetensors")],
+        [sys.executable, "-m", "deepfill_jax.app", "--port", "0", *model, *options],
         env={**os.environ, "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,
         text=True,

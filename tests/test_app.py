@@ -42,8 +42,19 @@ def inpainter(model):
 
 
 @pytest.fixture(scope="module")
-def service(model):
-    return Service({"tiny": model, "same": model}, max_pixels=10_000, waiting=2)
+def guided_model():
+    return make_model("official", guided=True)
+
+
+@pytest.fixture(scope="module")
+def guided(guided_model):
+    return Inpainter(guided_model)
+
+
+@pytest.fixture(scope="module")
+def service(model, guided_model):
+    models = {"tiny": model, "same": model, "guided": guided_model}
+    return Service(models, max_pixels=10_000, waiting=2)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +153,23 @@ def test_extending_beside_a_hole_with_alpha(client, inpainter):
     assert (found[:HEIGHT, :, 3] == 200).all() and (found[HEIGHT:, :, 3] == 255).all()
 
 
+def test_a_sketch_guides_the_fill(client, guided):
+    picture, mask, files = asked()
+    sketch = make_picture(HEIGHT, WIDTH, seed=1)[1]
+    with_lines = files | {"sketch": ("s.png", file(sketch))}
+    found = pixels_of(ask(client, with_lines, model="guided"))
+    np.testing.assert_array_equal(found, guided(picture, mask, sketch=sketch))
+    without = pixels_of(ask(client, files, model="guided"))
+    np.testing.assert_array_equal(without, guided(picture, mask))
+    assert (found != without).any()
+    # There are no lines in what is new.
+    extended, new = extend(picture, 8, 0, 0, 16)
+    hole = new | (extend(mask, 8, 0, 0, 16)[0] == 255)[..., np.newaxis]
+    lines = np.pad(sketch, ((8, 0), (16, 0)))
+    found = pixels_of(ask(client, with_lines, model="guided", top=8, left=16))
+    np.testing.assert_array_equal(found, guided(extended, hole, sketch=lines))
+
+
 def test_its_own_format_with_its_metadata(client, inpainter):
     _, mask, files = asked()
     smooth = np.zeros((HEIGHT, WIDTH, 3), np.uint8) + np.arange(WIDTH, dtype=np.uint8)[:, None]
@@ -167,11 +195,13 @@ def test_sixteen_bits_stay(client, inpainter):
 
 def test_models_are_listed(client):
     listed = client.get("/api/models").json()
-    assert [one["name"] for one in listed] == ["tiny", "same"]
+    assert [one["name"] for one in listed] == ["tiny", "same", "guided"]
+    assert [one["guided"] for one in listed] == [False, False, True]
     assert listed[0] | {"name": ""} == {
         "name": "",
         "architecture": "official",
         "working_size": 256,
+        "guided": False,
         "licence": None,
     }
 
@@ -181,7 +211,7 @@ def test_what_the_api_takes_is_written_down(client):
     post = described["paths"]["/api/inpaint"]["post"]
     assert set(post["responses"]) == {"200", "400", "413", "422", "503"}
     assert "image/png" in post["responses"]["200"]["content"]
-    assert described["components"]["schemas"]["Model"]["enum"] == ["tiny", "same"]
+    assert described["components"]["schemas"]["Model"]["enum"] == ["tiny", "same", "guided"]
     assert client.get("/docs").status_code == 404
 
 
@@ -221,13 +251,21 @@ PICTURE, MASK, _ = asked()
         ({"image": ("../../etc/passwd", b"x")}, {}, 422, "passwd cannot be read as a picture"),
         ({"mask": ("m.png", file(0 * MASK))}, {}, 422, "There is nothing to fill"),
         ({"mask": ("m.png", file(MASK[:9]))}, {}, 422, "m.png is 56x9, but a.png is 56x40"),
+        ({"sketch": ("s.png", file(MASK))}, {}, 422, "This model takes no sketch"),
+        (
+            {"sketch": ("s.png", file(MASK[:9]))},
+            {"model": "guided"},
+            422,
+            "s.png is 56x9, but a.png is 56x40 (width x height); a sketch needs its picture's size",
+        ),
+        ({"sketch": ("s.txt", b"x")}, {"model": "guided"}, 422, "s.txt cannot be read as a pic"),
         ({"image": ("a.gif", file(PICTURE))}, {"format": "keep"}, 422, ".gif is no format of ours"),
         ({"image": ("a", file(PICTURE))}, {"format": "keep"}, 422, "no suffix is no format of"),
         ({"image": ("a.png", bytes(200_000))}, {}, 413, "larger than the limit of 200,000 bytes"),
         ({}, {"feather": "3", "dilate": "2"}, 422, "feather=3 must be from 0 to dilate=2"),
         ({}, {"dilate": "-1"}, 422, "dilate: Input should be greater than or equal to 0."),
         ({}, {"strategy": "best"}, 422, "strategy: Input should be 'auto', 'original', 'resize'"),
-        ({}, {"model": "../tiny"}, 422, "model: Input should be 'tiny' or 'same'."),
+        ({}, {"model": "../tiny"}, 422, "model: Input should be 'tiny', 'same' or 'guided'."),
         ({}, {"top": "9999"}, 422, "The extended picture would have 56x10039 pixels"),
     ],
     ids=lambda value: None if isinstance(value, dict) else str(value)[:30],
@@ -307,7 +345,7 @@ def test_a_fill_stops_before_its_next_window(service):
     stop.set()
     options = page.Options("tiny")
     with pytest.raises(GoneError):
-        service.fill(pictures.Picture(picture), mask[..., np.newaxis] > 0, options, stop)
+        service.fill(pictures.Picture(picture), mask[..., np.newaxis] > 0, None, options, stop)
 
 
 def test_a_place_is_given_back(service):
@@ -471,6 +509,75 @@ def test_the_page_fills_what_was_painted_at_the_pictures_own_size(
     called("leave")
     assert len(list(folder.glob("*/image_*"))) == 0
     assert client.get(f"/gradio_api/file={download['path']}").status_code in (403, 404)
+
+
+def layer_of(shares, height=HEIGHT, width=WIDTH):
+    """A layer on which colours were painted after each other, as a browser blends them.
+
+    Args:
+        shares: Pairs of a colour and how much of each pixel a stroke covers, [H, W] in [0, 1].
+    """
+    layer = np.zeros((height, width, 4))
+    for colour, covered in shares:
+        alpha = covered[..., np.newaxis] * page._OPACITY
+        layer = layer * (1 - alpha) + alpha * np.array([*np.divide(colour, 255), 1.0])
+        layer = np.rint(layer * 255) / 255  # Of 8 bits, and multiplied by opacity.
+    opacity = layer[..., 3:]
+    colours = np.divide(
+        layer[..., :3], opacity, out=np.zeros_like(layer[..., :3]), where=opacity > 0
+    )
+    return file(np.rint(255 * np.concatenate([colours, opacity], axis=2)).astype(np.uint8))
+
+
+def disc(row, column, radius):
+    """A disc with soft edges."""
+    y, x = np.indices((HEIGHT, WIDTH))
+    return np.clip(radius - np.hypot(y - row, x - column) + 0.5, 0, 1)
+
+
+def test_brushes_are_told_apart_by_colour():
+    red, on_it, across, apart = disc(20, 15, 12), disc(20, 13, 4), disc(20, 27, 5), disc(20, 48, 6)
+    none = np.zeros((HEIGHT, WIDTH))
+    painted = page.painted(layer_of([(page.HOLE, red)]))
+    np.testing.assert_array_equal(painted, [red[..., np.newaxis] > 0, none[..., np.newaxis]])
+    layer = layer_of([(page.HOLE, red), *((page.LINE, x) for x in (on_it, across, apart))])
+    hole, lines = (x[..., 0] for x in page.painted(layer))
+    # A line that touches red is hole as well, one apart from it is none.
+    np.testing.assert_array_equal(hole, (red > 0) | (across > 0))
+    sure = sum(x == 1 for x in (on_it, across, apart)) > 0
+    maybe = sum(x > 0 for x in (on_it, across, apart)) > 0
+    assert lines[sure].all() and not lines[~maybe].any()
+    np.testing.assert_array_equal(lines[:, 42:], apart[:, 42:] > 0)
+    # What is painted last counts.
+    hole, lines = page.painted(layer_of([(page.LINE, on_it), (page.HOLE, red)]))
+    np.testing.assert_array_equal(hole[..., 0], red > 0)
+    assert not lines.any()
+
+
+@pytest.mark.parametrize("name", ["guided", "tiny"])
+def test_lines_on_the_page(client, uploaded, called, guided, inpainter, name):
+    picture, mask, _ = asked()
+    large = picture.repeat(2, axis=0).repeat(2, axis=1)[:79, :101]
+    large_mask = mask.repeat(2, axis=0).repeat(2, axis=1)[:79, :101]
+    called("open_picture", uploaded(file(large)), session="lines")
+    called("open_mask", uploaded(file(large_mask), "m.png"), session="lines")
+    title, about, editor = called("take_model", name, session="lines")
+    assert ("blue" in title) == (len(editor["brush"]["colors"]) == 2) == (name == "guided")
+    assert f"**{name}**" in about
+    red, blue = disc(20, 15, 12), disc(20, 27, 5)
+    layer = layer_of([(page.HOLE, red), (page.LINE, blue)])
+    _, _, download, _, told = filled(uploaded, called, layer, name, *OPTIONS[1:], session="lines")
+    hole, lines = (pictures.resize_mask(x, 79, 101) for x in page.painted(layer))
+    hole |= large_mask[..., np.newaxis] > 0
+    if name == "guided":
+        expected = guided(large, hole, sketch=lines)
+        assert (expected != guided(large, hole)).any()
+    else:
+        expected = inpainter(large, hole)
+    found = client.get(f"/gradio_api/file={download['path']}")
+    np.testing.assert_array_equal(pixels_of(found), expected)
+    assert ("lines were left out" in told) == (name == "tiny")
+    called("leave", session="lines")
 
 
 def test_a_mask_from_a_file_and_a_format_of_its_own(client, uploaded, called, inpainter):

@@ -18,6 +18,7 @@ from made import make_model
 from PIL import Image
 from served import served
 
+from deepfill_jax import weights
 from deepfill_jax.canvas import extend
 from deepfill_jax.inpainter import Inpainter
 
@@ -43,7 +44,9 @@ def smooth_picture(height=HEIGHT, width=WIDTH):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with served(tmp_path_factory.mktemp("served")) as server:
+    folder = tmp_path_factory.mktemp("served")
+    weights.save(folder / "guided.safetensors", make_model("official", guided=True))
+    with served(folder, "--model", str(folder / "guided.safetensors")) as server:
         yield server
 
 
@@ -152,6 +155,11 @@ class Browser:
     def tool(self, name):
         self.click(f"#editor button[aria-label='{name}']")
         time.sleep(0.5)
+
+    def choose_model(self, name):
+        self.click("input[aria-label='Model']")
+        self.click(f"[role=option][aria-label='{name}']")
+        time.sleep(2)
 
     def fill(self):
         """Fills, downloads the result and returns its file."""
@@ -279,3 +287,30 @@ def test_an_example(browser):
     changed = (pixels_of(browser.fill()) != skimage.astronaut()).any(axis=2)
     assert 500 < changed.sum() < changed.size / 3
     browser.shot("example", "#result")
+
+
+def test_lines_guide_the_fill(browser):
+    picture = smooth_picture()
+    browser.open(picture)
+    browser.stroke((-60, -40), (60, -40))
+    browser.choose_model("guided")  # Which leaves what is painted.
+    browser.until(lambda: "blue" in browser.text("#title"))
+    browser.stroke((-60, -10), (60, -10))
+    plain = pixels_of(browser.fill())
+    browser.tool("Color")
+    browser.shot("brushes", "#editor")
+    browser.click("#editor .swatch button:nth-child(2)")
+    browser.tool("Brush")  # Closes what lies over the picture.
+    browser.stroke((-30, -25), (30, -25))
+    browser.shot("line", "#editor")
+    found = pixels_of(browser.fill())
+    browser.shot("guided", "#title")
+    # Where the line is, there is still a hole, and nowhere else.
+    hole, filled = ((x != picture).any(axis=2) for x in (plain, found))
+    assert hole.sum() > 2000 and filled.sum() > 0.95 * hole.sum()
+    rows, columns = (np.flatnonzero(hole.any(axis=axis)) for axis in (1, 0))
+    filled[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = False
+    assert not filled.any()
+    assert (found != plain).any(axis=2).sum() > 500
+    browser.tool("Undo")
+    np.testing.assert_array_equal(pixels_of(browser.fill()), plain)

@@ -50,6 +50,7 @@ class About(BaseModel):
     name: str
     architecture: str
     working_size: int = Field(description="Side, in pixels, of the pictures it works best on.")
+    guided: bool = Field(description="Whether it takes a sketch.")
     licence: str | None = Field(description="Of its weights; null if it is not known.")
 
 
@@ -110,6 +111,13 @@ def make_api(service: Service) -> FastAPI:
                 "is transparent in the image."
             ),
         ] = None,
+        sketch: Annotated[
+            UploadFile | None,
+            File(
+                description="Of guided models: lines that the fill shall follow, of the image's "
+                "size; white is a line. Only those in the hole count."
+            ),
+        ] = None,
         model: Annotated[names, Form(description="One of /api/models.")] = first,
         strategy: Annotated[
             Literal[STRATEGIES], Form(description="How large pictures are completed.")
@@ -136,17 +144,12 @@ def make_api(service: Service) -> FastAPI:
     ) -> Response:
         """Completes a picture; what is known of it stays as it is, bit for bit in all but JPEG."""
         options = Options(model.value, strategy, dilate, feather, Sides(top, right, bottom, left))
-        name = plain_name(image.filename)
 
         def work(stop):
             # In its turn, so that what waits is on disk and one picture alone is in memory.
-            picture, hole = read(
-                Encoded(image.file.read(), name),
-                None if mask is None else Encoded(mask.file.read(), plain_name(mask.filename)),
-                max_pixels=service.max_pixels,
-            )
-            filled = service.fill(picture, hole, options, stop)
-            result = result_name(name, format)
+            asked = read(*map(_encoded, (image, mask, sketch)), max_pixels=service.max_pixels)
+            filled = service.fill(*asked, options, stop)
+            result = result_name(plain_name(image.filename), format)
             return result, pictures.encode(result, filled.pixels, filled.before)
 
         done = await _while_connected(request, service.turn(work))
@@ -183,8 +186,13 @@ def about(name: str, service: Service) -> About:
         name=name,
         architecture=model.variant.name,
         working_size=service.working_size(name),
+        guided=service.guided(name),
         licence=service.licence(name),
     )
+
+
+def _encoded(upload: UploadFile | None) -> Encoded | None:
+    return upload and Encoded(upload.file.read(), plain_name(upload.filename))
 
 
 async def _while_connected(request: Request, work):

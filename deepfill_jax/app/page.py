@@ -21,6 +21,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import gradio as gr  # noqa: E402
 import gradio.processing_utils  # noqa: E402
 import numpy as np  # noqa: E402
+import scipy  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from deepfill_jax import pictures  # noqa: E402
@@ -42,7 +43,9 @@ from deepfill_jax.pictures import WRITABLE, Encoded, Picture  # noqa: E402
 SHOWN = 1280  # Pixels of the longest side in the browser; a picture is filled at its own size.
 MOST_SESSIONS = 50  # Browsers whose pictures are kept; beyond, that of the oldest is deleted.
 EXAMPLES = ("astronaut", "chelsea", "coffee")  # Of scikit-image, where it is installed.
-HOLE = (255, 64, 64)  # The brush. Another brush would be told from it by its colour.
+# The brushes, told apart by their colours, at any opacity.
+HOLE = (255, 64, 64)
+LINE = (64, 64, 255)
 _OPACITY = 0.6
 CSS = """
 .gradio-container > .main {max-width: 1240px !important; margin: 0 auto; padding: 16px 24px}
@@ -152,6 +155,8 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
     """Makes the page, which keeps files below a folder, until a browser leaves it."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     gradio.processing_utils.async_ssrf_protected_get = _fetch_nothing
+    # Of the class, as gradio makes an editor anew when it gets other brushes.
+    gr.ImageEditor.preprocess = _layers
     sessions = Sessions(folder)
     names = list(service.models)
     looking = asyncio.Lock()
@@ -159,7 +164,7 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
     def shown(session: Session) -> dict:
         """What the editor shows of a session's picture and mask."""
         image, mask = session.source()
-        picture, hole = read(image, mask, max_pixels=service.max_pixels)
+        picture, hole, _ = read(image, mask, max_pixels=service.max_pixels)
         if not session.jpeg:
             session.jpeg = picture.jpeg
         session.shown = session.folder / f"shown_{secrets.token_hex(4)}.jpg"
@@ -233,21 +238,28 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
         options = Options(model, strategy, int(dilate), int(feather), extension)
 
         def work(stop):
-            picture, hole = read(*session.source(), max_pixels=service.max_pixels)
+            picture, hole, _ = read(*session.source(), max_pixels=service.max_pixels)
+            lines = np.zeros_like(hole)
             for layer in layers:
-                hole |= pictures.resize_mask(painted(layer.read_bytes()), *hole.shape[:2])
-            filled = service.fill(picture, hole, options, stop)
+                for area, more in zip((hole, lines), painted(layer.read_bytes()), strict=True):
+                    area |= pictures.resize_mask(more, *area.shape[:2])
+            sketch = lines if service.guided(model) else None
+            filled = service.fill(picture, hole, sketch, options, stop)
             after = replace(filled.before, pixels=filled.pixels, jpeg=session.jpeg)
-            return filled, after, _write(session, filled.before, after)
+            left_out = sketch is None and lines.any()
+            return filled, after, left_out, _write(session, filled.before, after)
 
         with service.place():
             session.stop()
             session.work = asyncio.ensure_future(service.turn(work))
-            filled, after, (before_path, after_path, png, own) = await _end_of(session.work)
+            filled, after, left_out, written = await _end_of(session.work)
+        before_path, after_path, png, own = written
         session.result = png
         session.forget()
         kind = WRITABLE.get(png.suffix if own is None else own.suffix.lower())
         told = f"{pictures.size(after.pixels)} pixels, {filled.strategy}, {filled.seconds:.1f} s"
+        if left_out:
+            told += ". The lines were left out: this model takes none."
         return {
             result: gr.update(visible=True),
             slider: (str(before_path), str(after_path)),
@@ -267,6 +279,13 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
         zeros = dict.fromkeys(sides, 0)
         return {editor: view, **nothing_filled(), **zeros}
 
+    def take_model(name: str) -> dict:
+        return {
+            title: _help(service.guided(name)),
+            about: _about(service, name),
+            editor: gr.update(brush=_brush(service.guided(name))),
+        }
+
     async def enter(request: gr.Request) -> None:
         sessions.of(request)
 
@@ -274,7 +293,7 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
         sessions.end(request.session_hash)
 
     with gr.Blocks(title="deepfill", analytics_enabled=False) as page:
-        gr.Markdown("# deepfill\nPaint over what is to go, and fill it.", elem_id="title")
+        title = gr.Markdown(_help(service.guided(names[0])), elem_id="title")
         with gr.Row():
             with gr.Column(scale=3, min_width=340):
                 upload = gr.File(
@@ -298,9 +317,7 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
                         sources=(),
                         transforms=(),
                         layers=False,
-                        brush=gr.Brush(
-                            colors=[(f"rgb{HOLE}", _OPACITY)], color_mode="fixed", default_size=24
-                        ),
+                        brush=_brush(service.guided(names[0])),
                         eraser=gr.Eraser(default_size=24),
                         buttons=["fullscreen"],
                         height="min(540px, 110vw)",
@@ -366,11 +383,10 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
             [result, slider, download, download_own, status],
         )
         listen(once_more.click, again, [], [*opened, *sides])
-        listen(model.change, functools.partial(_about, service), [model], [about])
+        described = [title, about, editor]
+        listen(model.change, take_model, [model], described, show_progress="hidden")
         listen(page.load, enter, [], [])
         page.unload(leave)
-    # Gradio's own would decode what was painted, whatever its size.
-    editor.preprocess = lambda payload: [Path(layer.path) for layer in payload.layers if layer]
     sessions.keep_what_is_there()
     page.queue(default_concurrency_limit=None, api_open=False)
     return page
@@ -407,8 +423,17 @@ async def _fetch_nothing(url: str):
     raise gr.Error("Files are uploaded here, not fetched.", print_exception=False)
 
 
-def painted(layer: bytes) -> np.ndarray:
-    """Where a layer of the editor, a PNG file, has the hole's colour: bool [H, W, 1].
+def _layers(editor: gr.ImageEditor, payload) -> list[Path]:
+    """The files of what was painted, which gradio would decode, whatever their size."""
+    return [Path(layer.path) for layer in payload.layers if layer]
+
+
+def painted(layer: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Finds hole and lines in a layer of the editor, a PNG file: bool [H, W, 1] each.
+
+    What is nearer to the line's colour than to the hole's is a line. As a line hides what it is
+    painted over, it is hole as well, if it is connected to the hole's colour; if not, it is none,
+    and counts where another hole is.
 
     Raises:
         UsageError: It is no such file.
@@ -416,7 +441,14 @@ def painted(layer: bytes) -> np.ndarray:
     picture = pictures.read(Encoded(layer, "What was painted"), max_pixels=4 * SHOWN**2)
     if picture.alpha is None:
         raise UsageError("What was painted has no transparency; paint it on the page.")
-    return picture.alpha > 0
+    is_painted = picture.alpha[..., 0] > 0
+    to_hole, to_line = (
+        np.square(picture.pixels - np.float32(colour)).sum(axis=2) for colour in (HOLE, LINE)
+    )
+    is_line = is_painted & (to_line < to_hole)
+    parts, _ = scipy.ndimage.label(is_painted, np.ones((3, 3)))
+    hole = is_painted & np.isin(parts, parts[is_painted & ~is_line])
+    return hole[..., np.newaxis], is_line[..., np.newaxis]
 
 
 def preview(picture: Picture, hole: np.ndarray | None = None) -> Image.Image:
@@ -461,6 +493,26 @@ def _write(
         except UsageError:  # Its suffix says another format than it had, with more in it.
             own = None
     return *shown, png, own
+
+
+def _brush(guided: bool) -> gr.Brush:
+    colours = (HOLE, LINE) if guided else (HOLE,)
+    return gr.Brush(
+        colors=[(f"rgb{colour}", _OPACITY) for colour in colours],
+        color_mode="fixed",
+        default_size=24,
+    )
+
+
+def _help(guided: bool) -> str:
+    told = "Paint over what is to go, and fill it."
+    if guided:
+        # As thick as the lines of HED are that models train on: 4 to 6 pixels of 178.
+        told = (
+            "Paint over what is to go; draw lines on it in blue, about 1/40 as thick as the face "
+            "or scene is wide, for the fill to follow; and fill it."
+        )
+    return f"# deepfill\n{told}"
 
 
 def _about(service: Service, name: str) -> str:

@@ -90,30 +90,41 @@ def available(named: Sequence[str]) -> dict[str, weights.Model]:
 
 
 def read(
-    image: Encoded, mask: Encoded | None, *, max_pixels: int = pictures.MAX_PIXELS
-) -> tuple[Picture, np.ndarray]:
-    """Reads a picture and its hole, bool [H, W, 1].
+    image: Encoded,
+    mask: Encoded | None,
+    sketch: Encoded | None = None,
+    *,
+    max_pixels: int = pictures.MAX_PIXELS,
+) -> tuple[Picture, np.ndarray, np.ndarray | None]:
+    """Reads a picture, its hole, bool [H, W, 1], and its sketch, if it has one, the same.
 
     Args:
         image: Without a mask, the hole is what is transparent in it, if it has transparency.
         mask: See `pictures.read_mask`.
+        sketch: Lines, read as masks are.
         max_pixels: What is larger is refused.
 
     Raises:
         UsageError: One of them cannot be used, or they do not fit.
     """
     picture = pictures.read(image, max_pixels=max_pixels)
-    if mask is None:
-        if picture.alpha is None:
-            return picture, np.zeros((*picture.pixels.shape[:2], 1), bool)
-        return pictures.split_hole(picture)
-    hole = pictures.read_mask(mask, max_pixels=max_pixels)
-    if hole.shape[:2] != picture.pixels.shape[:2]:
-        raise UsageError(
-            f"{mask.name} is {size(hole)}, but {image.name} is {size(picture.pixels)} (width x "
-            "height); a mask needs its picture's size."
-        )
-    return picture, hole
+
+    def fitting(kind: str, source: Encoded) -> np.ndarray:
+        area = pictures.read_mask(source, max_pixels=max_pixels)
+        if area.shape[:2] != picture.pixels.shape[:2]:
+            raise UsageError(
+                f"{source.name} is {size(area)}, but {image.name} is {size(picture.pixels)} (width "
+                f"x height); a {kind} needs its picture's size."
+            )
+        return area
+
+    if mask is not None:
+        hole = fitting("mask", mask)
+    elif picture.alpha is not None:
+        picture, hole = pictures.split_hole(picture)
+    else:
+        hole = np.zeros((*picture.pixels.shape[:2], 1), bool)
+    return picture, hole, None if sketch is None else fitting("sketch", sketch)
 
 
 def result_name(name: str, format: str) -> str:
@@ -172,6 +183,10 @@ class Service:
         """Returns the side of the pictures that a model works best on."""
         return self._inpainters[name].working_size
 
+    def guided(self, name: str) -> bool:
+        """Whether a model takes sketches."""
+        return self._inpainters[name].guided
+
     def licence(self, name: str) -> str | None:
         """Returns the licence of a model's weights, if it is known."""
         return self.models[name].about.get("licence")
@@ -195,16 +210,31 @@ class Service:
                 raise
 
     def fill(
-        self, picture: Picture, hole: np.ndarray, options: Options, stop: threading.Event
+        self,
+        picture: Picture,
+        hole: np.ndarray,
+        sketch: np.ndarray | None,
+        options: Options,
+        stop: threading.Event,
     ) -> Filled:
-        """Fills a picture's hole, bool [H, W, 1], and what it is extended by; in a turn.
+        """Fills a picture's hole and what it is extended by; in a turn.
+
+        Args:
+            picture: The picture.
+            hole: bool [H, W, 1].
+            sketch: bool [H, W, 1], of guided models alone; there are no lines in what is new.
+            options: How to fill it.
+            stop: Set when nobody waits any more.
 
         Raises:
-            UsageError: There is nothing to fill, or an option cannot be used.
+            UsageError: There is nothing to fill, an option cannot be used, or the model takes no
+                sketch.
             GoneError: `stop` was set, and work was left.
         """
         began = time.monotonic()
-        picture, hole = self._extended(picture, hole, options.extension)
+        if any(options.extension):
+            picture, hole = self._extended(picture, hole, options.extension)
+            sketch = None if sketch is None else extend(sketch, *options.extension)[0]
         if not hole.any():
             raise UsageError(
                 "There is nothing to fill: the mask is empty. Paint or upload one, or extend the "
@@ -216,6 +246,7 @@ class Service:
         pixels = inpainter(
             picture.pixels,
             hole,
+            sketch=sketch,
             strategy=strategy,
             dilate=options.dilate,
             feather=options.feather,
@@ -225,8 +256,6 @@ class Service:
     def _extended(
         self, picture: Picture, hole: np.ndarray, sides: Sides
     ) -> tuple[Picture, np.ndarray]:
-        if not any(sides):
-            return picture, hole
         height, width = picture.pixels.shape[:2]
         height, width = height + sides.top + sides.bottom, width + sides.left + sides.right
         if height * width > self.max_pixels:
