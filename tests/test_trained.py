@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from made import make_model
 
@@ -46,3 +47,33 @@ def test_inspect_lists_all(trained, capsys):
     assert "dogs.licence" in capsys.readouterr().out
     inspect.main(["--json"])
     assert json.loads(capsys.readouterr().out) == {"dogs": inspect.inspect(trained)}
+
+
+SHIPPED = weights.names()
+
+
+def test_those_that_the_readme_names_are_there():
+    assert SHIPPED == ["faces", "scenes"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_model_is_small_and_says_what_it_is(name):
+    path = weights.find(name)
+    assert path.stat().st_size < 10_000_000
+    about = inspect.inspect(name)
+    assert about["dtype"] == "float16" and about["licence"].startswith("Research use only")
+    assert about["step"] > 0
+    card = path.with_suffix(".md").read_text()
+    assert about["files"][path.name]["sha256"][:16] in card  # It is of this file.
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_model_fills_a_slope_better_than_its_mean(name):
+    ramp = np.linspace(40, 220, 128)
+    image = np.broadcast_to(ramp[:, None, None], (128, 128, 3)).astype(np.uint8)
+    mask = np.zeros((128, 128), np.uint8)
+    mask[40:88, 40:88] = 255
+    completed = Inpainter.load(name)(image, mask).astype(float)
+    hole = mask > 0
+    error = np.abs(completed - image)[hole].mean()
+    assert error < np.abs(image[hole] - image[~hole].mean()).mean() / 2

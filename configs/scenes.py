@@ -1,0 +1,25 @@
+"""Scenes on two CPU cores: how the model "scenes" was trained, in the stages of configs/faces.py.
+
+    python -m deepfill_jax.main --config=configs/scenes.py:64 --workdir=runs/scenes64 \
+        --config.init_from=faces
+
+and so on, with --config.data.source and val_source. Photographs of about 300 to 500 pixels a side;
+the first stage starts from faces, which have taught the network to continue edges and shading.
+"""
+
+import runpy
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+# By its path, because a config is read from any folder.
+faces = runpy.run_path(str(Path(__file__).with_name("faces.py")))
+
+
+def get_config(stage: str = "64") -> ConfigDict:
+    """The values of configs/faces.py but these."""
+    config = faces["get_config"](stage)
+    config.data.source = "folder:data/scenes/train"
+    config.data.val_source = "folder:data/scenes/val"
+    config.data.crop_size = 288
+    return config
