@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint bench
+.PHONY: demo test test-slow notebook lint bench
 
 .venv/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -26,6 +26,9 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
+
+notebook: .venv/installed
+	$(BIN)/python -m pytest -n 0 -m slow tests/test_notebook.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .
