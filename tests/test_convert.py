@@ -425,7 +425,9 @@ def test_files_of_another_kind_are_refused(tmp_path, content):
 def test_command_names_what_it_cannot_do(tmp_path, capsys):
     source, output = tmp_path / "theirs.pth", tmp_path / "model.safetensors"
     assert run("theirs.onnx", "--output", output) == 2
-    reason = "theirs.onnx is no known source of weights; known are model files (.safetensors), the"
+    reason = (
+        "theirs.onnx is no known source of weights; known are names (faces, scenes), model files"
+    )
     assert reason in capsys.readouterr().err
     assert run(source, "--output", tmp_path / "model.npz") == 2
     assert "model.npz must end in .safetensors, as model files do" in capsys.readouterr().err

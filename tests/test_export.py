@@ -164,7 +164,7 @@ def test_a_difference_is_seen_at_either_shape(errors):
 
 @pytest.mark.parametrize("suffix", command.FORMATS)
 def test_an_export_that_differs_is_not_kept(folder, suffix, monkeypatch, capsys):
-    kind, output = command.command.FORMATS[suffix], folder / f"differs{suffix}"
+    kind, output = command.FORMATS[suffix], folder / f"differs{suffix}"
     source = folder / "official.safetensors"
     monkeypatch.setattr(kind, "save", lambda path, model: path.write_text("wrong"))
     monkeypatch.setattr(kind, "load", lambda path: path.read_text())

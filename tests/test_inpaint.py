@@ -183,7 +183,8 @@ def test_options_of_the_network(here, monkeypatch, capsys):
     monkeypatch.setattr(Inpainter, "load", load)
     flags = "--working-size 256 --dilate 3 --feather 2".split()
     assert command(*flags, images="images/a.bmp", model="places") == 0
-    assert calls == [("places", 256), {"strategy": "resize", "dilate": 3, "feather": 2}]
+    chosen = {"strategy": "resize", "dilate": 3, "feather": 2, "sketch": None}
+    assert calls == [("places", 256), chosen]
     assert "images/a.bmp -> out/a.png: 5x7, resize, " in capsys.readouterr().out
 
 
