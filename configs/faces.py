@@ -1,4 +1,4 @@
-"""Aligned faces on two CPU cores: how the model "faces" was trained, in three stages.
+"""Aligned faces on two CPU cores, in three stages; the card of "faces" says how far it came.
 
     python -m deepfill_jax.main --config=configs/faces.py:64 --workdir=runs/faces64
     python -m deepfill_jax.main --config=configs/faces.py:128 --workdir=runs/faces128 \

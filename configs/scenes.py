@@ -1,4 +1,4 @@
-"""Scenes on two CPU cores: how the model "scenes" was trained, in the stages of configs/faces.py.
+"""Scenes on two CPU cores, in the stages of configs/faces.py; see the card of "scenes".
 
     python -m deepfill_jax.main --config=configs/scenes.py:64 --workdir=runs/scenes64 \
         --config.init_from=faces
