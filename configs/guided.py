@@ -6,7 +6,7 @@ r"""Faces that are guided by lines, on two CPU cores: a small model that takes a
         --config.data.source=folder:FACES/train --config.data.edges=folder:EDGES/train \
         --config.data.val_source=folder:FACES/val --config.data.val_edges=folder:EDGES/val
 
-As configs/demo.py, the official architecture at half its width and the L1 loss alone: fills are
+As configs/faces.py, the official architecture at half its width and the L1 loss alone: fills are
 blurred, and lines say where what is. Half of the examples have a sketch, so that one model fills
 holes with lines and without. --config.init_from=MODEL starts from an unguided model of this width,
 and computes what that one does until it has learnt to see lines; the authors train from scratch.
@@ -20,26 +20,16 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 # By its path, because a config is read from any folder.
-demo = runpy.run_path(str(Path(__file__).with_name("demo.py")))
+faces = runpy.run_path(str(Path(__file__).with_name("faces.py")))
 
 
 def get_config() -> ConfigDict:
-    """The values of configs/demo.py but these."""
-    config = demo["get_config"]()
-    config.image_size = 128
+    """The values of configs/faces.py:128 but these."""
+    config = faces["get_config"]("128")
     config.num_steps = 20_000
     config.model.guided = True
-    config.optimizer.warmup_steps = 200
     config.optimizer.decay_steps = 20_000
-    config.average_decay = 0.999
-    config.data.source = "folder:faces/train"
-    config.data.val_source = "folder:faces/val"
-    config.data.edges = "folder:edges/train"
-    config.data.val_edges = "folder:edges/val"
+    config.data.edges = "folder:data/edges/train"
+    config.data.val_edges = "folder:data/edges/val"
     config.data.edge_share = 0.5
-    config.data.crop_size = 178
-    config.eval.num_examples = 256
-    config.eval.every = 1_000
-    config.log_every = 100
-    config.checkpoint_every = 500
     return config
