@@ -14,31 +14,21 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 # By its path, because a config is read from any folder.
-places = runpy.run_path(str(Path(__file__).with_name("places.py")))
+best = runpy.run_path(str(Path(__file__).with_name("best.py")))
 
 
 def get_config() -> ConfigDict:
-    """The values of configs/places.py:official but these."""
-    config = places["get_config"]("official")
-    config.image_size = 64
+    """The values of configs/best.py:64 but these."""
+    config = best["get_config"]("64")
     config.num_steps = 300
-    config.model.width = 12
-    config.model.discriminator_width = 16
-    config.model.init = "unit_variance"
-    config.loss.adversarial = 0.0
-    config.loss.l1_whole = 0.0
-    config.loss.l1_hole = 1.0
-    config.loss.l1_valid = 0.2
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.beta1 = 0.9
     config.optimizer.warmup_steps = 20
     config.optimizer.decay_steps = 300
-    config.optimizer.clip_norm = 1.0
     config.average_decay = 0.98
     config.data.source = "folder:demo/photos/train"
     config.data.val_source = "folder:demo/photos/val"
     config.data.crop_size = 128
-    config.data.flip = True
+    config.masks.kinds.box_or_strokes = 1.0
+    config.masks.kinds.irregular = 0.0
     config.eval.num_examples = 64
     config.eval.every = 100
     config.log_every = 25

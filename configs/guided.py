@@ -26,9 +26,7 @@ faces = runpy.run_path(str(Path(__file__).with_name("faces.py")))
 def get_config() -> ConfigDict:
     """The values of configs/faces.py:128 but these."""
     config = faces["get_config"]("128")
-    config.num_steps = 20_000
     config.model.guided = True
-    config.optimizer.decay_steps = 20_000
     config.data.edges = "folder:data/edges/train"
     config.data.val_edges = "folder:data/edges/val"
     config.data.edge_share = 0.5

@@ -1,4 +1,4 @@
-"""Scenes on two CPU cores, in the stages of configs/faces.py; see the card of "scenes".
+"""Scenes on two CPU cores, by configs/best.py; see the card of "scenes".
 
     python -m deepfill_jax.main --config=configs/scenes.py:64 --workdir=runs/scenes64 \
         --config.init_from=faces
@@ -13,12 +13,12 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 # By its path, because a config is read from any folder.
-faces = runpy.run_path(str(Path(__file__).with_name("faces.py")))
+best = runpy.run_path(str(Path(__file__).with_name("best.py")))
 
 
 def get_config(stage: str = "64") -> ConfigDict:
-    """The values of configs/faces.py but these."""
-    config = faces["get_config"](stage)
+    """The values of configs/best.py but these."""
+    config = best["get_config"](stage)
     config.data.source = "folder:data/scenes/train"
     config.data.val_source = "folder:data/scenes/val"
     config.data.crop_size = 288

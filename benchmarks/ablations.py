@@ -1,0 +1,189 @@
+"""What each choice of configs/best.py is worth: trainings of equal cost with one choice changed.
+
+    python benchmarks/ablations.py --photos FOLDER --workdir RUNS [--rows ROW ...] [--seeds 0 1]
+
+FOLDER holds `train` and `val`. A row is a recipe; "published" is the paper's authors', each other
+is configs/best.py but for one choice. Every row gets as many steps of 64 px as take it `SECONDS` on
+this machine when it does nothing else: a wider network or a larger batch gets fewer. The time of a
+step is measured first, one row after another, and kept, so that trainings may run beside other
+work. Scores are those of the first 200 pictures of `val`, MMagic's holes, the seeds' mean.
+
+What was found is kept in `results/ablations`; a row that is there is not trained again. RUNS gets
+the trainings themselves, and goes on where it was stopped. Prints a table of all that is kept.
+"""
+
+import argparse
+import json
+import runpy
+import statistics
+import time
+from pathlib import Path
+
+import jax
+from absl import logging
+
+from deepfill_jax import assemble, completion, evaluate, sharding, train
+from deepfill_jax.convert import sources
+from deepfill_jax.models import Generator
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "ablations"
+CONFIGS = HERE.parent / "configs"
+SECONDS = 180
+PICTURES = 200
+# What each row changes in configs/best.py, by the keys of the config.
+ROWS = {
+    "best": {},
+    "full width": {"model.width": 24},
+    "published init": {"model.init": "published"},
+    "with a discriminator": {"loss.adversarial": 0.1},
+    "L1 of the whole, not of the hole": {
+        "loss.l1_whole": 1.0,
+        "loss.l1_hole": 0.0,
+        "loss.l1_valid": 0.0,
+    },
+    "known pixels count as the hole": {"loss.l1_valid": 1.0},
+    "known pixels do not count": {"loss.l1_valid": 0.0},
+    "no average of parameters": {"average_decay": 0.0},
+    "constant rate": {"optimizer.decay_steps": 0},
+    "no warm-up": {"optimizer.warmup_steps": 0},
+    "half the rate": {"optimizer.learning_rate": 5e-4},
+    "twice the rate": {"optimizer.learning_rate": 2e-3},
+    "no clipping": {"optimizer.clip_norm": 0.0},
+    "batch 8": {"batch_size": 8},
+    "batch 32": {"batch_size": 32},
+    "no flips": {"data.flip": False},
+    "large holes alone": {"masks.kinds.irregular": 1.0, "masks.kinds.box_or_strokes": 0.0},
+}
+
+
+def make_config(row, photos, seed):
+    """The config of a row, but for the number of its steps."""
+    if row == "published":
+        config = runpy.run_path(str(CONFIGS / "places.py"))["get_config"]("official")
+    else:
+        config = runpy.run_path(str(CONFIGS / "best.py"))["get_config"]("64")
+        config.update_from_flattened_dict(ROWS[row])
+    config.seed = seed
+    config.image_size = 64
+    config.data.source = f"folder:{photos / 'train'}"
+    config.data.val_source = f"folder:{photos / 'val'}"
+    config.data.crop_size = 178
+    config.data.enlarge = False
+    config.eval.every = 0
+    config.checkpoint_every = 500
+    config.keep_latest = 1
+    config.keep_best = 0
+    return config
+
+
+def seconds_per_step(config):
+    """The median of some steps, after the first."""
+    mesh = sharding.make_mesh()
+    state, step = assemble.initial_state(config, mesh), assemble.train_step(config, mesh)
+    batch = sharding.shard_batch(next(assemble.training_batches(config)(0)), mesh)
+    times = []
+    for _ in range(8):
+        start = time.perf_counter()
+        state, _ = step(state, batch)
+        jax.block_until_ready(state)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[2:])
+
+
+def measure_costs(rows, photos):
+    """Seconds of a step of each row, measured if they are not kept."""
+    path = RESULTS / "seconds_per_step.json"
+    costs = json.loads(path.read_text()) if path.is_file() else {}
+    for row in rows:
+        if row not in costs:
+            costs[row] = round(seconds_per_step(make_config(row, photos, 0)), 4)
+            print(f"{row}: {costs[row]} s a step", flush=True)
+            path.write_text(json.dumps(costs, indent=1) + "\n")
+    return costs
+
+
+def set_steps(config, number):
+    """Sets how long the training is, and with it what configs/best.py has as shares of it."""
+    config.num_steps = number
+    if config.optimizer.warmup_steps:
+        config.optimizer.warmup_steps = number // 20
+    if config.optimizer.decay_steps:
+        config.optimizer.decay_steps = number
+    if config.average_decay:
+        config.average_decay = 1 - 20 / number
+
+
+def score(config, workdir):
+    """Means of the metrics over held-out pictures, with holes as the published tables have them."""
+    config.eval.num_examples = PICTURES
+    for kind in config.masks.kinds:
+        config.masks.kinds[kind] = float(kind == "irregular")
+    model = sources.read(str(workdir)).model
+    complete = completion.network_complete(
+        Generator(model.variant), model.generator, sharding.make_mesh()
+    )
+    report = evaluate.evaluate(complete, assemble.validation_batches(config)())
+    return {name: figures["mean"] for name, figures in report.summary().items()}
+
+
+def update(options):
+    """Trains and scores what is not kept yet."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    costs = measure_costs(options.rows, options.photos)
+    for seed in options.seeds:
+        for row in options.rows:
+            name = f"{row.replace(' ', '_').replace(',', '')}-{seed}"
+            path = RESULTS / f"{name}.json"
+            if path.is_file():
+                continue
+            config = make_config(row, options.photos, seed)
+            set_steps(config, round(SECONDS / costs[row]))
+            train.train(config, options.workdir / name)
+            found = {"row": row, "seed": seed, "steps": config.num_steps}
+            found["metrics"] = score(config, options.workdir / name)
+            path.write_text(json.dumps(found, indent=1) + "\n")
+            print(f"{name}: {found['metrics']['l1_hole']:.3f}", flush=True)
+
+
+def table():
+    """Yields Markdown: the means of the seeds, best first, and each seed's hole L1."""
+    kept = {}
+    for path in sorted(RESULTS.glob("*-*.json")):
+        found = json.loads(path.read_text())
+        kept.setdefault(found["row"], []).append(found)
+
+    def mean(found, metric):
+        return statistics.mean(one["metrics"][metric] for one in found)
+
+    yield "| recipe | steps | hole L1 | of each seed | PSNR | SSIM |"
+    yield "|---|---|---|---|---|---|"
+    for row, found in sorted(kept.items(), key=lambda item: mean(item[1], "l1_hole")):
+        seeds = ", ".join(f"{one['metrics']['l1_hole']:.2f}" for one in found)
+        yield (
+            f"| {row} | {found[0]['steps']} | {mean(found, 'l1_hole'):.2f} | {seeds} "
+            f"| {mean(found, 'psnr'):.2f} | {mean(found, 'ssim'):.4f} |"
+        )
+
+
+def main(arguments=None):
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    rows = ["published", *ROWS]
+    parser.add_argument("--photos", type=Path)
+    parser.add_argument("--workdir", type=Path, help="for the trainings")
+    parser.add_argument("--rows", nargs="+", choices=rows, default=rows)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    options = parser.parse_args(arguments)
+    if options.photos:
+        if not options.workdir:
+            parser.error("--photos needs --workdir, a folder for the trainings")
+        logging.set_verbosity(logging.WARNING)
+        update(options)
+    print(*table(), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

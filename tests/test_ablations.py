@@ -1,0 +1,73 @@
+"""The measure of each choice of configs/best.py."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import photos
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+ablations = importlib.import_module("ablations")
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(ablations, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
+
+
+@pytest.mark.parametrize("row", ["published", *ablations.ROWS])
+def test_each_row_is_one_change_of_the_recipe(row, tmp_path):
+    def values(name):
+        return json.loads(ablations.make_config(name, tmp_path, 3).to_json())
+
+    changes = ablations.ROWS.get(row, {})
+    expected = values("best")
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        part = expected
+        for name in parents:
+            part = part[name]
+        assert part[last] != value, f"{key} is so already"
+        part[last] = value
+    assert (values(row) == expected) == (row != "published")
+
+
+def test_a_shorter_training_warms_up_and_averages_for_the_same_share(tmp_path):
+    config = ablations.make_config("best", tmp_path, 0)
+    ablations.set_steps(config, 400)
+    assert (config.num_steps, config.optimizer.decay_steps) == (400, 400)
+    assert (config.optimizer.warmup_steps, config.average_decay) == (20, 0.95)
+    config = ablations.make_config("no average of parameters", tmp_path, 0)
+    ablations.set_steps(config, 400)
+    assert config.average_decay == 0
+
+
+def test_the_table_has_the_means_of_seeds_best_first(results):
+    results.mkdir()
+    for row, seed, l1 in (("a", 0, 9.0), ("a", 1, 10.0), ("b", 0, 8.0)):
+        metrics = {"l1_hole": l1, "psnr": 20.0, "ssim": 0.5}
+        found = {"row": row, "seed": seed, "steps": 7, "metrics": metrics}
+        (results / f"{row}-{seed}.json").write_text(json.dumps(found))
+    assert list(ablations.table())[2:] == [
+        "| b | 7 | 8.00 | 8.00 | 20.00 | 0.5000 |",
+        "| a | 7 | 9.50 | 9.00, 10.00 | 20.00 | 0.5000 |",
+    ]
+
+
+@pytest.mark.slow
+def test_a_row_is_trained_once_and_scored(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ablations, "ROWS", {"tiny": {"model.width": 2, "batch_size": 8}})
+    monkeypatch.setattr(ablations, "measure_costs", lambda *_: {"tiny": 1.0})
+    monkeypatch.setattr(ablations, "SECONDS", 25)
+    monkeypatch.setattr(ablations, "PICTURES", 2)
+    for part in ("train", "val"):
+        photos.write(tmp_path / part, count=8)
+    arguments = [f"--photos={tmp_path}", f"--workdir={tmp_path}", "--rows=tiny", "--seeds=0"]
+    ablations.main(arguments)
+    first = capsys.readouterr().out
+    assert "| tiny | 25 | " in first
+    ablations.main(arguments)
+    assert capsys.readouterr().out.splitlines()[-1] == first.splitlines()[-1]
