@@ -1,7 +1,7 @@
 """Scores models and classical fills on held-out photographs, and prints the tables.
 
     python benchmarks/quality.py --photos FOLDER [--methods mean,telea,faces] [--sets faces]
-        [--masks irregular,box] [--number N]
+        [--masks irregular,box] [--number N] [--tables FILE]
 
 FOLDER holds `faces/val` and `scenes/val`, pictures, and `masks`, mask files. A method is a
 classical fill or a model, by its name or file. Every method meets the same crops, at 256 px, and
@@ -13,24 +13,24 @@ the same frozen holes:
     files      a file of `masks` each
 
 What is scored is kept in `results/quality`, a JSON file for each set, kind of masks and method. It
-is not done again unless the model, the seed of masks or the number of pictures is another. Tables
-are made of all that is kept.
+is not done again unless the model, the seed of masks or the number of pictures is another. Models
+given by file are in the tables that are printed, but not kept. `--tables` writes all that is kept
+to a document, docs/scores.md; without `--photos` nothing is scored.
 """
 
 import argparse
+import dataclasses
 import hashlib
+import itertools
 import json
 import runpy
 from pathlib import Path
 
-from deepfill_jax import (
-    assemble,
-    baselines,
-    completion,
-    evaluate,
-    sharding,
-    weights,
-)
+import distances
+import score_tables
+
+from deepfill_jax import assemble, baselines, completion, evaluate, metrics, sharding, weights
+from deepfill_jax.errors import run_command
 from deepfill_jax.models import Generator
 
 HERE = Path(__file__).parent
@@ -39,8 +39,6 @@ PLACES = HERE.parent / "configs" / "places.py"
 SIZE = 256  # Pixels of a side.
 CROPS = {"faces": 178, "scenes": 384}  # Pixels of a side, of the set's pictures.
 MASKS = {"irregular": "irregular", "box": "box", "strokes": "strokes", "files": "folder"}
-METRICS = {"l1_hole": "hole L1", "psnr": "PSNR", "ssim": "SSIM", "psnr_hole": "hole PSNR"}
-LOWER_IS_BETTER = {"l1_hole"}
 
 
 def make_config(photos, pictures, masks, number):
@@ -64,6 +62,11 @@ def conditions(method, config, number):
     return {"model": version, "seed": config.eval.seed, "asked": number}
 
 
+def measure(completed, image, mask):
+    """All that is measured of a batch, see metrics.py and distances.py."""
+    return metrics.measure(completed, image, mask) | distances.load()(completed, image)
+
+
 def score(method, config):
     """Scores a method on a config's validation set."""
     mesh = sharding.make_mesh()
@@ -72,74 +75,57 @@ def score(method, config):
     else:
         model = weights.load(method)
         complete = completion.network_complete(Generator(model.variant), model.generator, mesh)
-    return evaluate.evaluate(complete, assemble.validation_batches(config)())
+    report = evaluate.evaluate(complete, assemble.validation_batches(config)(), measure=measure)
+    values = dict(report.values)
+    features = values.pop("features")
+    report = dataclasses.replace(report, values=values)
+    frechet = {"frechet": {"mean": distances.frechet(features), "count": len(features)}}
+    return {"summary": report.summary() | frechet, "by_area": report.by_area()}
 
 
 def update(options):
-    """Scores what is not kept yet."""
-    for pictures in options.sets:
-        for masks in options.masks:
-            config = make_config(options.photos, pictures, masks, options.number)
-            for method in options.methods:
-                path = RESULTS / f"{pictures}-{masks}-{Path(method).stem}.json"
-                asked = conditions(method, config, options.number)
-                if path.is_file() and json.loads(path.read_text())["conditions"] == asked:
-                    continue
-                report = score(method, config)
-                kept = {
-                    "conditions": asked,
-                    "summary": report.summary(),
-                    "by_area": report.by_area(),
-                }
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(kept, indent=1) + "\n")
-                print(f"{path.stem}: {report.summary()['l1_hole']['mean']:.3f}", flush=True)
+    """Scores what is not kept yet; returns what is not for keeping, as `kept` does."""
+    others = {}
+    for case in itertools.product(options.sets, options.masks, options.methods):
+        pictures, masks, method = case
+        config = make_config(options.photos, pictures, masks, options.number)
+        asked = conditions(method, config, options.number)
+        path = RESULTS / f"{'-'.join(case)}.json"
+        is_kept = method in baselines.BASELINES or method in weights.names()
+        if is_kept and path.is_file() and _is_current(json.loads(path.read_text()), asked):
+            continue
+        result = {"conditions": asked} | score(method, config)
+        if is_kept:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(result, indent=1) + "\n")
+        else:
+            others[case] = result
+        print(f"{', '.join(case)}: {result['summary']['l1_hole']['mean']:.3f}", flush=True)
+    return others
 
 
-def tables():
-    """Yields Markdown: a table of means with standard errors, and one by area, for each set."""
-    kept = {tuple(p.stem.split("-")): json.loads(p.read_text()) for p in RESULTS.glob("*.json")}
-    for pictures in CROPS:
-        for masks in MASKS:
-            found = {m: r for (p, k, m), r in sorted(kept.items()) if (p, k) == (pictures, masks)}
-            if found:
-                yield from _table(pictures, masks, found)
+def _is_current(result, asked):
+    return result["conditions"] == asked and score_tables.METRICS.keys() <= result["summary"].keys()
 
 
-def _table(pictures, masks, found):
-    counts = sorted({r["summary"]["hole_area"]["count"] for r in found.values()})
-    yield f"### {pictures}, {masks} masks, {' or '.join(map(str, counts))} pictures\n"
-    areas = sorted({row["area"] for r in found.values() for row in r["by_area"]})
-    yield _row("method", *METRICS.values(), *(f"hole L1, {area} %" for area in areas))
-    yield "|---" * (1 + len(METRICS) + len(areas)) + "|"
-    columns = [_best({m: r["summary"][name] for m, r in found.items()}, name) for name in METRICS]
-    for area in areas:
-        means = {
-            m: {"mean": next(row["l1_hole"] for row in r["by_area"] if row["area"] == area)}
-            for m, r in found.items()
-            if any(row["area"] == area for row in r["by_area"])
-        }
-        columns.append(_best(means, "l1_hole"))
-    for method in sorted(found, key=lambda m: found[m]["summary"]["l1_hole"]["mean"]):
-        yield _row(method, *(column.get(method, "") for column in columns))
-    yield ""
+def kept():
+    """What is kept, by set, kind of masks and method."""
+    return {tuple(p.stem.split("-")): json.loads(p.read_text()) for p in RESULTS.glob("*.json")}
 
 
-def _best(figures, name):
-    """Figures as text, with their standard errors, the best in bold."""
-    choose = min if name in LOWER_IS_BETTER else max
-    best = choose(figures, key=lambda method: figures[method]["mean"])
-    digits = 4 if name == "ssim" else 2
-    shown = {}
-    for method, figure in figures.items():
-        mean = f"{figure['mean']:.{digits}f}"
-        error = f" ± {figure['standard_error']:.{digits}f}" if "standard_error" in figure else ""
-        shown[method] = f"**{mean}**{error}" if method == best else mean + error
-    return shown
+def tables(results, sets=CROPS, masks=MASKS):
+    """Yields lines of Markdown: a section for each set and kind of masks that has results."""
+    for section in itertools.product(sets, masks):
+        found = {method: result for (*of, method), result in results.items() if (*of,) == section}
+        if found:
+            yield from score_tables.section(*section, found)
 
 
-def _row(*cells):
-    return f"| {' | '.join(cells)} |"
+def page():
+    """The document of all that is kept."""
+    crops = " and ".join(f"{side} px ({pictures})" for pictures, side in CROPS.items())
+    head = score_tables.HEAD.format(crops=crops, size=SIZE)
+    return "\n".join([head, *tables(kept())])
 
 
 def _names(known):
@@ -160,12 +146,18 @@ def main(arguments=None):
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--methods", type=_names(None), default=["mean", "telea", "navier_stokes"])
     parser.add_argument("--sets", type=_names(CROPS), default=list(CROPS))
-    parser.add_argument("--masks", type=_names(MASKS), default=["irregular"])
+    parser.add_argument("--masks", type=_names(MASKS), default=list(MASKS))
     parser.add_argument("--number", type=int, default=0, help="of pictures; 0 for all")
+    parser.add_argument("--tables", type=Path, help="document of all that is kept")
     options = parser.parse_args(arguments)
-    if options.photos:
-        update(options)
-    print(*tables(), sep="\n")
+
+    def command():
+        others = update(options) if options.photos else {}
+        print(*tables(kept() | others, options.sets, options.masks), sep="\n")
+        if options.tables:
+            options.tables.write_text(page())
+
+    run_command(command)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from deepfill_jax import baselines, drawing, metrics
 from deepfill_jax.completion import Batch, Complete
 from deepfill_jax.errors import UsageError
 from deepfill_jax.image import composite
+
+Measure = Callable[[jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]
 
 _AREAS = np.arange(1, 7) / 10  # Where the buckets of the hole's area meet.
 _GRID_ROWS = 8
@@ -77,7 +79,11 @@ class Report:
 
 
 def evaluate(
-    complete: Complete, batches: Iterable[Batch], *, output: str | Path | None = None
+    complete: Complete,
+    batches: Iterable[Batch],
+    *,
+    output: str | Path | None = None,
+    measure: Measure = metrics.measure,
 ) -> Report:
     """Measures every picture that is not padding.
 
@@ -89,6 +95,8 @@ def evaluate(
             `image`, `mask` (255 in the hole) and `completed`, as FID and LPIPS tools want them;
             of a network also in `coarse` and `attention`, see `drawing.offset_map`; for
             `report.json`; for `grid.png`, the first eight as masked, completed and truth.
+        measure: Makes [B, ...] arrays by name of completed pictures, truth and mask, see
+            metrics.py; it is compiled. "hole_area" must be among them.
 
     Returns:
         The report on the pictures of all processes.
@@ -97,7 +105,7 @@ def evaluate(
         UsageError: There is no picture, or `output` already holds some or cannot be a folder.
     """
     folder = None if output is None else _create_output(Path(output))
-    measure = jax.jit(metrics.measure)
+    measure = jax.jit(measure)
     measured, samples = [], []
     for batch in batches:
         result = complete(batch)

