@@ -39,7 +39,7 @@ SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
 def smooth_picture(height=HEIGHT, width=WIDTH):
     y, x = np.mgrid[:height, :width]
-    return np.stack([x % 256, y % 256, (x + y) // 4 % 256], axis=-1).astype(np.uint8)
+    return np.stack([255 * x // width, 255 * y // height, 128 + 0 * x], axis=-1).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +232,7 @@ def test_painting_erasing_and_filling(browser):
         browser.stroke((x, -60), (x, -20))
     browser.click("#fill")
     browser.until(lambda: "There is nothing to fill" in browser.text("body"))
+    browser.until(lambda: not browser.text("#status"))
     browser.shot("nothing")
 
 

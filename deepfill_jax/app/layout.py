@@ -17,6 +17,9 @@ CSS = """
 #about p, #status p {font-size: 0.85rem; opacity: 0.75; margin: 0}
 #upload .wrap {font-size: 0.95rem; padding-top: 20px}
 #fill {font-size: 1.1rem}
+#status {min-height: 1.6rem}
+/* Over what an error kept as it was; a box says what was wrong. */
+.wrap:has(> .error) {display: none !important}
 #sides {gap: 8px; flex-wrap: nowrap}
 @media (max-width: 640px) {
   .gradio-container > .main {padding: 8px}
@@ -36,6 +39,7 @@ class Layout:
                 self._make_sources(service, first)
             with gr.Column(scale=2, min_width=340):
                 self.run = gr.Button("Fill", variant="primary", size="lg", elem_id="fill")
+                self.status = gr.Markdown(elem_id="status")
                 self._make_result()
                 self._make_options(service, first)
 
@@ -63,7 +67,7 @@ class Layout:
                 brush=brush(service, first),
                 eraser=gr.Eraser(default_size=24),
                 buttons=["fullscreen"],
-                height="min(540px, 110vw)",
+                height="min(540px, 95vw)",
                 elem_id="editor",
             )
             with gr.Row():
@@ -82,7 +86,6 @@ class Layout:
                 buttons=["fullscreen"],
                 elem_id="result",
             )
-            self.status = gr.Markdown(elem_id="status")
             with gr.Row():
                 self.png = gr.DownloadButton("Download PNG", elem_id="png")
                 self.own = gr.DownloadButton(visible=False, elem_id="own")

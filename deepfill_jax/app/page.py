@@ -27,7 +27,7 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
         actions = Actions(service, sessions, parts)
 
         def listen(event, action, inputs, outputs, **options):
-            event(_told(action), inputs, outputs, api_visibility="private", **options)
+            return event(_told(action), inputs, outputs, api_visibility="private", **options)
 
         opened = [parts.editor, parts.easel, parts.result, parts.unmask, parts.status]
         masked = [parts.editor, parts.unmask]
@@ -36,7 +36,8 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
         listen(parts.again.click, actions.again, [], [*opened, *parts.sides])
         listen(parts.mask.upload, actions.open_mask, [parts.mask], masked)
         listen(parts.unmask.click, actions.remove_mask, [], masked)
-        listen(
+        _say(parts.status, parts.run.click, "Filling ...")
+        filling = listen(
             parts.run.click,
             actions.fill,
             [
@@ -44,7 +45,9 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
                 *parts.sides,
             ],
             [parts.result, parts.slider, parts.png, parts.own, parts.status],
+            show_progress="hidden",
         )
+        _say(parts.status, filling.failure, "")
         listen(
             parts.model.change,
             actions.take_model,
@@ -59,6 +62,11 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
     return page
 
 
+def _say(part: gr.Markdown, event, words: str) -> None:
+    """Has the browser itself show words when something happens."""
+    event(None, [], part, js=f"() => '{words}'", api_visibility="private")
+
+
 def _told(action):
     """Wraps an action so that what was used wrongly is shown in a box."""
 
@@ -67,9 +75,7 @@ def _told(action):
         try:
             return await action(*arguments)
         except (UsageError, BusyError, GoneError) as error:
-            raise gr.Error(
-                html.escape(str(error)), title="That did not work", print_exception=False
-            ) from error
+            raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
     return call
 
