@@ -108,14 +108,14 @@ class Browser:
             assert time.monotonic() < deadline
             time.sleep(0.2)
 
+    def shown(self, selector):
+        """The first part that is seen of those a selector names, or None."""
+        parts = self.driver.find_elements(By.CSS_SELECTOR, selector)
+        return next((part for part in parts if part.is_displayed()), None)
+
     def find(self, selector):
-        """The first part that is seen of those a selector names."""
-
-        def seen():
-            parts = self.driver.find_elements(By.CSS_SELECTOR, selector)
-            return next((part for part in parts if part.is_displayed()), None)
-
-        return self.until(seen)
+        """The same, waited for."""
+        return self.until(lambda: self.shown(selector))
 
     def text(self, selector):
         return self.driver.execute_script(
@@ -270,7 +270,7 @@ def test_extending_and_again(browser):
     expected = inpainter(*extend(picture, 0, 0, 0, 24))
     np.testing.assert_array_equal(pixels_of(browser.fill()), expected)
     browser.click("#again")
-    browser.until(lambda: not browser.text("#status"))
+    browser.until(lambda: not browser.shown("#again"))
     time.sleep(2)
     browser.stroke((-50, 0), (50, 0))
     found = pixels_of(browser.fill())
