@@ -17,10 +17,10 @@ CSS = """
 #about p, #status p {font-size: 0.85rem; opacity: 0.75; margin: 0}
 #upload .wrap {font-size: 0.95rem; padding-top: 20px}
 #fill {font-size: 1.1rem}
-#status {min-height: 1.6rem}
 /* Over what an error kept as it was; a box says what was wrong. */
 .wrap:has(> .error) {display: none !important}
 #sides {gap: 8px; flex-wrap: nowrap}
+#sides [data-testid="block-info"] {font-size: 0.8rem; padding: 2px 4px}
 @media (max-width: 640px) {
   .gradio-container > .main {padding: 8px}
 }
