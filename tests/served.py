@@ -66,4 +66,5 @@ def served(folder, *options):
         process.terminate()
         process.wait(timeout=60)
     assert not any(x.is_file() for x in temporary.rglob("*"))
-    assert "Traceback" not in errors.read_text()
+    told = errors.read_text()
+    assert "Traceback" not in told, told
