@@ -48,12 +48,15 @@ def served(folder, *options):
     temporary = folder / "temporary"
     temporary.mkdir()
     model = ["--model", str(folder / "tiny.safetensors")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "deepfill_jax.app", "--port", "0", *model, *options],
-        env={**os.environ, "TMPDIR": str(temporary)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    errors = folder / "errors.txt"
+    with errors.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deepfill_jax.app", "--port", "0", *model, *options],
+            env={**os.environ, "TMPDIR": str(temporary)},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
     try:
         url = process.stdout.readline().strip()
         assert url.startswith("http://127.0.0.1:")
@@ -63,3 +66,5 @@ def served(folder, *options):
         process.terminate()
         process.wait(timeout=60)
     assert not any(x.is_file() for x in temporary.rglob("*"))
+    told = errors.read_text()
+    assert "Traceback" not in told, told

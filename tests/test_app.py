@@ -19,15 +19,26 @@ from PIL import Image
 
 from deepfill_jax import pictures, weights
 from deepfill_jax.app import __main__ as command
-from deepfill_jax.app import guard, page
+from deepfill_jax.app import guard, painting
 from deepfill_jax.app.guard import Guard, Login
-from deepfill_jax.app.service import BusyError, GoneError, Service, available, plain_name
+from deepfill_jax.app.service import (
+    BusyError,
+    GoneError,
+    Options,
+    Service,
+    available,
+    plain_name,
+)
+from deepfill_jax.app.sessions import MOST_SESSIONS, Sessions
 from deepfill_jax.app.web import make_app
 from deepfill_jax.canvas import extend
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpainter import Inpainter
 
 HEIGHT, WIDTH = 40, 56
+# Of pictures whose painted layer is smaller. The network is compiled for each size: so what is
+# extended is filled at the same as this, 48x64.
+LARGE = (47, 63)
 LOCAL = "http://127.0.0.1"
 
 
@@ -133,10 +144,10 @@ def test_the_hole_is_what_is_transparent(client, inpainter):
 
 def test_extending(client, inpainter):
     picture, _, _ = asked()
-    extended, mask = extend(picture, 8, 16, 0, 3)
-    found = pixels_of(ask(client, {"image": ("a.png", file(picture))}, top=8, right=16, left=3))
+    extended, mask = extend(picture, 6, 3, 0, 2)
+    found = pixels_of(ask(client, {"image": ("a.png", file(picture))}, top=6, right=3, left=2))
     np.testing.assert_array_equal(found, inpainter(extended, mask))
-    np.testing.assert_array_equal(found[8:, 3:-16], picture)
+    np.testing.assert_array_equal(found[6:, 2:-3], picture)
 
 
 def test_extending_beside_a_hole_with_alpha(client, inpainter):
@@ -146,11 +157,11 @@ def test_extending_beside_a_hole_with_alpha(client, inpainter):
         "image": ("a.png", file(np.dstack([picture, alpha]))),
         "mask": ("m.png", file(mask)),
     }
-    extended, new = extend(picture, 0, 0, 5, 0)
-    hole = new[..., 0] | (extend(mask, 0, 0, 5, 0)[0] == 255)
-    found = pixels_of(ask(client, files, bottom=5))
+    extended, new = extend(picture, 0, 7, 5, 0)
+    hole = new[..., 0] | (extend(mask, 0, 7, 5, 0)[0] == 255)
+    found = pixels_of(ask(client, files, right=7, bottom=5))
     np.testing.assert_array_equal(found[..., :3], inpainter(extended, hole))
-    assert (found[:HEIGHT, :, 3] == 200).all() and (found[HEIGHT:, :, 3] == 255).all()
+    np.testing.assert_array_equal(found[..., 3], np.where(new[..., 0], 255, 200))
 
 
 def test_a_sketch_guides_the_fill(client, guided):
@@ -163,10 +174,10 @@ def test_a_sketch_guides_the_fill(client, guided):
     np.testing.assert_array_equal(without, guided(picture, mask))
     assert (found != without).any()
     # There are no lines in what is new.
-    extended, new = extend(picture, 8, 0, 0, 16)
-    hole = new | (extend(mask, 8, 0, 0, 16)[0] == 255)[..., np.newaxis]
-    lines = np.pad(sketch, ((8, 0), (16, 0)))
-    found = pixels_of(ask(client, with_lines, model="guided", top=8, left=16))
+    extended, new = extend(picture, 8, 0, 0, 7)
+    hole = new | (extend(mask, 8, 0, 0, 7)[0] == 255)[..., np.newaxis]
+    lines = np.pad(sketch, ((8, 0), (7, 0)))
+    found = pixels_of(ask(client, with_lines, model="guided", top=8, left=7))
     np.testing.assert_array_equal(found, guided(extended, hole, sketch=lines))
 
 
@@ -343,7 +354,7 @@ def test_a_fill_stops_before_its_next_window(service):
     picture, mask, _ = asked()
     stop = threading.Event()
     stop.set()
-    options = page.Options("tiny")
+    options = Options("tiny")
     with pytest.raises(GoneError):
         service.fill(pictures.Picture(picture), mask[..., np.newaxis] > 0, None, options, stop)
 
@@ -470,7 +481,7 @@ def called(client):
 def stroke(*, height=HEIGHT, width=WIDTH):
     """A layer of the editor, with a hole painted on it, and where."""
     layer = np.zeros((height, width, 4), np.uint8)
-    layer[height // 4 : height // 2, width // 4 : width // 2] = (*page.HOLE, 153)
+    layer[height // 4 : height // 2, width // 4 : width // 2] = (*painting.HOLE, 153)
     return file(layer), layer[..., 3] > 0
 
 
@@ -487,27 +498,29 @@ OPTIONS = ("tiny", "auto", 0, 0, 0, 0, 0, 0)
 def test_the_page_fills_what_was_painted_at_the_pictures_own_size(
     client, uploaded, called, inpainter, folder
 ):
-    picture, _, _ = asked()
-    large = picture.repeat(2, axis=0).repeat(2, axis=1)[:79, :101]
+    large, _ = make_picture(*LARGE)
     called("open_picture", uploaded(file(large), "../x <b>.png"))
     layer, hole = stroke()
     _, _, download, own, told = filled(uploaded, called, layer, *OPTIONS)
     found = client.get(f"/gradio_api/file={download['path']}")
-    expected = inpainter(large, pictures.resize_mask(hole[..., np.newaxis], 79, 101))
+    expected = inpainter(large, pictures.resize_mask(hole[..., np.newaxis], *LARGE))
     np.testing.assert_array_equal(pixels_of(found), expected)
     assert download["orig_name"].endswith("_completed.png") and not own["visible"]
-    assert told.startswith("101x79 pixels, original, ")
+    assert told.startswith("63x47 pixels, original, ")
     # Again, on the result.
     called("again")
-    *_, download, _, _ = filled(uploaded, called, layer, *OPTIONS[:-1], 7)
-    extended, new = extend(expected, 0, 0, 0, 7)
-    mask = new | extend(pictures.resize_mask(hole[..., np.newaxis], 79, 101), 0, 0, 0, 7)[0]
+    *_, download, _, _ = filled(uploaded, called, layer, *OPTIONS[:-1], 1)
+    extended, new = extend(expected, 0, 0, 0, 1)
+    mask = new | extend(pictures.resize_mask(hole[..., np.newaxis], *LARGE), 0, 0, 0, 1)[0]
     found = client.get(f"/gradio_api/file={download['path']}")
     np.testing.assert_array_equal(pixels_of(found), inpainter(extended, mask))
     # What is not looked at any more is not kept; and who leaves takes all of it along.
-    assert len(list(folder.glob("*/image_*"))) == len(list(folder.glob("*/*/*_completed.png"))) == 1
+    session = Path(download["path"]).parents[1]
+    assert session.parent == folder
+    # The picture, what is shown of it, and the result: PNG, before and after.
+    assert len([x for x in session.rglob("*") if x.is_file()]) == 5
     called("leave")
-    assert len(list(folder.glob("*/image_*"))) == 0
+    assert not session.exists()
     assert client.get(f"/gradio_api/file={download['path']}").status_code in (403, 404)
 
 
@@ -519,7 +532,7 @@ def layer_of(shares, height=HEIGHT, width=WIDTH):
     """
     layer = np.zeros((height, width, 4))
     for colour, covered in shares:
-        alpha = covered[..., np.newaxis] * page._OPACITY
+        alpha = covered[..., np.newaxis] * painting.OPACITY
         layer = layer * (1 - alpha) + alpha * np.array([*np.divide(colour, 255), 1.0])
         layer = np.rint(layer * 255) / 255  # Of 8 bits, and multiplied by opacity.
     opacity = layer[..., 3:]
@@ -538,10 +551,10 @@ def disc(row, column, radius):
 def test_brushes_are_told_apart_by_colour():
     red, on_it, across, apart = disc(20, 15, 12), disc(20, 13, 4), disc(20, 27, 5), disc(20, 48, 6)
     none = np.zeros((HEIGHT, WIDTH))
-    painted = page.painted(layer_of([(page.HOLE, red)]))
+    painted = painting.painted(layer_of([(painting.HOLE, red)]))
     np.testing.assert_array_equal(painted, [red[..., np.newaxis] > 0, none[..., np.newaxis]])
-    layer = layer_of([(page.HOLE, red), *((page.LINE, x) for x in (on_it, across, apart))])
-    hole, lines = (x[..., 0] for x in page.painted(layer))
+    layer = layer_of([(painting.HOLE, red), *((painting.LINE, x) for x in (on_it, across, apart))])
+    hole, lines = (x[..., 0] for x in painting.painted(layer))
     # A line that touches red is hole as well, one apart from it is none.
     np.testing.assert_array_equal(hole, (red > 0) | (across > 0))
     sure = sum(x == 1 for x in (on_it, across, apart)) > 0
@@ -549,25 +562,23 @@ def test_brushes_are_told_apart_by_colour():
     assert lines[sure].all() and not lines[~maybe].any()
     np.testing.assert_array_equal(lines[:, 42:], apart[:, 42:] > 0)
     # What is painted last counts.
-    hole, lines = page.painted(layer_of([(page.LINE, on_it), (page.HOLE, red)]))
+    hole, lines = painting.painted(layer_of([(painting.LINE, on_it), (painting.HOLE, red)]))
     np.testing.assert_array_equal(hole[..., 0], red > 0)
     assert not lines.any()
 
 
 @pytest.mark.parametrize("name", ["guided", "tiny"])
 def test_lines_on_the_page(client, uploaded, called, guided, inpainter, name):
-    picture, mask, _ = asked()
-    large = picture.repeat(2, axis=0).repeat(2, axis=1)[:79, :101]
-    large_mask = mask.repeat(2, axis=0).repeat(2, axis=1)[:79, :101]
+    large, large_mask = make_picture(*LARGE)
     called("open_picture", uploaded(file(large)), session="lines")
     called("open_mask", uploaded(file(large_mask), "m.png"), session="lines")
     title, about, editor = called("take_model", name, session="lines")
     assert ("blue" in title) == (len(editor["brush"]["colors"]) == 2) == (name == "guided")
     assert f"**{name}**" in about
     red, blue = disc(20, 15, 12), disc(20, 27, 5)
-    layer = layer_of([(page.HOLE, red), (page.LINE, blue)])
+    layer = layer_of([(painting.HOLE, red), (painting.LINE, blue)])
     _, _, download, _, told = filled(uploaded, called, layer, name, *OPTIONS[1:], session="lines")
-    hole, lines = (pictures.resize_mask(x, 79, 101) for x in page.painted(layer))
+    hole, lines = (pictures.resize_mask(x, *LARGE) for x in painting.painted(layer))
     hole |= large_mask[..., np.newaxis] > 0
     if name == "guided":
         expected = guided(large, hole, sketch=lines)
@@ -625,45 +636,31 @@ def test_nothing_is_fetched_nor_read_for_a_client(called, monkeypatch):
             assert "not fetched" in told
 
 
-def test_sessions_are_few(folder):
-    sessions = page.Sessions(folder)
-
-    class Request:
-        session_hash = ""
-
-    for number in range(page.MOST_SESSIONS + 3):
-        Request.session_hash = f"{number}"
-        assert sessions.of(Request).folder.is_dir()
-    assert len(sessions._sessions) == page.MOST_SESSIONS
-    Request.session_hash = "4"
-    kept = sessions.of(Request).folder
-    for number in range(100, 100 + page.MOST_SESSIONS):
+def test_sessions_are_few(tmp_path):
+    sessions = Sessions(tmp_path)
+    for number in range(MOST_SESSIONS + 3):
+        assert sessions.of(f"{number}").folder.is_dir()
+    assert len(list(tmp_path.iterdir())) == MOST_SESSIONS
+    kept = sessions.of("4").folder
+    for number in range(100, 100 + MOST_SESSIONS):
         assert kept.is_dir()
-        Request.session_hash = f"{number}"
-        sessions.of(Request)
+        sessions.of(f"{number}")
     assert not kept.exists()
-    for key in list(sessions._sessions):
-        sessions.end(key)
 
 
 def test_what_nobody_open_uploaded_is_swept(tmp_path):
     (tmp_path / "example.png").touch()
-    sessions = page.Sessions(tmp_path)
+    sessions = Sessions(tmp_path)
     sessions.keep_what_is_there()
-
-    class Request:
-        session_hash = "first"
-
-    (sessions.of(Request).folder / "mine").touch()
+    (sessions.of("first").folder / "mine").touch()
     (tmp_path / "painted").mkdir()
     first, second = tmp_path / "painted/1.png", tmp_path / "painted/2.png"
     first.touch()
-    Request.session_hash = "second"
-    sessions.of(Request).began = first.stat().st_mtime + 1
-    kept = sessions.of(Request).folder / "mine"
+    sessions.of("second").began = first.stat().st_mtime + 1
+    kept = sessions.of("second").folder / "mine"
     kept.touch()
     second.touch()
-    os.utime(second, 2 * (sessions.of(Request).began + 1,))
+    os.utime(second, 2 * (sessions.of("second").began + 1,))
     sessions.end("first")
     assert {x for x in tmp_path.rglob("*") if x.is_file()} == {
         tmp_path / "example.png",
@@ -683,7 +680,7 @@ def test_previews(dtype, channels):
     alpha[:700] = 0
     hole = np.zeros((1400, 2560, 1), bool)
     hole[:, :1280] = True
-    shown = np.asarray(page.preview(pictures.Picture(pixels, alpha), hole))
+    shown = np.asarray(painting.preview(pictures.Picture(pixels, alpha), hole))
     assert shown.shape == (700, 1280, 3)
     assert (shown[:350, 640:] == 255).all() and (shown[350:, 640:] == 127).all()
     red = shown[350:, :640]

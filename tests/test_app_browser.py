@@ -39,7 +39,7 @@ SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
 def smooth_picture(height=HEIGHT, width=WIDTH):
     y, x = np.mgrid[:height, :width]
-    return np.stack([x % 256, y % 256, (x + y) // 4 % 256], axis=-1).astype(np.uint8)
+    return np.stack([255 * x // width, 255 * y // height, 128 + 0 * x], axis=-1).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +108,14 @@ class Browser:
             assert time.monotonic() < deadline
             time.sleep(0.2)
 
+    def shown(self, selector):
+        """The first part that is seen of those a selector names, or None."""
+        parts = self.driver.find_elements(By.CSS_SELECTOR, selector)
+        return next((part for part in parts if part.is_displayed()), None)
+
     def find(self, selector):
-        """The first part that is seen of those a selector names."""
-
-        def seen():
-            parts = self.driver.find_elements(By.CSS_SELECTOR, selector)
-            return next((part for part in parts if part.is_displayed()), None)
-
-        return self.until(seen)
+        """The same, waited for."""
+        return self.until(lambda: self.shown(selector))
 
     def text(self, selector):
         return self.driver.execute_script(
@@ -232,6 +232,7 @@ def test_painting_erasing_and_filling(browser):
         browser.stroke((x, -60), (x, -20))
     browser.click("#fill")
     browser.until(lambda: "There is nothing to fill" in browser.text("body"))
+    browser.until(lambda: not browser.text("#status"))
     browser.shot("nothing")
 
 
@@ -269,7 +270,7 @@ def test_extending_and_again(browser):
     expected = inpainter(*extend(picture, 0, 0, 0, 24))
     np.testing.assert_array_equal(pixels_of(browser.fill()), expected)
     browser.click("#again")
-    browser.until(lambda: not browser.text("#status"))
+    browser.until(lambda: not browser.shown("#again"))
     time.sleep(2)
     browser.stroke((-50, 0), (50, 0))
     found = pixels_of(browser.fill())

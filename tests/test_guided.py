@@ -1,11 +1,13 @@
 """Networks that are guided by a sketch: where it enters, and what an unguided model becomes."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 import test_steps
 from references import random_variables
-from test_steps import OFFICIAL_RECIPE, adam, random_batch
+from test_steps import OFFICIAL_RECIPE, random_batch, spy
 from test_weights import rewrite
 
 from deepfill_jax import weights
@@ -15,8 +17,8 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.models import Discriminator, Generator, make_variant
 
 
-def make_model(name, *, guided=False):
-    variant = make_variant(name, width=2, discriminator_width=2, guided=guided)
+def make_model(name, *, guided=False, width=2):
+    variant = make_variant(name, width=width, discriminator_width=width, guided=guided)
     networks = Generator(variant), Discriminator(variant)
     # Of a gain at which the first layer's inputs reach the result.
     generator, critic = (random_variables(network, gain=2.3) for network in networks)
@@ -31,13 +33,18 @@ def make_inputs(seed=0):
     return image * (1 - mask), mask, (rng.uniform(size=mask.shape) < 0.2) * mask
 
 
+@functools.cache
+def compiled(network):
+    return jax.jit(network.apply)
+
+
 def complete(model, *inputs):
     params = {"params": model.generator}
-    return np.asarray(jax.jit(Generator(model.variant).apply)(params, *inputs).completed)
+    return np.asarray(compiled(Generator(model.variant))(params, *inputs).completed)
 
 
 def score(model, *inputs):
-    return np.asarray(jax.jit(Discriminator(model.variant).apply)(model.discriminator, *inputs))
+    return np.asarray(compiled(Discriminator(model.variant))(model.discriminator, *inputs))
 
 
 def test_parameters_are_the_releases_and_the_sketchs():
@@ -64,7 +71,7 @@ def test_the_sketch_is_the_pictures_fourth_channel(name):
             tensors[path] = np.delete(x, 3, axis=2)
     plain = weights.unflatten(tensors)["generator"]
     model = make_model(name, guided=True)  # As `x` above is changed in place.
-    unguided = weights.Model(make_variant(name, width=2), plain)
+    unguided = weights.Model(make_model(name).variant, plain)
     expected = complete(unguided, masked, mask)
     np.testing.assert_allclose(complete(model, masked, mask, mask), expected, atol=1e-4)
     assert np.abs(complete(model, masked, mask, 0 * mask) - expected).max() > 1e-2
@@ -83,7 +90,7 @@ def test_the_sketch_is_the_discriminators_fifth_channel():
     u = model.discriminator["spectral"]["patch1"]["u"]
     critic["spectral"] = {**model.discriminator["spectral"]}
     critic["spectral"]["patch1"] = {"u": u, "v": v[:, :4].ravel()}
-    unguided = weights.Model(make_variant("official", discriminator_width=2), None, critic)
+    unguided = weights.Model(make_model("official").variant, None, critic)
     expected = score(unguided, masked, mask)
     np.testing.assert_allclose(score(model, masked, mask, mask), expected, rtol=1e-4, atol=1e-5)
     assert np.abs(score(model, masked, mask, 0 * mask) - expected).max() > 1e-3
@@ -115,22 +122,23 @@ def test_networks_take_a_sketch_if_and_only_if_they_are_guided():
 
 
 def test_the_first_step_is_the_unguided_one_and_both_networks_learn_to_see_the_sketch():
-    plain = make_model("official")
+    plain = make_model("official", width=4)  # The step that test_steps has compiled too.
     grown = weights.with_sketch_channels(plain)
     batch = random_batch(size=2)
     sketched = batch | {"sketch": batch["mask"] * (np.indices((64, 64)).sum(0) % 5 == 0)[..., None]}
 
     def step(model, batch):
         options = {"generator": model.generator, "critic": model.discriminator}
-        return test_steps.run(model.variant, OFFICIAL_RECIPE, (adam(), adam()), [batch], **options)
+        return test_steps.run(model.variant, OFFICIAL_RECIPE, (spy(), spy()), [batch], **options)
 
     _, [expected] = step(plain, batch)
     state, [found] = step(grown, {n: x.astype(np.uint8) for n, x in sketched.items()})
     for name, value in expected.items():
         if name.startswith(("l1/", "hinge/")):
-            np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
-    first = state.generator.params["coarse"]["encode1"]["kernel"]
-    patch = state.discriminator.params["patch1"]["kernel"]
+            np.testing.assert_allclose(found[name], value, rtol=1e-4, err_msg=name)
+    # The gradients by the sketch's channels, which are still 0.
+    first = state.generator.opt_state["coarse"]["encode1"]["kernel"]
+    patch = state.discriminator.opt_state["patch1"]["kernel"]
     assert np.asarray(first[:, :, 3]).any() and np.asarray(patch[:, :, 4]).any()
 
 

@@ -4,6 +4,7 @@ python -m deepfill_jax.app [--model NAME|FILE]
 """
 
 import argparse
+import logging
 import os
 import signal
 import socket
@@ -76,7 +77,14 @@ def run(options: argparse.Namespace) -> None:
             limit_concurrency=_CLIENTS,
             timeout_graceful_shutdown=1,
         )
-        uvicorn.Server(config).run(sockets=[listening])
+
+        class Server(uvicorn.Server):
+            async def shutdown(self, sockets=None):
+                # Of browsers that are still there it would say much.
+                logging.getLogger("uvicorn.error").disabled = True
+                await super().shutdown(sockets)
+
+        Server(config).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -7,7 +7,8 @@ import gradio as gr
 
 from deepfill_jax.app.api import make_api
 from deepfill_jax.app.guard import MAX_BYTES, Guard, Login
-from deepfill_jax.app.page import CSS, make_page, theme
+from deepfill_jax.app.layout import CSS, theme
+from deepfill_jax.app.page import make_page
 from deepfill_jax.app.service import Service
 
 

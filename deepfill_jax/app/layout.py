@@ -1,0 +1,170 @@
+"""What the page looks like: gradio's parts, their words and colours."""
+
+import html
+from pathlib import Path
+
+import gradio as gr
+
+from deepfill_jax.app.painting import HOLE, LINE, OPACITY
+from deepfill_jax.app.service import Service
+from deepfill_jax.holes import STRATEGIES
+
+EXAMPLES = ("astronaut", "chelsea", "coffee")  # Of scikit-image, where it is installed.
+CSS = """
+.gradio-container > .main {max-width: 1240px !important; margin: 0 auto; padding: 16px 24px}
+#title h1 {margin-bottom: 0}
+#title p {margin: 0; opacity: 0.75}
+#about p, #status p {font-size: 0.85rem; opacity: 0.75; margin: 0}
+#upload .wrap {font-size: 0.95rem; padding-top: 20px}
+#fill {font-size: 1.1rem}
+/* Over what an error kept as it was; a box says what was wrong. */
+.wrap:has(> .error) {display: none !important}
+#sides {gap: 8px; flex-wrap: nowrap}
+#sides [data-testid="block-info"] {font-size: 0.8rem; padding: 2px 4px}
+@media (max-width: 640px) {
+  .gradio-container > .main {padding: 8px}
+}
+"""
+
+
+class Layout:
+    """The parts of the page, by what they are for; they are shown in the order they are made in."""
+
+    def __init__(self, service: Service):
+        """Makes them, inside a `gr.Blocks`."""
+        first = next(iter(service.models))
+        self.title = gr.Markdown(title(service, first), elem_id="title")
+        with gr.Row():
+            with gr.Column(scale=3, min_width=340):
+                self._make_sources(service, first)
+            with gr.Column(scale=2, min_width=340):
+                self.run = gr.Button("Fill", variant="primary", size="lg", elem_id="fill")
+                self.status = gr.Markdown(elem_id="status")
+                self._make_result()
+                self._make_options(service, first)
+
+    def _make_sources(self, service: Service, first: str) -> None:
+        self.upload = gr.File(
+            label="Picture",
+            file_types=["image", ".heic", ".heif", ".hif", ".avif"],
+            height=150,
+            elem_id="upload",
+        )
+        self.example = gr.Dataset(
+            components=[gr.Image(visible=False)],
+            samples=[[str(path)] for path in examples()],
+            type="index",
+            label="Or an example",
+            visible=bool(examples()),
+            elem_id="examples",
+        )
+        with gr.Column(visible=False) as self.easel:
+            self.editor = gr.ImageEditor(
+                label="Paint the hole",
+                sources=(),
+                transforms=(),
+                layers=False,
+                brush=brush(service, first),
+                eraser=gr.Eraser(default_size=24),
+                buttons=["fullscreen"],
+                height="min(540px, 95vw)",
+                elem_id="editor",
+            )
+            with gr.Row():
+                self.mask = gr.UploadButton(
+                    "Mask from a file", file_types=["image"], size="sm", elem_id="mask"
+                )
+                self.unmask = gr.Button(
+                    "Remove that mask", size="sm", visible=False, elem_id="unmask"
+                )
+
+    def _make_result(self) -> None:
+        with gr.Column(visible=False) as self.result:
+            self.slider = gr.ImageSlider(
+                label="Before and after",
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_id="result",
+            )
+            with gr.Row():
+                self.png = gr.DownloadButton("Download PNG", elem_id="png")
+                self.own = gr.DownloadButton(visible=False, elem_id="own")
+            self.again = gr.Button("Fill again on the result", elem_id="again")
+
+    def _make_options(self, service: Service, first: str) -> None:
+        names = list(service.models)
+        self.model = gr.Dropdown(names, value=first, label="Model", visible=len(names) > 1)
+        self.about = gr.Markdown(about(service, first), elem_id="about")
+        self.strategy = gr.Radio(
+            STRATEGIES,
+            value="auto",
+            label="Strategy",
+            info="How large pictures are filled: whole, scaled down, or hole by hole.",
+        )
+        self.dilate = gr.Slider(
+            0, 64, 0, step=1, label="Dilate", info="Pixels by which the hole is widened."
+        )
+        self.feather = gr.Slider(
+            0,
+            64,
+            0,
+            step=1,
+            label="Feather",
+            info="Pixels of those over which fill and picture blend.",
+        )
+        with gr.Accordion("Extend the picture", open=False, elem_id="extend"):
+            with gr.Row(elem_id="sides"):
+                self.sides = [
+                    gr.Number(0, label=side, minimum=0, precision=0, min_width=60)
+                    for side in ("Top", "Right", "Bottom", "Left")
+                ]
+
+
+def brush(service: Service, model: str) -> gr.Brush:
+    """Returns a model's brushes: a second one, for lines, if it is guided."""
+    colours = (HOLE, LINE) if service.guided(model) else (HOLE,)
+    return gr.Brush(
+        colors=[(f"rgb{colour}", OPACITY) for colour in colours],
+        color_mode="fixed",
+        default_size=24,
+    )
+
+
+def title(service: Service, model: str) -> str:
+    """Says, in Markdown, what to do with a model."""
+    told = "Paint over what is to go, and fill it."
+    if service.guided(model):
+        # As thick as the lines of HED are that models train on: 4 to 6 pixels of 178.
+        told = (
+            "Paint over what is to go; draw lines on it in blue, about 1/40 as thick as the face "
+            "or scene is wide, for the fill to follow; and fill it."
+        )
+    return f"# deepfill\n{told}"
+
+
+def about(service: Service, model: str) -> str:
+    """Says, in Markdown, what is known of a model."""
+    licence = service.licence(model) or "not stated in its file"
+    return (
+        f"Model **{html.escape(model)}**: DeepFillv2, {service.models[model].variant.name}, for "
+        f"{service.working_size(model)} px. Licence of its weights: {html.escape(licence)}."
+    )
+
+
+def examples() -> list[Path]:
+    """Returns photographs that lie in scikit-image's package; none if it is not installed."""
+    try:
+        from skimage import data
+    except ImportError:
+        return []
+    folder = Path(data.__file__).parent
+    return [path for name in EXAMPLES for path in folder.glob(f"{name}.*")]
+
+
+def theme() -> gr.themes.Base:
+    """Colours, and the fonts that a machine has."""
+    return gr.themes.Soft(
+        primary_hue="indigo",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
