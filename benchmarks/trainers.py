@@ -50,6 +50,7 @@ RESULTS = Path(__file__).parent / "results" / "trainers"
 SMALLEST = 64  # MMagic's widest dilation mirrors 16 pixels of maps of a quarter of the size.
 BLOCK = 10  # Steps of a turn.
 COMPARED = (1, 10, 100, 300)  # Steps whose losses are in the table.
+LAST = 100  # Steps at the end whose mean losses are in the table.
 KEPT = 10  # The losses of every tenth step are kept, and the first's.
 PLOTTED = {
     "l1/refined/hole": "L1 of the hole, second stage",
@@ -222,6 +223,10 @@ def summarise(ours: History, theirs: History, nudged: History) -> dict[str, Any]
         },
         "differences": at_compared(differences(ours, theirs, both)),
         "by_rounding": at_compared(differences(nudged, ours, both)),
+        "means": {
+            name: rounded((ours.losses[name][-LAST:].mean(), theirs.losses[name][-LAST:].mean()), 4)
+            for name in both
+        },
         "steps": kept,
         "losses": {
             side: {name: rounded(history.losses[name][places], 5) for name in both}
@@ -259,7 +264,10 @@ def plot(ours: History, theirs: History, nudged: History, path: Path) -> None:
 
 
 def tables(found: dict[str, Any]) -> Iterator[str]:
-    """Lines of Markdown: scores, seconds, differences with those by rounding alone in brackets."""
+    """Lines of Markdown: scores, seconds, losses.
+
+    Differences have those by rounding alone beside them, in brackets.
+    """
     yield "| weights | hole L1 | PSNR | SSIM |"
     yield "|---|---|---|---|"
     for name, score in found["scores"].items():
@@ -274,11 +282,12 @@ def tables(found: dict[str, Any]) -> Iterator[str]:
             yield f"{unit}, {name}: {x}"
     yield ""
     steps = next(iter(found["differences"].values()))
-    yield f"| loss | {' | '.join(f'step {step}' for step in steps)} |"
-    yield "|---" * (1 + len(steps)) + "|"
+    columns = *(f"step {step}" for step in steps), "ours, mean", "theirs, mean"
+    yield f"| loss | {' | '.join(columns)} |"
+    yield "|---" * (1 + len(columns)) + "|"
     for name, row in found["differences"].items():
-        cells = (f"{x:.0e} ({found['by_rounding'][name][step]:.0e})" for step, x in row.items())
-        yield f"| {' | '.join((name, *cells))} |"
+        cells = [f"{x:.0e} ({found['by_rounding'][name][step]:.0e})" for step, x in row.items()]
+        yield f"| {' | '.join((name, *cells, *map(str, found['means'][name])))} |"
 
 
 def main() -> None:

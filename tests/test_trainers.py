@@ -137,7 +137,7 @@ def test_what_is_kept_of_histories(tmp_path):
     score = {name: {"mean": 1.0, "standard_error": 0.1} for name in ("l1_hole", "psnr", "ssim")}
     rows = list(trainers.tables(json.loads(json.dumps(kept)) | {"scores": {"before": score}}))
     assert "| before | 1.000 ± 0.100 | 1.000 ± 0.100 | 1.0000 ± 0.1000 |" in rows
-    assert "| hinge/real | 1e-02 (2e-02) | 1e-02 (2e-02) |" in rows
+    assert "| hinge/real | 1e-02 (2e-02) | 1e-02 (2e-02) | 25.75 | 25.5 |" in rows
     trainers.plot(*histories, tmp_path / "losses.png")
     assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
 
