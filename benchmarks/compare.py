@@ -66,12 +66,20 @@ class Peer(NamedTuple):
 class Worker:
     """A peer's process for one case."""
 
-    def __init__(self, peer: Peer, case: Case, results: Path, cache: Path):
-        """Starts it; `results` is the file that it writes, `cache` where JAX keeps programs."""
+    def __init__(self, peer: Peer, case: Case, results: Path, cache: Path, *batches: Path):
+        """Starts it.
+
+        Args:
+            peer: The side.
+            case: What it does.
+            results: The file that it writes.
+            cache: Where JAX keeps programs.
+            batches: The file of its pictures; without, it meets the case's.
+        """
         self._peer, self._case, self._results = peer, case, results
         paths = os.pathsep.join(map(str, (BENCHMARKS, BENCHMARKS.parent, *peer.paths)))
         self._process = subprocess.Popen(
-            [*peer.command, str(case), peer.weights, results],
+            [*peer.command, str(case), peer.weights, results, *batches],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -83,10 +91,10 @@ class Worker:
             },
         )
 
-    def call(self) -> dict[str, Any]:
-        """Makes one call and returns the answer."""
+    def call(self, name: str | None = None) -> dict[str, Any]:
+        """Makes one call, by default the case's, and returns the answer."""
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write("\n")
+            self._process.stdin.write(f"{name or self._case.kind}\n")
             self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
@@ -190,21 +198,38 @@ def write_nipponjo(path: Path, model: weights.Model) -> None:
 
 
 def pair(
-    variant: Variant,
+    model: weights.Model,
     folder: Path,
     write: Callable[[Path, weights.Model], None],
     python: Path,
     *paths: Path,
 ) -> tuple[Peer, Peer]:
-    """Draws a model, writes it for both sides, and returns them."""
-    model = draw(variant)
-    ours, theirs = folder / f"{variant.name}.safetensors", folder / f"{variant.name}.pth"
+    """Writes a model for both sides, and returns them."""
+    name = model.variant.name
+    ours, theirs = folder / f"{name}.safetensors", folder / f"{name}.pth"
     weights.save(ours, model)
     write(theirs, model)
     return (
         Peer("deepfill_jax", [sys.executable, "-m", "peers.ours"], ours),
-        Peer(variant.name, [str(python), "-m", f"peers.{variant.name}"], theirs, paths),
+        Peer(name, [str(python), "-m", f"peers.{name}"], theirs, paths),
     )
+
+
+def mmagic_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what scripts take that run MMagic: the width of its generator, and where it is."""
+
+    def width(text: str) -> int:
+        if not text.isdecimal() or int(text) < 6 or int(text) % 6:
+            raise argparse.ArgumentTypeError(
+                f"{text} must be a positive multiple of 6, as MMagic's second decoder is a third "
+                "wider."
+            )
+        return int(text)
+
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = caches / "deepfill_jax/mmagic"
+    parser.add_argument("--width", type=width, default=24, help="of the generator")
+    parser.add_argument("--environment", type=lambda x: Path(x).absolute(), default=folder)
 
 
 def make_environment(folder: Path) -> Path:
@@ -269,36 +294,32 @@ def table(found: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 def main() -> None:
     """Compares what the command line asks for."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", type=Case.parse, nargs="+", default=list(map(Case.parse, CASES)))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--width", type=int, default=24, help="of the generator")
-    parser.add_argument("--environment", type=Path, default=caches / "deepfill_jax/mmagic")
+    mmagic_arguments(parser)
     parser.add_argument("--nipponjo", type=Path, help="a clone of its repository")
     options = parser.parse_args()
-    if options.width < 6 or options.width % 6 or options.rounds < 1:
-        raise UsageError(
-            f"--width={options.width} must be a positive multiple of 6, as MMagic's second decoder "
-            f"is a third wider, and --rounds={options.rounds} at least 1."
-        )
+    if options.rounds < 1:
+        raise UsageError(f"--rounds={options.rounds} must be at least 1.")
     if options.nipponjo and not (options.nipponjo / "model/networks.py").is_file():
         raise UsageError(
             f"--nipponjo={options.nipponjo} is no clone of github.com/nipponjo/deepfillv2-pytorch: "
             "it has no model/networks.py."
         )
-    python = make_environment(options.environment.absolute())
+    python = make_environment(options.environment)
     machine = {"cpu": cpu(), "cores": os.cpu_count(), "width": options.width}
     print(json.dumps(machine), flush=True)
     found = []
     with tempfile.TemporaryDirectory() as name:
         variant = make_variant("mmagic", width=options.width)
-        comparisons = [(pair(variant, Path(name), mmagic.write, python), options.cases)]
+        comparisons = [(pair(draw(variant), Path(name), mmagic.write, python), options.cases)]
         if options.nipponjo:
             variant = make_variant("nipponjo", width=options.width)
-            sides = pair(variant, Path(name), write_nipponjo, python, options.nipponjo.absolute())
+            clone = options.nipponjo.absolute()
+            sides = pair(draw(variant), Path(name), write_nipponjo, python, clone)
             both = (c for c in options.cases if c.kind == "forward" and c.size <= sides[1].largest)
             comparisons.append((sides, both))
         for (ours, theirs), cases in comparisons:

@@ -26,12 +26,12 @@ FAKE = """
 import numpy as np
 from peers import protocol
 
-def make_call(case, path):
-    image, mask = case.pictures()
+def make_calls(case, path, pictures):
+    image, mask = next(pictures)
     print("what a library says")
-    return lambda: {"completed": np.full(image.shape, VALUE, np.float32)}
+    return {"forward": lambda: {"completed": np.full(image.shape, VALUE, np.float32)}}
 
-protocol.serve(make_call, {"versions": "fake 1", "threads": 1})
+protocol.serve(make_calls, {"versions": "fake 1", "threads": 1})
 """
 
 
@@ -71,10 +71,16 @@ def test_training_steps_go_on_from_each_other(model, tmp_path):
     for _ in range(2):
         assert worker.call()["seconds"] > 0
         losses.append(worker.result())
+    worker.call("weights")
+    trained = worker.result()
     worker.close()
     # What MMagic's losses are compared with.
     assert losses[0].keys() > {"hinge/fake", "hinge/real", "loss/generator", "l1/refined/hole"}
     assert losses[0]["loss/generator"] != losses[1]["loss/generator"]
+    before = weights.flatten(weights.networks(weights.load(model)))
+    assert before.keys() == trained.keys()
+    name = "discriminator/params/patch1/kernel"
+    assert before[name].shape == trained[name].shape and (before[name] != trained[name]).any()
 
 
 def test_sides_that_do_not_do_the_same_are_not_timed():

@@ -90,26 +90,26 @@ def scale(part, factor):
             scale(below, factor)
 
 
-def make_call(case, path):
+def make_calls(case, path, pictures):
     import_networks()
-    return (forward if case.kind == "forward" else train)(case, path)
+    return (forward if case.kind == "forward" else train)(path, map(inputs, pictures))
 
 
-def inputs(case):
+def inputs(pictures):
     """BGR in 0..255, the same masked by mid grey, and the mask: float32 [B, C, S, S]."""
     image, mask = (
         torch.from_numpy(np.moveaxis(x, 3, 1)[:, ::-1].astype(np.float32, order="C"))
-        for x in case.pictures()
+        for x in pictures
     )
     return image, image * (1 - mask) + 127.5 * mask, mask
 
 
-def forward(case, path):
+def forward(path, batches):
     from mmagic.structures import DataSample
 
     model, _ = build(path)
     model.eval()
-    _, masked, mask = inputs(case)
+    _, masked, mask = next(batches)
     masked = masked / 127.5 - 1
 
     def call():
@@ -118,10 +118,10 @@ def forward(case, path):
         images = (np.moveaxis(x.numpy(), 1, 3)[..., ::-1] for x in found)
         return dict(zip(("refined", "completed"), images, strict=True))
 
-    return call
+    return {"forward": call}
 
 
-def train(case, path):
+def train(path, batches):
     from mmagic.structures import DataSample
 
     model, config = build(path)
@@ -130,18 +130,21 @@ def train(case, path):
         generator=build_optim_wrapper(model.generator, config.optim_wrapper.generator),
         disc=build_optim_wrapper(model.disc, config.optim_wrapper.disc),
     )
-    image, masked, mask = inputs(case)
 
     def call():
-        # A batch as its loader gives it; a new one, as the step changes it.
+        image, masked, mask = next(batches)
+        # A batch as its loader gives it.
         samples = [DataSample(gt_img=x, mask=m) for x, m in zip(image, mask, strict=True)]
         found = model.train_step({"inputs": list(masked), "data_samples": samples}, optimizers)
         return {ours: found[theirs].detach().numpy() for ours, theirs in LOSSES.items()}
 
-    return call
+    def trained():
+        return {name: x.numpy() for name, x in model.state_dict().items()}
+
+    return {"train": call, "weights": trained}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(protocol.cores())
     versions = f"MMagic {mmagic.__version__}, torch {torch.__version__}"
-    protocol.serve(make_call, {"versions": versions, "threads": torch.get_num_threads()})
+    protocol.serve(make_calls, {"versions": versions, "threads": torch.get_num_threads()})

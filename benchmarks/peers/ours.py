@@ -16,23 +16,23 @@ from deepfill_jax.models import Discriminator, Generator
 CONFIG = Path(__file__).parents[2] / "configs/places.py"  # Mirrors MMagic's.
 
 
-def make_call(case, path):
-    return (forward if case.kind == "forward" else train)(case, path)
+def make_calls(case, path, pictures):
+    return (forward if case.kind == "forward" else train)(path, pictures)
 
 
-def forward(case, path):
+def forward(path, pictures):
     inpainter = Inpainter.load(path)
-    image, mask = case.pictures()
+    image, mask = next(pictures)
     image = np.asarray(to_float(image))
 
     def call():
         prediction = inpainter.predict(image, mask)
         return {"refined": prediction.refined, "completed": prediction.completed}
 
-    return call
+    return {"forward": call}
 
 
-def train(case, path):
+def train(path, pictures):
     config = runpy.run_path(str(CONFIG))["get_config"]()
     model = weights.load(path)
     networks = Generator(model.variant), Discriminator(model.variant)
@@ -54,17 +54,24 @@ def train(case, path):
         mesh=mesh,
     )
     carried = [jax.device_put(state, sharding.replicated(mesh))]
-    batch = sharding.shard_batch(dict(zip(("image", "mask"), case.pictures(), strict=True)), mesh)
 
     def call():
+        image, mask = next(pictures)
+        batch = sharding.shard_batch({"image": image, "mask": mask}, mesh)
         carried[0], scalars = step(carried[0], batch)
         jax.block_until_ready(carried[0])
         return {name: np.asarray(x) for name, x in scalars.items()}
 
-    return call
+    def trained():
+        g, d = carried[0].generator, carried[0].discriminator
+        critic = {"params": d.params, "spectral": d.spectral}
+        tensors = weights.flatten({"generator": g.params, "discriminator": critic})
+        return {name: np.asarray(x) for name, x in tensors.items()}
+
+    return {"train": call, "weights": trained}
 
 
 if __name__ == "__main__":
     if sys.argv[1].startswith("train"):  # As the command that trains does.
         restart_with_huge_pages()
-    protocol.serve(make_call, {"versions": f"jax {jax.__version__}", "threads": protocol.cores()})
+    protocol.serve(make_calls, {"versions": f"jax {jax.__version__}", "threads": protocol.cores()})

@@ -1,25 +1,31 @@
-"""How `compare.py` talks to a peer: it starts a process for one case and asks for one call a line.
+"""How scripts here talk to a peer: they start a process for one case and ask for one call a line.
 
-    python -m peers.NAME CASE WEIGHTS RESULTS
+    python -m peers.NAME CASE WEIGHTS RESULTS [BATCHES]
 
-For each line on standard input a peer makes the call, writes what came out to RESULTS (numpy's
-.npz) and answers with a line of JSON: seconds of the call, its peak memory, and what it runs on.
+A line on standard input names a call: the case's kind or, of a training, "weights". The peer makes
+it, writes what came out to RESULTS (numpy's .npz) and answers with a line of JSON: seconds of the
+call, by the clock and of all cores, its peak memory, and what it runs on. Each call meets the
+pictures of the case; or, with BATCHES, the next ones of that file (.npz): "image" [N, B, S, S, 3],
+"mask" [N, B, S, S, 1].
 """
 
 import argparse
+import itertools
 import json
 import os
 import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 Results = dict[str, np.ndarray]
+Calls = Mapping[str, Callable[[], Results]]  # By their names.
+Pictures = Iterator[tuple[np.ndarray, np.ndarray]]  # See `Case.pictures`.
 
 
 class Case(NamedTuple):
@@ -54,6 +60,12 @@ class Case(NamedTuple):
         return image, mask
 
 
+def read(batches: Path) -> Pictures:
+    """The batches of a file, in its order."""
+    with np.load(batches) as arrays:
+        return zip(arrays["image"], arrays["mask"], strict=True)
+
+
 def cores() -> int:
     """How many this process may use, which is how many threads JAX takes."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -67,22 +79,26 @@ def peak_gigabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
 
 
-def serve(make_call: Callable[[Case, Path], Callable[[], Results]], about: dict[str, Any]) -> None:
+def serve(make_calls: Callable[[Case, Path, Pictures], Calls], about: dict[str, Any]) -> None:
     """Answers until nobody asks any more.
 
     Args:
-        make_call: From a case and the file of weights to what is timed. A call of "forward" returns
-            "refined" and "completed", RGB [B, S, S, 3] in [-1, 1]; of "train", after a step, the
-            losses by the names of `deepfill_jax.steps`.
+        make_calls: From a case, the file of weights and the pictures to the calls. "forward"
+            returns "refined" and "completed", RGB [B, S, S, 3] in [-1, 1]; "train", after a step,
+            the losses by the names of `deepfill_jax.steps`; "weights" those of both networks by
+            the peer's own names.
         about: Versions and threads.
     """
-    case, weights, results = Case.parse(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+    case = Case.parse(sys.argv[1])
+    weights, results, *batches = map(Path, sys.argv[2:])
     answers, sys.stdout = sys.stdout, sys.stderr  # Where libraries may print what they like.
-    call = make_call(case, weights)
-    for _ in sys.stdin:
-        start = time.perf_counter()
+    pictures = read(*batches) if batches else itertools.repeat(case.pictures())
+    calls = make_calls(case, weights, pictures)
+    for line in sys.stdin:
+        call = calls[line.strip()]
+        start, cpu_start = time.perf_counter(), time.process_time()
         result = call()
-        seconds = time.perf_counter() - start
-        answer = {"seconds": seconds, "gb": peak_gigabytes(), **about}
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
+        answer = {"seconds": seconds, "cpu_seconds": cpu, "gb": peak_gigabytes(), **about}
         np.savez(results, **result)
         print(json.dumps(answer), file=answers, flush=True)

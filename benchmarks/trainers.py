@@ -1,0 +1,353 @@
+"""Trains beside MMagic's trainer: same pictures, masks, weights and recipe, step by step.
+
+    pip install '.[train,convert]' matplotlib
+    python benchmarks/trainers.py --photos FOLDER [--case train-96-2] [--steps 300]
+        [--init published] [--config CONFIG --config.KEY=VALUE ...]
+
+FOLDER holds `faces/train` and `faces/val`. The batches are made once, by our data pipeline and the
+masks of `configs/places.py`, which mirrors MMagic's config, and written to a file that both read.
+Both begin with the same drawn weights. The two sides are those of `compare.py`, a process each:
+MMagic's inpaintor, with the optimisers of its own config, and our training step. They take turns
+of some steps each. Ours trains once more beside them from a generator one float32 rounding larger:
+how far that drifts is what rounding alone does. What both have learnt is scored by the same code,
+MMagic's weights after conversion to ours, on the same held-out pictures and frozen masks.
+
+With CONFIG, a config of ours (NAME.py or NAME.py:ARGUMENT) then trains by the command that users
+have, from its start for as many seconds as MMagic's steps took, its first included; nothing is
+compiled before. It gets the same folder of pictures and their size; the rest is its own.
+
+Leaves INIT-SIZE.json and .png in `results/trainers`, and prints tables.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import quality
+from compare import Peer, Worker, cpu, largest_difference, make_environment, mmagic_arguments, pair
+from ml_collections import ConfigDict
+from peers.protocol import Case, Results, cores
+from programs import spread
+
+from deepfill_jax import assemble, sharding, weights
+from deepfill_jax.convert import mmagic, run
+from deepfill_jax.errors import EXIT_CODES, FailedError, StoppedError, run_command
+
+RESULTS = Path(__file__).parent / "results" / "trainers"
+SMALLEST = 64  # MMagic's widest dilation mirrors 16 pixels of maps of a quarter of the size.
+BLOCK = 10  # Steps of a turn.
+COMPARED = (1, 10, 100, 300)  # Steps whose losses are in the table.
+LAST = 100  # Steps at the end whose mean losses are in the table.
+KEPT = 10  # The losses of every tenth step are kept, and the first's.
+PLOTTED = {
+    "l1/refined/hole": "L1 of the hole, second stage",
+    "l1/coarse/hole": "L1 of the hole, first stage",
+    "l1/refined/valid": "L1 of the known pixels, second stage",
+    "hinge/real": "hinge loss, real pictures",
+    "hinge/fake": "hinge loss, completed pictures",
+}
+
+
+class History(NamedTuple):
+    """What one side did."""
+
+    losses: dict[str, np.ndarray]  # Of each step, [N].
+    seconds: np.ndarray  # Of each step, by the clock, [N],
+    cpu_seconds: np.ndarray  # and of all cores, [N].
+    weights: Results  # At the end, by the side's own names.
+    versions: str
+
+
+def make_config(options: argparse.Namespace) -> ConfigDict:
+    """The settings of both sides, and of the score: MMagic's but for pictures, size and batch."""
+    config = quality.make_config(options.photos, "faces", "irregular", options.number)
+    config.image_size = options.case.size
+    config.batch_size = options.case.batch
+    config.num_steps = options.steps
+    config.model.width = options.width
+    config.model.init = options.init
+    config.data.source = f"folder:{options.photos / 'faces' / 'train'}"
+    return config
+
+
+def draw(config: ConfigDict) -> weights.Model:
+    """The weights with which both begin, as a run of ours draws them."""
+    state = assemble.initial_state(config, sharding.make_mesh())
+    critic = {"params": state.discriminator.params, "spectral": state.discriminator.spectral}
+    return weights.Model(assemble.variant(config), state.generator.params, critic)
+
+
+def nudge(model: weights.Model) -> weights.Model:
+    """The same with a generator one float32 rounding larger."""
+    larger = np.float32(1) + np.finfo(np.float32).eps
+    generator = jax.tree.map(lambda x: x * larger, model.generator)
+    return dataclasses.replace(model, generator=generator)
+
+
+def write_batches(config: ConfigDict, path: Path) -> None:
+    """Writes the first batches of a run of ours as peers read them."""
+    batches = assemble.training_batches(config)(0)
+    made = list(itertools.islice(batches, config.num_steps))
+    batches.close()
+    np.savez(path, **{name: np.stack([batch[name] for batch in made]) for name in made[0]})
+
+
+def train(case: Case, peers: Sequence[Peer], batches: Path, steps: int) -> list[History]:
+    """Trains every side, in turns of `BLOCK` steps; the first turn is one step.
+
+    Raises:
+        FailedError: A side stopped, a loss is not finite, or they do not find the same in the
+            first step.
+    """
+    losses, answers = ([[] for _ in peers] for _ in range(2))
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        workers = []
+        for index, peer in enumerate(peers):
+            files = Path(folder, f"{index}.npz"), Path(folder, "cache"), batches
+            workers.append(Worker(peer, case, *files))
+            stack.callback(workers[-1].close)
+        ends = sorted({1, *range(BLOCK, steps, BLOCK), steps})
+        for first, end in itertools.pairwise([0, *ends]):
+            for index, worker in enumerate(workers):
+                for step in range(first, end):
+                    answers[index].append(worker.call())
+                    losses[index].append(worker.result())
+                    if not all(map(np.isfinite, losses[index][-1].values())):
+                        name = peers[index].name
+                        raise FailedError(f"A loss of {name} is not finite in step {step + 1}.")
+            for other in range(1, len(peers)) if first == 0 else ():
+                both = (peers[0], peers[other]), (workers[0], workers[other])
+                largest_difference(case, *both)
+            print(f"step {end} of {steps}", file=sys.stderr, flush=True)
+        return list(map(_history, workers, losses, answers))
+
+
+def _history(worker: Worker, losses: list[Results], answers: list[dict[str, Any]]) -> History:
+    versions = worker.call("weights")["versions"]
+    by_name = {name: np.array([one[name] for one in losses]) for name in losses[0]}
+    times = (np.array([one[key] for one in answers]) for key in ("seconds", "cpu_seconds"))
+    return History(by_name, *times, worker.result(), versions)
+
+
+def to_model(tensors: Results, variant: weights.Variant) -> weights.Model:
+    """The model of which a side has named the weights, MMagic's or ours."""
+    if any(name.startswith("disc.") for name in tensors):
+        return mmagic.from_state_dict(tensors, source="MMagic").model
+    return weights.Model(variant, **weights.unflatten(tensors))
+
+
+def train_for(
+    seconds: float, name: str, changes: Sequence[str], config: ConfigDict, folder: Path
+) -> weights.Model:
+    """Trains by the command, and stops it after some seconds.
+
+    Args:
+        seconds: From its start, if it does not end before.
+        name: Of its config.
+        changes: Arguments `--config.KEY=VALUE`.
+        config: Whose pictures it gets, at whose size.
+        folder: For its checkpoints.
+
+    Raises:
+        FailedError: It could not train.
+    """
+    given = {"image_size": config.image_size, "eval.every": 0}
+    given |= {f"data.{key}": config.data[key] for key in ("source", "val_source", "crop_size")}
+    command = [sys.executable, "-m", "deepfill_jax.main", f"--config={name}", f"--workdir={folder}"]
+    command += [f"--config.{key}={value}" for key, value in given.items()]
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder / 'cache'}"}
+    process = subprocess.Popen([*command, *changes], env=environment, stdout=sys.stderr)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    process.send_signal(signal.SIGTERM)
+    if process.wait() not in (0, EXIT_CODES[StoppedError]):
+        raise FailedError(f"--config={name} did not train for {seconds:.0f} s; see above for why.")
+    return run.read(folder)
+
+
+def block_ratios(ours: np.ndarray, theirs: np.ndarray) -> list[float]:
+    """Of the medians of each turn, after the first one, which compiles."""
+    medians = [
+        [statistics.median(x[first : first + BLOCK]) for first in range(BLOCK, len(x), BLOCK)]
+        for x in (ours, theirs)
+    ]
+    return [a / b for a, b in zip(*medians, strict=True)]
+
+
+def differences(one: History, other: History, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Of losses at each step, relative to the other's."""
+    return {name: np.abs(one.losses[name] / other.losses[name] - 1) for name in names}
+
+
+def summarise(ours: History, theirs: History, nudged: History) -> dict[str, Any]:
+    """What is kept of the trainings, few figures of each."""
+
+    def rounded(values, digits):
+        return [float(f"{x:.{digits}g}") for x in values]
+
+    def at_compared(drift):
+        steps = [step for step in COMPARED if step <= count]
+        rows = {name: rounded(x[np.array(steps) - 1], 2) for name, x in drift.items()}
+        return {name: dict(zip(map(str, steps), row, strict=True)) for name, row in rows.items()}
+
+    both = sorted(ours.losses.keys() & theirs.losses.keys())
+    count = len(ours.seconds)
+    kept = [1, *range(KEPT, count + 1, KEPT)]
+    places = np.array(kept) - 1
+    return {
+        "versions": [ours.versions, theirs.versions],
+        "seconds": {
+            "ours": spread(ours.seconds[1:]),
+            "theirs": spread(theirs.seconds[1:]),
+            "ratio": spread(block_ratios(ours.seconds, theirs.seconds)),
+            "first": rounded((ours.seconds[0], theirs.seconds[0]), 4),
+            "total": rounded((ours.seconds.sum(), theirs.seconds.sum()), 4),
+        },
+        "cpu_seconds": {
+            "ours": spread(ours.cpu_seconds[1:]),
+            "theirs": spread(theirs.cpu_seconds[1:]),
+            "ratio": spread(block_ratios(ours.cpu_seconds, theirs.cpu_seconds)),
+        },
+        "differences": at_compared(differences(ours, theirs, both)),
+        "by_rounding": at_compared(differences(nudged, ours, both)),
+        "means": {
+            name: rounded((ours.losses[name][-LAST:].mean(), theirs.losses[name][-LAST:].mean()), 4)
+            for name in both
+        },
+        "steps": kept,
+        "losses": {
+            side: {name: rounded(history.losses[name][places], 5) for name in both}
+            for side, history in (("ours", ours), ("theirs", theirs))
+        },
+    }
+
+
+def plot(ours: History, theirs: History, nudged: History, path: Path) -> None:
+    """Draws the losses of both over one another, and how far they are apart."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 3, figsize=(13, 6.5), sharex=True)
+    steps = np.arange(1, len(ours.seconds) + 1)
+    for axis, (name, title) in zip(axes.flat, PLOTTED.items(), strict=False):
+        axis.plot(steps, theirs.losses[name], color="#f2a65a", linewidth=3.5, label="MMagic")
+        axis.plot(steps, ours.losses[name], color="#123c69", linewidth=0.9, label="deepfill_jax")
+        axis.set_title(title, fontsize=10)
+    l1 = [name for name in PLOTTED if name.startswith("l1/")]
+    for one, other, label, colour in (
+        (ours, theirs, "of the two", "#123c69"),
+        (nudged, ours, "of ours from itself, by rounding", "#9a9a9a"),
+    ):
+        largest = np.max(list(differences(one, other, l1).values()), axis=0)
+        axes.flat[-1].semilogy(steps, largest, color=colour, linewidth=0.9, label=label)
+    axes.flat[-1].set_title("largest relative difference of these L1 terms", fontsize=10)
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+    axes.flat[0].legend()
+    axes.flat[-1].legend()
+    for axis in axes[-1]:
+        axis.set_xlabel("step")
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
+
+
+def tables(found: dict[str, Any]) -> Iterator[str]:
+    """Lines of Markdown: scores, seconds, losses.
+
+    Differences have those by rounding alone beside them, in brackets.
+    """
+    yield "| weights | hole L1 | PSNR | SSIM |"
+    yield "|---|---|---|---|"
+    for name, score in found["scores"].items():
+        cells = (
+            f"{score[metric]['mean']:.{digits}f} ± {score[metric]['standard_error']:.{digits}f}"
+            for metric, digits in (("l1_hole", 3), ("psnr", 3), ("ssim", 4))
+        )
+        yield f"| {' | '.join((name, *cells))} |"
+    yield ""
+    for unit in ("seconds", "cpu_seconds"):
+        for name, x in found[unit].items():
+            yield f"{unit}, {name}: {x}"
+    yield ""
+    steps = next(iter(found["differences"].values()))
+    columns = *(f"step {step}" for step in steps), "ours, mean", "theirs, mean"
+    yield f"| loss | {' | '.join(columns)} |"
+    yield "|---" * (1 + len(columns)) + "|"
+    for name, row in found["differences"].items():
+        cells = [f"{x:.0e} ({found['by_rounding'][name][step]:.0e})" for step, x in row.items()]
+        yield f"| {' | '.join((name, *cells, *map(str, found['means'][name])))} |"
+
+
+def main() -> None:
+    """Does what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--case", type=Case.parse, default="train-96-2", help="train-SIZE-BATCH")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--number", type=int, default=256, help="of held-out pictures")
+    parser.add_argument("--init", choices=assemble.INITS, default="published")
+    parser.add_argument("--config", help="a config of ours, to train for as long")
+    mmagic_arguments(parser)
+    options, changes = parser.parse_known_args()
+    if wrong := [x for x in changes if not (options.config and x.startswith("--config."))]:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    if options.case.kind != "train" or options.case.size <= SMALLEST:
+        parser.error(
+            f"--case={options.case} must be train-SIZE-BATCH, with a size above {SMALLEST}."
+        )
+    if options.steps <= BLOCK:
+        parser.error(f"--steps={options.steps} must be more than {BLOCK}, a turn.")
+    python = make_environment(options.environment)
+    config = make_config(options)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = draw(config)
+        peers = pair(model, folder, mmagic.write, python)
+        nudged = peers[0]._replace(weights=folder / "nudged.safetensors")
+        weights.save(nudged.weights, nudge(model))
+        write_batches(config, folder / "batches.npz")
+        sides = *peers, nudged
+        histories = train(options.case, sides, folder / "batches.npz", options.steps)
+        ours, theirs, _ = histories
+        found = {"case": str(options.case), "cpu": cpu(), "cores": cores()}
+        found |= {"width": options.width, "init": options.init, **summarise(*histories)}
+        models = {
+            "before": model,
+            "MMagic": to_model(theirs.weights, assemble.variant(config)),
+            "deepfill_jax": to_model(ours.weights, assemble.variant(config)),
+        }
+        if options.config:
+            seconds = theirs.seconds.sum()
+            label = Path(options.config).name
+            models[label] = train_for(seconds, options.config, changes, config, folder / "run")
+            found["config"] = [options.config, *changes]
+            found["config_steps"] = models[label].about["step"]
+        print("scoring", file=sys.stderr, flush=True)
+        found["scores"] = {"mean": quality.score("mean", config).summary()}
+        for label, model in models.items():
+            path = folder / f"{len(found['scores'])}.safetensors"
+            weights.save(path, model)
+            found["scores"][label] = quality.score(str(path), config).summary()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{options.init}-{options.case.size}.json"
+    path.write_text(json.dumps(found) + "\n")
+    plot(*histories, path.with_suffix(".png"))
+    print("\n".join(tables(found)))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,152 @@
+"""The comparison of trainers, with ourselves for the peer."""
+
+import importlib
+import itertools
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import jax
+import numpy as np
+import photos
+import pytest
+
+from deepfill_jax import weights
+from deepfill_jax.convert import layout, mmagic
+from deepfill_jax.errors import FailedError
+from deepfill_jax.models import make_variant
+
+pytest.importorskip("ml_collections")
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "benchmarks"))
+compare = importlib.import_module("compare")
+trainers = importlib.import_module("trainers")
+protocol = importlib.import_module("peers.protocol")
+
+STEPS = 3
+FAKE = """
+import numpy as np
+from peers import protocol
+
+def make_calls(case, path, pictures):
+    def call():
+        global step
+        step += 1
+        image, mask = next(pictures)
+        return {"loss/generator": LOSS}
+
+    return {"train": call, "weights": lambda: {"steps": step}}
+
+step = 0
+protocol.serve(make_calls, {"versions": "fake 1", "threads": 1})
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Of tiny networks, on a few pictures."""
+    folder = tmp_path_factory.mktemp("photos")
+    for part in ("train", "val"):
+        photos.write(folder / "faces" / part)
+    case = compare.Case("train", 32, 2)
+    made = trainers.make_config(
+        Namespace(photos=folder, case=case, steps=STEPS, width=2, init="unit_variance", number=4)
+    )
+    made.model.discriminator_width = 1
+    return made
+
+
+def flat(model):
+    return weights.flatten(jax.tree.map(np.asarray, weights.networks(model)))
+
+
+def fake(loss):
+    """A side that finds a loss of what it is given, the step counted from 1."""
+    code = FAKE.replace("LOSS", loss)
+    return compare.Peer("fake", [sys.executable, "-c", code], Path("none"))
+
+
+def train(config, folder, *sides):
+    trainers.write_batches(config, folder / "batches.npz")
+    return trainers.train(compare.Case("train", 32, 2), sides, folder / "batches.npz", STEPS)
+
+
+def test_a_file_holds_the_batches_of_a_run_of_ours(config, tmp_path):
+    trainers.write_batches(config, tmp_path / "batches.npz")
+    read = list(protocol.read(tmp_path / "batches.npz"))
+    wanted = trainers.assemble.training_batches(config)(0)
+    for (image, mask), batch in zip(read, itertools.islice(wanted, STEPS), strict=True):
+        assert (image == batch["image"]).all() and (mask == batch["mask"]).all()
+    wanted.close()
+
+
+def test_sides_take_the_same_batches_in_turn(config, tmp_path):
+    ours, theirs = train(config, tmp_path, fake("image.mean()"), fake("image.mean() + step - 1"))
+    means = [image.mean() for image, _ in protocol.read(tmp_path / "batches.npz")]
+    assert len(set(means)) == STEPS
+    np.testing.assert_array_equal(ours.losses["loss/generator"], means)
+    np.testing.assert_array_equal(theirs.losses["loss/generator"], means + np.arange(STEPS))
+    assert ours.weights == {"steps": STEPS} and (ours.seconds > 0).all()
+
+
+def test_sides_that_begin_apart_or_lose_their_way_do_not_go_on(config, tmp_path):
+    with pytest.raises(FailedError, match="do not find the same in train-32-2"):
+        train(config, tmp_path, fake("1"), fake("1.1"))
+    with pytest.raises(FailedError, match="A loss of fake is not finite in step 2"):
+        train(config, tmp_path, fake("1"), fake("1 if step == 1 else np.nan"))
+
+
+@pytest.mark.slow
+def test_sides_that_are_the_same_stay_the_same(config, tmp_path):
+    model = trainers.draw(config)
+    weights.save(tmp_path / "model.safetensors", model)
+    command = [sys.executable, "-m", "peers.ours"]
+    sides = [compare.Peer("ours", command, tmp_path / "model.safetensors")] * 2
+    ours, theirs = train(config, tmp_path, *sides)
+    for name, losses in ours.losses.items():
+        assert losses.shape == (STEPS,) and (losses == theirs.losses[name]).all()
+    before, after = flat(model), flat(trainers.to_model(ours.weights, model.variant))
+    assert before.keys() == after.keys()
+    assert all((before[name] != after[name]).any() for name in before if name.endswith("kernel"))
+
+
+def test_weights_in_the_names_of_mmagic_come_back():
+    model = compare.draw(make_variant("mmagic", width=2, discriminator_width=1))
+    tensors = layout.revert(model, mmagic.make_table(discriminator=True))
+    before, after = flat(model), flat(trainers.to_model(tensors, model.variant))
+    assert before.keys() == after.keys()
+    assert all((before[name] == after[name]).all() for name in before)
+
+
+def test_what_is_kept_of_histories(tmp_path):
+    pytest.importorskip("matplotlib")
+    steps = np.arange(1.0, 51.0)
+
+    def history(factor, seconds):
+        losses = {name: factor * steps for name in trainers.PLOTTED}
+        return trainers.History(losses, *np.full((2, 50), seconds), {}, "jax 1")
+
+    histories = history(1.01, 2.0), history(1.0, 4.0), history(1.0302, 3.0)
+    kept = trainers.summarise(*histories)
+    assert kept["seconds"]["ratio"] == {"median": 0.5, "min": 0.5, "max": 0.5}
+    assert kept["seconds"]["total"] == [100, 200]
+    assert kept["differences"]["hinge/real"] == {"1": 0.01, "10": 0.01}
+    assert kept["steps"] == [1, 10, 20, 30, 40, 50]
+    assert kept["losses"]["theirs"]["hinge/real"] == kept["steps"]
+    score = {name: {"mean": 1.0, "standard_error": 0.1} for name in ("l1_hole", "psnr", "ssim")}
+    rows = list(trainers.tables(json.loads(json.dumps(kept)) | {"scores": {"before": score}}))
+    assert "| before | 1.000 ± 0.100 | 1.000 ± 0.100 | 1.0000 ± 0.1000 |" in rows
+    assert "| hinge/real | 1e-02 (2e-02) | 1e-02 (2e-02) | 25.75 | 25.5 |" in rows
+    trainers.plot(*histories, tmp_path / "losses.png")
+    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_config_of_ours_trains_and_is_read(config, tmp_path):
+    smoke = str(ROOT / "configs" / "smoke.py")
+    changes = ["--config.num_steps=2", "--config.batch_size=8"]
+    trained = trainers.train_for(600, smoke, changes, config, tmp_path / "run")
+    assert trained.about["step"] == 2 and trained.variant.width == 2
+    with pytest.raises(FailedError, match="did not train for 1 s"):
+        trainers.train_for(1, smoke, changes, config, tmp_path / "short")
