@@ -1,4 +1,4 @@
-"""The recipe that learns most in the hours of two CPU cores, in three stages of growing images.
+"""A recipe for hours of two CPU cores instead of weeks of GPUs, in three stages of growing images.
 
     python -m deepfill_jax.main --config=configs/best.py:64 --workdir=runs/64 \
         --config.data.source=folder:PATH --config.data.val_source=folder:PATH
@@ -11,7 +11,8 @@ The number is the side of the images. One of 64 px has a sixteenth of the pixels
 most of what is to learn shows in it. Against the published recipe: half the width, kernels that
 keep the variance, ten times the learning rate with warm-up and a fall to 0, gradients clipped, the
 running average of the parameters, pictures mirrored, L1 of the hole weighted, and no discriminator:
-fills are right on average, and blurred. benchmarks/ablations.py says what each choice is worth.
+fills are right on average, and blurred. benchmarks/ablations.py measures what each choice is worth;
+it has not been run yet.
 """
 
 import runpy
