@@ -1,11 +1,11 @@
 """Keeps what a model's training was: config, seed and curves of each stage, with a plot.
 
     pip install '.[train]' matplotlib
-    python benchmarks/trainings.py NAME RUN [RUN ...]
+    python benchmarks/trainings.py NAME RUN [RUN ...] [--append]
 
-RUNs are the folders of the stages, in their order. Writes results/trainings/NAME.json and NAME.png:
-the hole L1 of the validation pictures over the hours that the machine trained, which had other work
-too.
+RUNs are the folders of the stages, in their order; `--append` puts them after those that are kept.
+Writes results/trainings/NAME.json and NAME.png: the hole L1 of the validation pictures over the
+hours that the machine trained, which had other work too.
 """
 
 import argparse
@@ -68,10 +68,13 @@ def main(arguments=None):
     )
     parser.add_argument("name")
     parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--append", action="store_true", help="after the stages that are kept")
     options = parser.parse_args(arguments)
-    stages = [read_stage(run) for run in options.runs]
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{options.name}.json").write_text(json.dumps(stages, indent=1) + "\n")
+    path = RESULTS / f"{options.name}.json"
+    kept = json.loads(path.read_text()) if options.append else []
+    stages = kept + [read_stage(run) for run in options.runs]
+    path.write_text(json.dumps(stages, indent=1) + "\n")
     plot(stages, RESULTS / f"{options.name}.png")
 
 

@@ -35,3 +35,5 @@ def test_stages_are_kept_without_paths_of_the_machine(tmp_path, monkeypatch):
     hours = round(300 / 3600, 4)
     assert first["validation"] == {"step": [200], "hours": [hours], "l1_hole": [8.25]}
     assert (tmp_path / "results/faces.png").stat().st_size > 1000
+    trainings.main(["faces", str(run), "--append"])
+    assert json.loads((tmp_path / "results/faces.json").read_text()) == 3 * [first]

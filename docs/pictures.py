@@ -1,0 +1,109 @@
+"""Draws the pictures of README and model cards: holes above, below what a model fills them with.
+
+    python docs/pictures.py [example faces scenes guided]
+
+Photographs are of scikit-image, in the public domain or CC0: those of data sets must not be shown.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from skimage import data
+
+from deepfill_jax import Inpainter, masks
+
+PHOTOS = (data.astronaut, data.coffee, data.chelsea, data.rocket)
+SIZES = {"example": 128, "faces": 256, "scenes": 128, "guided": 128}  # The models' last stages.
+SHOWN = 256  # Pixels of a side.
+FACE = (112, 0, 332, 220)  # Of the astronaut, as faces lie in the training pictures.
+
+# Holes of the face, in 128ths: left, top, right, bottom.
+FACE_HOLES = {
+    "cheek and hair": (84, 40, 112, 80),
+    "mouth": (48, 78, 86, 100),
+    "an eye": (68, 50, 92, 68),
+    "all of it": (36, 40, 96, 106),
+}
+# Holes of the photographs in 128ths, where "scenes" has to know what it is that is hidden.
+SCENE_HOLES = ((44, 16, 92, 64), (40, 52, 88, 100), (24, 40, 72, 88), (52, 32, 92, 72))
+
+GUIDED_HOLE = (38, 64, 94, 108)
+JAW = [(42, 66), (44, 84), (52, 96), (62, 104), (74, 104), (84, 93), (89, 78), (90, 66)]
+NARROW_JAW = [(42, 66), (50, 84), (57, 92), (64, 95), (71, 95), (78, 91), (84, 80), (90, 66)]
+NOSE = [(57, 74), (61, 77), (66, 77), (71, 76), (75, 74)]
+SMILE = [(52, 80), (58, 85), (66, 88), (74, 86), (80, 80), (72, 82), (60, 82), (52, 80)]
+SMALL_MOUTH = [(60, 84), (66, 83), (72, 84), (66, 86), (60, 84)]
+SKETCHES = ([], [JAW, NOSE, SMILE], [NARROW_JAW, NOSE, SMALL_MOUTH])
+
+Case = tuple[np.ndarray, np.ndarray, np.ndarray]  # Picture, mask and sketch, uint8, 0 to 255.
+
+
+def scaled(image: Image.Image, size: int) -> np.ndarray:
+    """The picture's middle square, uint8 [size, size, 3]."""
+    side = min(image.size)
+    left, top = ((length - side) // 2 for length in image.size)
+    image = image.crop((left, top, left + side, top + side))
+    return np.asarray(image.resize((size, size), Image.Resampling.BOX))
+
+
+def drawn(size: int, *, box: tuple = (), lines: list = ()) -> np.ndarray:
+    """A filled box and lines, given in 128ths, as white on black, uint8 [size, size]."""
+    canvas = Image.new("L", (size, size))
+    draw, scale = ImageDraw.Draw(canvas), size / 128
+    if box:
+        left, top, right, bottom = (scale * x for x in box)
+        draw.rectangle((left, top, right - 1, bottom - 1), fill=255)
+    for line in lines:
+        draw.line([(scale * x, scale * y) for x, y in line], fill=255)
+    return np.asarray(canvas)
+
+
+def cases(name: str) -> Iterator[Case]:
+    """What a picture shows."""
+    size = SIZES[name]
+    none = drawn(size)
+    photos = [scaled(Image.fromarray(photo()), size) for photo in PHOTOS]
+    face = scaled(Image.fromarray(data.astronaut()).crop(FACE), size)
+    if name == "example":
+        for seed, photo in enumerate(photos):
+            yield photo, 255 * masks.brush_strokes(np.random.default_rng(seed), size, size), none
+    elif name == "faces":
+        for box in FACE_HOLES.values():
+            yield face, drawn(size, box=box), none
+    elif name == "scenes":
+        for photo, box in zip(photos, SCENE_HOLES, strict=True):
+            yield photo, drawn(size, box=box), none
+    elif name == "guided":
+        for lines in SKETCHES:
+            yield face, drawn(size, box=GUIDED_HOLE), drawn(size, lines=lines)
+
+
+def draw(name: str) -> Image.Image:
+    """A column for each case: hole in white with the sketch in blue, and what fills it."""
+    inpainter = Inpainter.load("scenes" if name == "example" else name)
+    columns = []
+    for pixels, mask, sketch in cases(name):
+        mask = mask.reshape(sketch.shape)
+        holes = np.where(mask[..., None] > 0, np.uint8(255), pixels)
+        holes = np.where(sketch[..., None] > 0, np.uint8((0, 0, 255)), holes)
+        given = {"sketch": sketch} if inpainter.guided else {}
+        columns.append(np.concatenate([holes, inpainter(pixels, mask, **given)]))
+    grid = Image.fromarray(np.concatenate(columns, axis=1))
+    return grid.resize((SHOWN * len(columns), 2 * SHOWN), Image.Resampling.BICUBIC)
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", default=list(SIZES))
+    for name in parser.parse_args().names:
+        draw(name).save(Path(__file__).with_name(f"{name}.jpg"), quality=90)
+
+
+if __name__ == "__main__":
+    main()
