@@ -153,9 +153,9 @@ def main(arguments=None):
 
     def command():
         others = update(options) if options.photos else {}
-        print(*tables(kept() | others, options.sets, options.masks), sep="\n")
         if options.tables:
             options.tables.write_text(page())
+        print(*tables(kept() | others, options.sets, options.masks), sep="\n")
 
     run_command(command)
 
