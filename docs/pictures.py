@@ -30,13 +30,15 @@ FACE_HOLES = {
 # Holes of the photographs in 128ths, where "scenes" has to know what it is that is hidden.
 SCENE_HOLES = ((44, 16, 92, 64), (40, 52, 88, 100), (24, 40, 72, 88), (52, 32, 92, 72))
 
-GUIDED_HOLE = (38, 64, 94, 108)
-JAW = [(42, 66), (44, 84), (52, 96), (62, 104), (74, 104), (84, 93), (89, 78), (90, 66)]
-NARROW_JAW = [(42, 66), (50, 84), (57, 92), (64, 95), (71, 95), (78, 91), (84, 80), (90, 66)]
-NOSE = [(57, 74), (61, 77), (66, 77), (71, 76), (75, 74)]
-SMILE = [(52, 80), (58, 85), (66, 88), (74, 86), (80, 80), (72, 82), (60, 82), (52, 80)]
-SMALL_MOUTH = [(60, 84), (66, 83), (72, 84), (66, 86), (60, 84)]
-SKETCHES = ([], [JAW, NOSE, SMILE], [NARROW_JAW, NOSE, SMALL_MOUTH])
+CHIN, HAIR = (38, 64, 94, 108), (84, 34, 124, 84)  # Holes that are filled by lines.
+GUIDED = (
+    (CHIN, []),
+    (CHIN, [(42, 66), (50, 84), (57, 92), (64, 95), (71, 95), (78, 91), (84, 80), (90, 66)]),
+    (HAIR, []),
+    (HAIR, [(84, 36), (92, 40), (90, 60), (86, 84)]),
+    (HAIR, [(104, 34), (110, 48), (108, 62), (98, 78), (92, 72), (92, 44)]),
+)
+LINE = 4  # As thick, in 128ths, as the edges are that the model learnt from.
 
 Case = tuple[np.ndarray, np.ndarray, np.ndarray]  # Picture, mask and sketch, uint8, 0 to 255.
 
@@ -49,15 +51,16 @@ def scaled(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(image.resize((size, size), Image.Resampling.BOX))
 
 
-def drawn(size: int, *, box: tuple = (), lines: list = ()) -> np.ndarray:
-    """A filled box and lines, given in 128ths, as white on black, uint8 [size, size]."""
+def drawn(size: int, *, box: tuple = (), line: list = ()) -> np.ndarray:
+    """A filled box or a line, given in 128ths, as white on black, uint8 [size, size]."""
     canvas = Image.new("L", (size, size))
     draw, scale = ImageDraw.Draw(canvas), size / 128
     if box:
         left, top, right, bottom = (scale * x for x in box)
         draw.rectangle((left, top, right - 1, bottom - 1), fill=255)
-    for line in lines:
-        draw.line([(scale * x, scale * y) for x, y in line], fill=255)
+    if line:
+        points = [(scale * x, scale * y) for x, y in line]
+        draw.line(points, fill=255, width=round(scale * LINE), joint="curve")
     return np.asarray(canvas)
 
 
@@ -77,8 +80,8 @@ def cases(name: str) -> Iterator[Case]:
         for photo, box in zip(photos, SCENE_HOLES, strict=True):
             yield photo, drawn(size, box=box), none
     elif name == "guided":
-        for lines in SKETCHES:
-            yield face, drawn(size, box=GUIDED_HOLE), drawn(size, lines=lines)
+        for box, line in GUIDED:
+            yield face, drawn(size, box=box), drawn(size, line=line)
 
 
 def draw(name: str) -> Image.Image:
@@ -88,7 +91,8 @@ def draw(name: str) -> Image.Image:
     for pixels, mask, sketch in cases(name):
         mask = mask.reshape(sketch.shape)
         holes = np.where(mask[..., None] > 0, np.uint8(255), pixels)
-        holes = np.where(sketch[..., None] > 0, np.uint8((0, 0, 255)), holes)
+        lines = (sketch > 0) & (mask > 0)
+        holes = np.where(lines[..., None], np.uint8((0, 0, 255)), holes)
         given = {"sketch": sketch} if inpainter.guided else {}
         columns.append(np.concatenate([holes, inpainter(pixels, mask, **given)]))
     grid = Image.fromarray(np.concatenate(columns, axis=1))

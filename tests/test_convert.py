@@ -426,7 +426,8 @@ def test_command_names_what_it_cannot_do(tmp_path, capsys):
     source, output = tmp_path / "theirs.pth", tmp_path / "model.safetensors"
     assert run("theirs.onnx", "--output", output) == 2
     reason = (
-        "theirs.onnx is no known source of weights; known are names (faces, scenes), model files"
+        "theirs.onnx is no known source of weights; "
+        "known are names (faces, guided, scenes), model files"
     )
     assert reason in capsys.readouterr().err
     assert run(source, "--output", tmp_path / "model.npz") == 2

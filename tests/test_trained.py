@@ -53,7 +53,7 @@ SHIPPED = weights.names()
 
 
 def test_those_that_the_readme_names_are_there():
-    assert SHIPPED == ["faces", "scenes"]
+    assert SHIPPED == ["faces", "guided", "scenes"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -77,3 +77,19 @@ def test_a_shipped_model_fills_a_slope_better_than_its_mean(name):
     hole = mask > 0
     error = np.abs(completed - image)[hole].mean()
     assert error < np.abs(image[hole] - image[~hole].mean()).mean() / 2
+
+
+@pytest.mark.parametrize("column", [52, 64, 76])
+def test_a_line_changes_the_fill_where_it_was_drawn(column):
+    ramp = np.linspace(40, 220, 128)
+    image = np.broadcast_to(ramp[:, None, None], (128, 128, 3)).astype(np.uint8)
+    mask, sketch = np.zeros((2, 128, 128), np.uint8)
+    mask[40:88, 40:88] = 255
+    sketch[40:88, column - 2 : column + 2] = 255
+    inpainter = Inpainter.load("guided")
+    without = inpainter(image, mask).astype(float)
+    change = np.abs(inpainter(image, mask, sketch=sketch) - without).mean(axis=(0, 2))
+    near = np.abs(np.arange(128) - column + 0.5) < 8
+    known = change[np.r_[:40, 88:128]]
+    assert not known.any()
+    assert change[near].mean() > 3 * change[40:88][~near[40:88]].mean()
