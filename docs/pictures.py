@@ -20,13 +20,8 @@ SIZES = {"example": 128, "faces": 256, "scenes": 128, "guided": 128}  # The mode
 SHOWN = 256  # Pixels of a side.
 FACE = (112, 0, 332, 220)  # Of the astronaut, as faces lie in the training pictures.
 
-# Holes of the face, in 128ths: left, top, right, bottom.
-FACE_HOLES = {
-    "cheek and hair": (84, 40, 112, 80),
-    "mouth": (48, 78, 86, 100),
-    "an eye": (68, 50, 92, 68),
-    "all of it": (36, 40, 96, 106),
-}
+# Holes of the face, in 128ths, left, top, right, bottom: cheek and hair, mouth, an eye, all of it.
+FACE_HOLES = ((84, 40, 112, 80), (48, 78, 86, 100), (68, 50, 92, 68), (36, 40, 96, 106))
 # Holes of the photographs in 128ths, where "scenes" has to know what it is that is hidden.
 SCENE_HOLES = ((44, 16, 92, 64), (40, 52, 88, 100), (24, 40, 72, 88), (52, 32, 92, 72))
 
@@ -74,7 +69,7 @@ def cases(name: str) -> Iterator[Case]:
         for seed, photo in enumerate(photos):
             yield photo, 255 * masks.brush_strokes(np.random.default_rng(seed), size, size), none
     elif name == "faces":
-        for box in FACE_HOLES.values():
+        for box in FACE_HOLES:
             yield face, drawn(size, box=box), none
     elif name == "scenes":
         for photo, box in zip(photos, SCENE_HOLES, strict=True):

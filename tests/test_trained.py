@@ -67,12 +67,16 @@ def test_a_shipped_model_is_small_and_says_what_it_is(name):
     assert about["files"][path.name]["sha256"][:16] in card  # It is of this file.
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_model_fills_a_slope_better_than_its_mean(name):
+def slope_with_a_hole():
     ramp = np.linspace(40, 220, 128)
-    image = np.broadcast_to(ramp[:, None, None], (128, 128, 3)).astype(np.uint8)
     mask = np.zeros((128, 128), np.uint8)
     mask[40:88, 40:88] = 255
+    return np.broadcast_to(ramp[:, None, None], (128, 128, 3)).astype(np.uint8), mask
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_model_fills_a_slope_better_than_its_mean(name):
+    image, mask = slope_with_a_hole()
     completed = Inpainter.load(name)(image, mask).astype(float)
     hole = mask > 0
     error = np.abs(completed - image)[hole].mean()
@@ -81,10 +85,8 @@ def test_a_shipped_model_fills_a_slope_better_than_its_mean(name):
 
 @pytest.mark.parametrize("column", [52, 64, 76])
 def test_a_line_changes_the_fill_where_it_was_drawn(column):
-    ramp = np.linspace(40, 220, 128)
-    image = np.broadcast_to(ramp[:, None, None], (128, 128, 3)).astype(np.uint8)
-    mask, sketch = np.zeros((2, 128, 128), np.uint8)
-    mask[40:88, 40:88] = 255
+    image, mask = slope_with_a_hole()
+    sketch = np.zeros_like(mask)
     sketch[40:88, column - 2 : column + 2] = 255
     inpainter = Inpainter.load("guided")
     without = inpainter(image, mask).astype(float)
