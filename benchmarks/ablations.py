@@ -22,7 +22,7 @@ from pathlib import Path
 import jax
 from absl import logging
 
-from deepfill_jax import assemble, completion, evaluate, sharding, train
+from deepfill_jax import assemble, compiler, completion, evaluate, sharding, train
 from deepfill_jax.convert import sources
 from deepfill_jax.models import Generator
 
@@ -181,6 +181,7 @@ def main(arguments=None):
         if not options.workdir:
             parser.error("--photos needs --workdir, a folder for the trainings")
         logging.set_verbosity(logging.WARNING)
+        compiler.cache_on_disk()  # A row is compiled to measure its cost, and again for each seed.
         update(options)
     print(*table(), sep="\n")
 
