@@ -1,6 +1,7 @@
 """What each choice of configs/best.py is worth: trainings of equal cost with one choice changed.
 
     python benchmarks/ablations.py --photos FOLDER --workdir RUNS [--rows ROW ...] [--seeds 0 1]
+        [--tables FILE]
 
 FOLDER holds `train` and `val`. A row is a recipe; "published" is the paper's authors', each other
 is configs/best.py but for one choice. Every row gets as many steps of 64 px as take it `SECONDS` on
@@ -9,7 +10,8 @@ step is measured first, one row after another, and kept, so that trainings may r
 work. Scores are those of the first 200 pictures of `val`, MMagic's holes, the seeds' mean.
 
 What was found is kept in `results/ablations`; a row that is there is not trained again. RUNS gets
-the trainings themselves, and goes on where it was stopped. Prints a table of all that is kept.
+the trainings themselves, and goes on where it was stopped. Prints a table of all that is kept;
+`--tables` writes it to a document, docs/ablations.md, and without `--photos` nothing is trained.
 """
 
 import argparse
@@ -55,6 +57,21 @@ ROWS = {
     "no flips": {"data.flip": False},
     "large holes alone": {"masks.kinds.irregular": 1.0, "masks.kinds.box_or_strokes": 0.0},
 }
+
+HEAD = f"""# What each choice is worth
+
+`python benchmarks/ablations.py --tables docs/ablations.md` wrote this page; with
+`--photos FOLDER --workdir RUNS` the command trains first what is not kept yet.
+
+[`configs/best.py`](../configs/best.py) at 64 px, and the same with one choice changed;
+"published" is the recipe of the paper's authors, all of it. Data are CelebA's aligned faces. Every
+row has the same cost, not the same number of steps: as many as {SECONDS} s of two CPU cores are
+enough for. That is short. It finds what makes training fast, and says little of what would be
+best after weeks; a discriminator for instance is not there to lower an L1. Scores are of
+{PICTURES} held-out faces with MMagic's irregular holes, means over the seeds. What lies between two
+seeds of one row is chance.
+
+"""
 
 
 def make_config(row, photos, seed):
@@ -176,6 +193,7 @@ def main(arguments=None):
     parser.add_argument("--workdir", type=Path, help="for the trainings")
     parser.add_argument("--rows", nargs="+", choices=rows, default=rows)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--tables", type=Path, help="a document to write")
     options = parser.parse_args(arguments)
     if options.photos:
         if not options.workdir:
@@ -183,7 +201,10 @@ def main(arguments=None):
         logging.set_verbosity(logging.WARNING)
         compiler.cache_on_disk()  # A row is compiled to measure its cost, and again for each seed.
         update(options)
-    print(*table(), sep="\n")
+    lines = "\n".join(table())
+    if options.tables:
+        options.tables.write_text(f"{HEAD}{lines}\n")
+    print(lines)
 
 
 if __name__ == "__main__":
