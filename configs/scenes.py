@@ -1,10 +1,10 @@
 """Scenes on two CPU cores, by configs/best.py; see the card of "scenes".
 
-    python -m deepfill_jax.main --config=configs/scenes.py:64 --workdir=runs/scenes64 \
+    python -m deepfill_jax.main --config=configs/scenes.py:256 --workdir=runs/scenes \
         --config.init_from=faces
 
-and so on, with --config.data.source and val_source. Photographs of about 300 to 500 pixels a side;
-the first stage starts from faces, which have taught the network to continue edges and shading.
+with --config.data.source and val_source, folders of photographs of about 300 to 500 pixels a side.
+It starts from faces, which have taught the network to continue edges and shading.
 """
 
 import runpy
@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 best = runpy.run_path(str(Path(__file__).with_name("best.py")))
 
 
-def get_config(stage: str = "64") -> ConfigDict:
+def get_config(stage: str = "256") -> ConfigDict:
     """The values of configs/best.py but these."""
     config = best["get_config"](stage)
     config.data.source = "folder:data/scenes/train"

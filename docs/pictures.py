@@ -16,7 +16,7 @@ from skimage import data
 from deepfill_jax import Inpainter, masks
 
 PHOTOS = (data.astronaut, data.coffee, data.chelsea, data.rocket)
-SIZES = {"example": 128, "faces": 256, "scenes": 128, "guided": 128}  # The models' last stages.
+SIZES = {"example": 256, "faces": 256, "scenes": 256, "guided": 128}  # The models' last stages.
 SHOWN = 256  # Pixels of a side.
 FACE = (112, 0, 332, 220)  # Of the astronaut, as faces lie in the training pictures.
 
