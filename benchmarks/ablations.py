@@ -6,7 +6,7 @@
 FOLDER holds `train` and `val`. A row is a recipe; "published" is the paper's authors', each other
 is configs/best.py but for one choice. Every row gets as many steps of 64 px as take it `SECONDS` on
 this machine when it does nothing else: a wider network or a larger batch gets fewer. The time of a
-step is measured first, one row after another, and kept, so that trainings may run beside other
+step is measured first, for each network and batch, and kept, so that trainings may run beside other
 work. Scores are those of the first 200 pictures of `val`, MMagic's holes, the seeds' mean.
 
 What was found is kept in `results/ablations`; a row that is there is not trained again. RUNS gets
@@ -108,15 +108,25 @@ def seconds_per_step(config):
     return statistics.median(times[2:])
 
 
+def program(config):
+    """What the time of a step depends on; rows that agree in it get as many steps as each other."""
+    adversarial = config.loss.adversarial > 0
+    return f"width {config.model.width}, batch {config.batch_size}" + ", GAN" * adversarial
+
+
 def measure_costs(rows, photos):
     """Seconds of a step of each row, measured if they are not kept."""
     path = RESULTS / "seconds_per_step.json"
-    costs = json.loads(path.read_text()) if path.is_file() else {}
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    costs = {}
     for row in rows:
-        if row not in costs:
-            costs[row] = round(seconds_per_step(make_config(row, photos, 0)), 4)
-            print(f"{row}: {costs[row]} s a step", flush=True)
-            path.write_text(json.dumps(costs, indent=1) + "\n")
+        config = make_config(row, photos, 0)
+        name = program(config)
+        if name not in kept:
+            kept[name] = round(seconds_per_step(config), 4)
+            print(f"{name}: {kept[name]} s a step", flush=True)
+            path.write_text(json.dumps(kept, indent=1) + "\n")
+        costs[row] = kept[name]
     return costs
 
 
