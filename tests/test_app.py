@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -691,8 +692,10 @@ def test_previews(dtype, channels):
 
 
 def ended(capsys, *arguments):
+    handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as end:
         command.main(list(arguments))
+    assert signal.getsignal(signal.SIGTERM) == handler
     return end.value.code, *capsys.readouterr()
 
 

@@ -122,6 +122,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_it_had_not(
     workdir, folder, tmp_path, monkeypatch
 ):
     config = make_config(folder, checkpoint_every=0)
+    handler = signal.getsignal(signal.SIGTERM)
     make_train_step = train.assemble.steps.make_train_step
 
     def make_interrupted(*networks, **options):
@@ -138,7 +139,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_it_had_not(
         patch.setattr(train.assemble.steps, "make_train_step", make_interrupted)
         with pytest.raises(StoppedError, match="after step 3, as asked, and saved"):
             train.train(config, tmp_path)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == handler
     assert int(restore(config, tmp_path).step) == 3
     train.train(config, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, restore(config, tmp_path), restore(config, workdir))

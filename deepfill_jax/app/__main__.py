@@ -23,11 +23,14 @@ _CLIENTS = 500  # Connections at a time.
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serves until it is interrupted."""
     options = _parse(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # And clean up.
+    # An exit that cleans up.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         run_command(lambda: run(options))
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run(options: argparse.Namespace) -> None:
