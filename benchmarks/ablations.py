@@ -69,7 +69,7 @@ row has the same cost, not the same number of steps: as many as {SECONDS} s of t
 enough for. That is short. It finds what makes training fast, and says little of what would be
 best after weeks; a discriminator for instance is not there to lower an L1. Scores are of
 {PICTURES} held-out faces with MMagic's irregular holes, means over the seeds. What lies between two
-seeds of one row is chance.
+seeds of one row is chance; a row with one seed does not show how much that is.
 
 """
 

@@ -45,6 +45,23 @@ def test_a_shorter_training_warms_up_and_averages_for_the_same_share(tmp_path):
     assert config.average_decay == 0
 
 
+def test_rows_of_one_network_and_batch_are_measured_once(results, tmp_path, monkeypatch):
+    results.mkdir()
+    measured = []
+
+    def seconds_per_step(config):
+        measured.append((config.model.width, config.batch_size))
+        return float(len(measured))
+
+    monkeypatch.setattr(ablations, "seconds_per_step", seconds_per_step)
+    rows = ["best", "no flips", "full width", "batch 8", "half the rate", "with a discriminator"]
+    costs = {"best": 1, "no flips": 1, "full width": 2, "batch 8": 3, "half the rate": 1}
+    for _ in range(2):  # The second time they are kept.
+        found = ablations.measure_costs(rows, tmp_path)
+        assert found == costs | {"with a discriminator": 4}
+    assert measured == [(12, 16), (24, 16), (12, 8), (12, 16)]
+
+
 def test_the_table_has_the_means_of_seeds_best_first(results):
     results.mkdir()
     for row, seed, l1 in (("a", 0, 9.0), ("a", 1, 10.0), ("b", 0, 8.0)):
