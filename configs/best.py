@@ -9,10 +9,9 @@
 
 The number is the side of the images. One of 64 px has a sixteenth of the pixels of one of 256, and
 most of what is to learn shows in it. Against the published recipe: half the width, kernels that
-keep the variance, ten times the learning rate with warm-up and a fall to 0, gradients clipped, the
-running average of the parameters, pictures mirrored, L1 of the hole weighted, and no discriminator:
-fills are right on average, and blurred. docs/ablations.md has what each choice is worth; it is
-measured with one seed so far, and not every row.
+keep the variance, up to twenty times the learning rate with warm-up and a fall to 0, gradients
+clipped, the running average of the parameters, pictures mirrored, and no discriminator: fills are
+right on average, and blurred. docs/ablations.md has what each choice is worth.
 """
 
 import runpy
@@ -24,7 +23,7 @@ from ml_collections import ConfigDict
 places = runpy.run_path(str(Path(__file__).with_name("places.py")))
 
 # Of each stage: images a batch, steps, learning rate.
-STAGES = {"64": (16, 10_000, 1e-3), "128": (16, 5_000, 1e-3), "256": (8, 2_000, 7e-4)}
+STAGES = {"64": (16, 10_000, 2e-3), "128": (16, 5_000, 1e-3), "256": (8, 2_000, 7e-4)}
 
 
 def get_config(stage: str = "64") -> ConfigDict:
@@ -36,9 +35,6 @@ def get_config(stage: str = "64") -> ConfigDict:
     config.model.discriminator_width = 16
     config.model.init = "unit_variance"
     config.loss.adversarial = 0.0
-    config.loss.l1_whole = 0.0
-    config.loss.l1_hole = 1.0
-    config.loss.l1_valid = 0.2
     config.optimizer.beta1 = 0.9
     config.optimizer.clip_norm = 1.0
     # The first twentieth of the steps is for the warm-up, the last is averaged.

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -18,13 +19,13 @@ def results(tmp_path, monkeypatch):
     return tmp_path / "results"
 
 
-@pytest.mark.parametrize("row", ["published", *ablations.ROWS])
+@pytest.mark.parametrize("row", ["published", "best", *ablations.ROWS])
 def test_each_row_is_one_change_of_the_recipe(row, tmp_path):
     def values(name):
         return json.loads(ablations.make_config(name, tmp_path, 3).to_json())
 
     changes = ablations.ROWS.get(row, {})
-    expected = values("best")
+    expected = values("base")
     for key, value in changes.items():
         *parents, last = key.split(".")
         part = expected
@@ -32,7 +33,17 @@ def test_each_row_is_one_change_of_the_recipe(row, tmp_path):
             part = part[name]
         assert part[last] != value, f"{key} is so already"
         part[last] = value
-    assert (values(row) == expected) == (row != "published")
+    assert (values(row) == expected) == (row in ablations.ROWS)
+
+
+def test_the_best_recipe_is_the_config_that_users_have(tmp_path):
+    found = ablations.make_config("best", tmp_path, 0)
+    shipped = runpy.run_path(str(ablations.CONFIGS / "best.py"))["get_config"]("64")
+    for part in ("model", "loss", "optimizer", "masks"):
+        assert found[part].to_dict() == shipped[part].to_dict()
+    base = ablations.make_config("base", tmp_path, 0)
+    assert base.loss.l1_hole != found.loss.l1_hole
+    assert base.optimizer.learning_rate != found.optimizer.learning_rate
 
 
 def test_a_shorter_training_warms_up_and_averages_for_the_same_share(tmp_path):
@@ -54,8 +65,8 @@ def test_rows_of_one_network_and_batch_are_measured_once(results, tmp_path, monk
         return float(len(measured))
 
     monkeypatch.setattr(ablations, "seconds_per_step", seconds_per_step)
-    rows = ["best", "no flips", "full width", "batch 8", "half the rate", "with a discriminator"]
-    costs = {"best": 1, "no flips": 1, "full width": 2, "batch 8": 3, "half the rate": 1}
+    rows = ["base", "no flips", "full width", "batch 8", "half the rate", "with a discriminator"]
+    costs = {"base": 1, "no flips": 1, "full width": 2, "batch 8": 3, "half the rate": 1}
     for _ in range(2):  # The second time they are kept.
         found = ablations.measure_costs(rows, tmp_path)
         assert found == costs | {"with a discriminator": 4}
