@@ -12,8 +12,8 @@ other work. Scores are those of the first 200 pictures of `val`, MMagic's holes,
 
 What was found is kept in `results/ablations`; a row that is there is not trained again. RUNS gets
 the trainings themselves, and goes on where it was stopped. Who changes a recipe deletes its row in
-both. Prints a table of all that is kept;
-`--tables` writes it to a document, docs/ablations.md, and without `--photos` nothing is trained.
+both. Prints a table of all that is kept; `--tables` writes it to a document, docs/ablations.md, and
+without `--photos` nothing is trained.
 """
 
 import argparse
