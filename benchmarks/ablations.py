@@ -11,9 +11,9 @@ a step is measured first, for each network and batch, and kept, so that training
 other work. Scores are those of the first 200 pictures of `val`, MMagic's holes, the seeds' mean.
 
 What was found is kept in `results/ablations`; a row that is there is not trained again. RUNS gets
-the trainings themselves, and goes on where it was stopped. Who changes a recipe deletes its row in
-both. Prints a table of all that is kept; `--tables` writes it to a document, docs/ablations.md, and
-without `--photos` nothing is trained.
+the trainings themselves, and goes on where it was stopped. When a recipe changes, delete its row in
+both, or the old one answers. Prints a table of all that is kept; `--tables` writes it to a
+document, docs/ablations.md, and without `--photos` nothing is trained.
 """
 
 import argparse
@@ -77,10 +77,9 @@ with one choice changed. [`configs/best.py`](../configs/best.py), "best", is "ba
 the rate that won. "published" is the recipe of the paper's authors, all of it. Data are CelebA's
 aligned faces. Every row has the same cost, not the same number of steps: as many as {SECONDS} s of
 two CPU cores are enough for. That is short. It finds what makes training fast, and says little of
-what would be best after weeks: a constant rate wins because there is no time to lower it, and a
-discriminator is not there to lower an L1. Scores are of {PICTURES} held-out faces with MMagic's
-irregular holes, means over the seeds. What lies between two seeds of one row is chance; a row with
-one seed does not show how much that is.
+what would be best after weeks; a discriminator for instance is not there to lower an L1. Scores are
+of {PICTURES} held-out faces with MMagic's irregular holes, means over the seeds. What lies between
+two seeds of one row is chance; a row with one seed does not show how much that is.
 
 """
 
