@@ -19,21 +19,24 @@ def results(tmp_path, monkeypatch):
     return tmp_path / "results"
 
 
-@pytest.mark.parametrize("row", ["published", "best", *ablations.ROWS])
-def test_each_row_is_one_change_of_the_recipe(row, tmp_path):
-    def values(name):
-        return json.loads(ablations.make_config(name, tmp_path, 3).to_json())
+def _values(row, folder):
+    return json.loads(ablations.make_config(row, folder, 3).to_json())
 
-    changes = ablations.ROWS.get(row, {})
-    expected = values("base")
-    for key, value in changes.items():
+
+OF_BEST = [("best", row) for row in ablations.ROWS_OF_BEST]
+
+
+@pytest.mark.parametrize(("recipe", "row"), [("base", row) for row in ablations.ROWS] + OF_BEST)
+def test_each_row_is_its_recipe_but_for_its_changes(recipe, row, tmp_path):
+    expected = _values(recipe, tmp_path)
+    for key, value in (ablations.ROWS | ablations.ROWS_OF_BEST)[row].items():
         *parents, last = key.split(".")
         part = expected
         for name in parents:
             part = part[name]
         assert part[last] != value, f"{key} is so already"
         part[last] = value
-    assert (values(row) == expected) == (row in ablations.ROWS)
+    assert _values(row, tmp_path) == expected
 
 
 def test_the_best_recipe_is_the_config_that_users_have(tmp_path):
@@ -41,9 +44,8 @@ def test_the_best_recipe_is_the_config_that_users_have(tmp_path):
     shipped = runpy.run_path(str(ablations.CONFIGS / "best.py"))["get_config"]("64")
     for part in ("model", "loss", "optimizer", "masks"):
         assert found[part].to_dict() == shipped[part].to_dict()
-    base = ablations.make_config("base", tmp_path, 0)
-    assert base.loss.l1_hole != found.loss.l1_hole
-    assert base.optimizer.learning_rate != found.optimizer.learning_rate
+    for other in ("base", "published"):
+        assert _values(other, tmp_path) != _values("best", tmp_path)
 
 
 def test_a_shorter_training_warms_up_and_averages_for_the_same_share(tmp_path):
@@ -77,12 +79,12 @@ def test_the_table_has_the_means_of_seeds_best_first(results):
     results.mkdir()
     for row, seed, l1 in (("a", 0, 9.0), ("a", 1, 10.0), ("b", 0, 8.0)):
         metrics = {"l1_hole": l1, "psnr": 20.0, "ssim": 0.5}
-        found = {"row": row, "seed": seed, "steps": 7, "metrics": metrics}
-        (results / f"{row}-{seed}.json").write_text(json.dumps(found))
+        found = {"row": row, "seconds": 9, "seed": seed, "steps": 7, "metrics": metrics}
+        (results / f"{row}-9-{seed}.json").write_text(json.dumps(found))
     ablations.main([f"--tables={results / 'page.md'}"])
     assert (results / "page.md").read_text().splitlines()[-2:] == [
-        "| b | 7 | 8.00 | 8.00 | 20.00 | 0.5000 |",
-        "| a | 7 | 9.50 | 9.00, 10.00 | 20.00 | 0.5000 |",
+        "| b | 9 | 7 | 8.00 | 8.00 | 20.00 | 0.5000 |",
+        "| a | 9 | 7 | 9.50 | 9.00, 10.00 | 20.00 | 0.5000 |",
     ]
 
 
@@ -90,13 +92,13 @@ def test_the_table_has_the_means_of_seeds_best_first(results):
 def test_a_row_is_trained_once_and_scored(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ablations, "ROWS", {"tiny": {"model.width": 2, "batch_size": 8}})
     monkeypatch.setattr(ablations, "measure_costs", lambda *_: {"tiny": 1.0})
-    monkeypatch.setattr(ablations, "SECONDS", 25)
     monkeypatch.setattr(ablations, "PICTURES", 2)
     for part in ("train", "val"):
         photos.write(tmp_path / part, count=8)
     arguments = [f"--photos={tmp_path}", f"--workdir={tmp_path}", "--rows=tiny", "--seeds=0"]
+    arguments.append("--seconds=25")
     ablations.main(arguments)
     first = capsys.readouterr().out
-    assert "| tiny | 25 | " in first
+    assert "| tiny | 25 | 25 | " in first
     ablations.main(arguments)
     assert capsys.readouterr().out.splitlines()[-1] == first.splitlines()[-1]
