@@ -178,6 +178,23 @@ def train_for(
     return run.read(folder)
 
 
+def score(
+    models: dict[str, weights.Model], config: ConfigDict, folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Scores on the held-out pictures: of their mean colour, and of models by their labels.
+
+    Args:
+        models: By label.
+        config: Whose pictures and masks they are.
+        folder: For the models' files.
+    """
+    methods = {"mean": "mean"}
+    for label, model in models.items():
+        methods[label] = str(folder / f"{len(methods)}.safetensors")
+        weights.save(Path(methods[label]), model)
+    return {label: quality.score(method, config)["summary"] for label, method in methods.items()}
+
+
 def block_ratios(ours: np.ndarray, theirs: np.ndarray) -> list[float]:
     """Of the medians of each turn, after the first one, which compiles."""
     medians = [
@@ -337,11 +354,7 @@ def main() -> None:
             found["config"] = [options.config, *changes]
             found["config_steps"] = models[label].about["step"]
         print("scoring", file=sys.stderr, flush=True)
-        found["scores"] = {"mean": quality.score("mean", config).summary()}
-        for label, model in models.items():
-            path = folder / f"{len(found['scores'])}.safetensors"
-            weights.save(path, model)
-            found["scores"][label] = quality.score(str(path), config).summary()
+        found["scores"] = score(models, config, folder)
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{options.init}-{options.case.size}.json"
     path.write_text(json.dumps(found) + "\n")

@@ -142,6 +142,17 @@ def test_what_is_kept_of_histories(tmp_path):
     assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_models_and_the_mean_colour_are_scored(config, tmp_path, monkeypatch):
+    def no_distances():
+        return lambda completed, image: {"features": np.zeros((len(image), 2, 1))}
+
+    monkeypatch.setattr(trainers.quality.distances, "load", no_distances)
+    scores = trainers.score({"before": trainers.draw(config)}, config, tmp_path)
+    assert scores.keys() == {"mean", "before"}
+    assert all(0 < found["l1_hole"]["mean"] < 100 for found in scores.values())
+    assert scores["before"] != scores["mean"]
+
+
 @pytest.mark.slow
 def test_a_config_of_ours_trains_and_is_read(config, tmp_path):
     smoke = str(ROOT / "configs" / "smoke.py")
