@@ -67,20 +67,25 @@ def measure(completed, image, mask):
     return metrics.measure(completed, image, mask) | distances.load()(completed, image)
 
 
-def score(method, config):
-    """Scores a method on a config's validation set."""
+def report(method, config, measure=metrics.measure):
+    """What a method's pictures of a config's validation set are measured as."""
     mesh = sharding.make_mesh()
     if method in baselines.BASELINES:
         complete = completion.baseline_complete(method)
     else:
         model = weights.load(method)
         complete = completion.network_complete(Generator(model.variant), model.generator, mesh)
-    report = evaluate.evaluate(complete, assemble.validation_batches(config)(), measure=measure)
-    values = dict(report.values)
+    return evaluate.evaluate(complete, assemble.validation_batches(config)(), measure=measure)
+
+
+def score(method, config):
+    """The summary of all that is measured of a method, and that by the area of holes."""
+    found = report(method, config, measure)
+    values = dict(found.values)
     features = values.pop("features")
-    report = dataclasses.replace(report, values=values)
+    found = dataclasses.replace(found, values=values)
     frechet = {"frechet": {"mean": distances.frechet(features), "count": len(features)}}
-    return {"summary": report.summary() | frechet, "by_area": report.by_area()}
+    return {"summary": found.summary() | frechet, "by_area": found.by_area()}
 
 
 def update(options):

@@ -192,7 +192,7 @@ def score(
     for label, model in models.items():
         methods[label] = str(folder / f"{len(methods)}.safetensors")
         weights.save(Path(methods[label]), model)
-    return {label: quality.score(method, config)["summary"] for label, method in methods.items()}
+    return {label: quality.report(method, config).summary() for label, method in methods.items()}
 
 
 def block_ratios(ours: np.ndarray, theirs: np.ndarray) -> list[float]:
