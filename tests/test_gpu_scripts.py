@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import photos
 import pytest
 
@@ -21,11 +20,7 @@ def folder(tmp_path_factory):
 
 
 def run_all(out, *options):
-    environment = os.environ | {
-        "PYTHON": sys.executable,
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
-    }
+    environment = os.environ | {"PYTHON": sys.executable}
     command = [str(SCRIPT), str(out), "--tiny", *map(str, options)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 

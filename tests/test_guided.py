@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import test_steps
 from references import random_variables
-from test_steps import OFFICIAL_RECIPE, random_batch, spy
+from test_steps import OFFICIAL_RECIPE, random_batch
 from test_weights import rewrite
 
 from deepfill_jax import weights
@@ -124,12 +124,12 @@ def test_networks_take_a_sketch_if_and_only_if_they_are_guided():
 def test_the_first_step_is_the_unguided_one_and_both_networks_learn_to_see_the_sketch():
     plain = make_model("official", width=4)  # The step that test_steps has compiled too.
     grown = weights.with_sketch_channels(plain)
-    batch = random_batch(size=2)
+    batch = random_batch()
     sketched = batch | {"sketch": batch["mask"] * (np.indices((64, 64)).sum(0) % 5 == 0)[..., None]}
 
     def step(model, batch):
-        options = {"generator": model.generator, "critic": model.discriminator}
-        return test_steps.run(model.variant, OFFICIAL_RECIPE, (spy(), spy()), [batch], **options)
+        networks = {"generator": model.generator, "critic": model.discriminator}
+        return test_steps.run(model.variant, OFFICIAL_RECIPE, [batch], learns=False, **networks)
 
     _, [expected] = step(plain, batch)
     state, [found] = step(grown, {n: x.astype(np.uint8) for n, x in sketched.items()})
@@ -137,8 +137,8 @@ def test_the_first_step_is_the_unguided_one_and_both_networks_learn_to_see_the_s
         if name.startswith(("l1/", "hinge/")):
             np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
     # The gradients by the sketch's channels, which are still 0.
-    first = state.generator.opt_state["coarse"]["encode1"]["kernel"]
-    patch = state.discriminator.opt_state["patch1"]["kernel"]
+    first = state.generator.opt_state.gradients["coarse"]["encode1"]["kernel"]
+    patch = state.discriminator.opt_state.gradients["patch1"]["kernel"]
     assert np.asarray(first[:, :, 3]).any() and np.asarray(patch[:, :, 4]).any()
 
 

@@ -18,7 +18,6 @@ import time
 from functools import partial
 from pathlib import Path
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import photos
@@ -85,11 +84,7 @@ class Run:
         } | changes
         # Compiled as users run it: unoptimised sums are in rows, 1e-5 from the truth.
         environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-        environment |= {
-            "JAX_NUM_CPU_DEVICES": str(devices),
-            "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
-        }
+        environment["JAX_NUM_CPU_DEVICES"] = str(devices)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

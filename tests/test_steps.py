@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from functools import partial
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ MMAGIC_RECIPE = losses.Recipe(
 OFFICIAL_RECIPE = losses.Recipe(
     discriminator=0.5, adversarial=1.0, l1_whole=1.0, l1_hole=0.0, l1_valid=0.0, joint_pass=True
 )
+L1_RECIPE = dataclasses.replace(OFFICIAL_RECIPE, adversarial=0.0)
 TINY = {v.name: make_variant(v.name, width=4, discriminator_width=4) for v in (OFFICIAL, MMAGIC)}
 
 
@@ -32,55 +34,70 @@ def adam(**changes):
     return make_optimizer(**(values | rest | changes))
 
 
-def spy():
-    """An optimiser that changes nothing and keeps the gradients as its state."""
-    zeros = lambda tree: jax.tree.map(jnp.zeros_like, tree)  # noqa: E731
-    return optax.GradientTransformation(zeros, lambda g, state, params: (zeros(g), g))
+class Watched(NamedTuple):
+    """The state of an optimiser that keeps the gradients, and moves by `rate` times its step."""
+
+    gradients: Any
+    rate: jax.Array
+    inner: Any
 
 
-def set_up(
-    variant,
-    recipe,
-    optimizers,
-    *,
-    devices=1,
-    generator=None,
-    critic=None,
-    average_decay=0.0,
-    microbatches=1,
-    dtype=jnp.float32,
-):
-    """A state with random weights, or the given ones, and the step to train it."""
-    networks = Generator(variant, dtype), Discriminator(variant, dtype)
-    generator = generator or random_variables(networks[0])["params"]
-    critic = critic or random_variables(networks[1])
+def watched(optimizer):
+    def init(params):
+        return Watched(jax.tree.map(jnp.zeros_like, params), jnp.ones(()), optimizer.init(params))
+
+    def update(gradients, state, params):
+        step, inner = optimizer.update(gradients, state.inner, params)
+        step = jax.tree.map(lambda x: state.rate * x, step)
+        return step, Watched(gradients, state.rate, inner)
+
+    return optax.GradientTransformation(init, update)
+
+
+OPTIMIZER = watched(adam())
+AVERAGE_DECAY = 0.75
+
+
+@cache
+def make_step(variant, recipe, devices=1, microbatches=1, dtype=jnp.float32):
+    """The step and the devices it runs on. Kept, as compiling one takes longer than most tests."""
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    generator_optimizer, discriminator_optimizer = optimizers
+    step = steps.make_train_step(
+        Generator(variant, dtype),
+        Discriminator(variant, dtype),
+        OPTIMIZER,
+        OPTIMIZER,
+        recipe=recipe,
+        average_decay=AVERAGE_DECAY,
+        microbatches=microbatches,
+        mesh=mesh,
+    )
+    return step, mesh
+
+
+def set_up(variant, recipe, *, generator=None, critic=None, learns=True, **options):
+    """A state with random weights, or the given ones, and the step to train it, or to try it."""
+    generator = generator or random_variables(Generator(variant))["params"]
+    critic = critic or random_variables(Discriminator(variant))
+    step, mesh = make_step(variant, recipe, **options)
+    init = lambda params: OPTIMIZER.init(params)._replace(rate=jnp.float32(learns))  # noqa: E731
     state = TrainState(
         step=np.zeros((), np.int32),
         generator=NetState(
             params=generator,
-            opt_state=generator_optimizer.init(generator),
-            average=generator if average_decay else {},
+            opt_state=init(generator),
+            average=generator,
             spectral={},
         ),
         discriminator=NetState(
             params=critic["params"],
-            opt_state=discriminator_optimizer.init(critic["params"]),
+            opt_state=init(critic["params"]),
             average={},
             spectral=critic["spectral"],
         ),
     )
     # A copy, as the step donates the state that it is given.
     state = jax.device_put(jax.tree.map(jnp.array, state), sharding.replicated(mesh))
-    step = steps.make_train_step(
-        *networks,
-        *optimizers,
-        recipe=recipe,
-        average_decay=average_decay,
-        microbatches=microbatches,
-        mesh=mesh,
-    )
     return state, step, mesh
 
 
@@ -93,8 +110,8 @@ def random_batch(size=8, seed=0):
     return {"image": image, "mask": mask}
 
 
-def run(variant, recipe, optimizers, batches, **options):
-    state, step, mesh = set_up(variant, recipe, optimizers, **options)
+def run(variant, recipe, batches, **options):
+    state, step, mesh = set_up(variant, recipe, **options)
     history = []
     for batch in batches:
         state, scalars = step(state, sharding.shard_batch(batch, mesh))
@@ -128,23 +145,23 @@ def test_losses_and_gradients_are_mmagics():
     state, (scalars,) = run(
         MMAGIC,
         MMAGIC_RECIPE,
-        (spy(), spy()),
         [batch],
         generator=model.generator,
         critic=model.discriminator,
+        learns=False,
     )
     compare(scalars, arrays["loss_names"], arrays["loss_values_f64"], rtol=1e-5)
     np.testing.assert_allclose(scalars["loss/generator"], arrays["loss_values_f64"][-1], rtol=1e-5)
 
-    gradients = weights.flatten(
+    found = weights.flatten(
         {
-            "generator": state.generator.opt_state,
-            "discriminator": {"params": state.discriminator.opt_state},
+            "generator": state.generator.opt_state.gradients,
+            "discriminator": {"params": state.discriminator.opt_state.gradients},
         }
     )
     norms = dict(zip(arrays["grad_names"], arrays["grad_norm_f64"], strict=True))
     table = mmagic.make_table(discriminator=True)
-    ours = {origin.name: gradients[name] for name, origin in table.items() if name in gradients}
+    ours = {origin.name: found[name] for name, origin in table.items() if name in found}
     assert ours.keys() == norms.keys()
     for name, gradient in ours.items():
         np.testing.assert_allclose(np.linalg.norm(gradient), norms[name], rtol=1e-3, err_msg=name)
@@ -168,7 +185,6 @@ def test_three_steps_are_mmagics():
     _, history = run(
         MMAGIC,
         MMAGIC_RECIPE,
-        (adam(), adam()),
         batches,
         generator=model.generator,
         critic=model.discriminator,
@@ -182,9 +198,7 @@ def test_three_steps_are_mmagics():
 )
 def test_eight_devices_compute_what_one_computes(variant, recipe):
     batches = [random_batch(seed=i) for i in range(5)]
-    histories = [
-        run(TINY[variant], recipe, (adam(), adam()), batches, devices=n)[1] for n in (1, 8)
-    ]
+    histories = [run(TINY[variant], recipe, batches, devices=n)[1] for n in (1, 8)]
     for one, eight in zip(*histories, strict=True):
         for name, value in one.items():
             # Adam's first steps are signs, near 0 of rounding; later gradients show it first.
@@ -196,15 +210,15 @@ def test_eight_devices_compute_what_one_computes(variant, recipe):
     "variant, recipe", [("official", OFFICIAL_RECIPE), ("mmagic", MMAGIC_RECIPE)]
 )
 def test_devices_exchange_the_gradients_of_each_network_once(variant, recipe):
-    state, step, mesh = set_up(TINY[variant], recipe, (adam(), adam()), devices=8)
+    state, step, mesh = set_up(TINY[variant], recipe, devices=8)
     program = step.lower(state, sharding.shard_batch(random_batch(), mesh)).compile().as_text()
     kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
     assert re.findall(rf" ({kinds})(?:-start)?\(", program) == ["all-reduce", "all-reduce"]
 
 
 def test_official_losses_are_the_papers():
-    variant, batch = TINY["official"], random_batch(2)
-    _, (scalars,) = run(variant, OFFICIAL_RECIPE, (spy(), spy()), [batch])
+    variant, batch = TINY["official"], random_batch()
+    _, (scalars,) = run(variant, OFFICIAL_RECIPE, [batch], learns=False)
     image = batch["image"] / np.float32(127.5) - 1
     mask = batch["mask"].astype(np.float32)
     generator, critic = Generator(variant), Discriminator(variant)
@@ -213,7 +227,7 @@ def test_official_losses_are_the_papers():
     score = jax.jit(partial(critic.apply, update_spectral=True, mutable="spectral"))
     both = np.concatenate([predicted.completed, image])
     scores, moved = score(variables, both, np.concatenate([mask, mask]))
-    hinges = np.maximum(0, 1 + scores[:2]).mean(), np.maximum(0, 1 - scores[2:]).mean()
+    hinges = np.maximum(0, 1 + scores[:8]).mean(), np.maximum(0, 1 - scores[8:]).mean()
     np.testing.assert_allclose(scalars["loss/discriminator"], 0.5 * sum(hinges), rtol=1e-5)
     scores, _ = score({**variables, **moved}, predicted.completed, mask)
     distances = sum(np.abs(x - image).mean() for x in (predicted.coarse, predicted.refined))
@@ -222,24 +236,21 @@ def test_official_losses_are_the_papers():
 
 def test_parts_of_a_batch_add_up_to_its_gradient():
     # Plain means add up exactly; the mean over holes is one of each part, so it is left out.
-    recipe = dataclasses.replace(OFFICIAL_RECIPE, adversarial=0.0)
-    batch = random_batch(4)
-    whole, (expected,) = run(TINY["official"], recipe, (spy(), spy()), [batch])
-    parts, (scalars,) = run(
-        TINY["official"], recipe, (spy(), spy()), [batch], microbatches=2, devices=2
-    )
+    batch = random_batch()
+    whole, (expected,) = run(TINY["official"], L1_RECIPE, [batch])
+    parts, (scalars,) = run(TINY["official"], L1_RECIPE, [batch], microbatches=2, devices=2)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7),
-        whole.generator.opt_state,
-        parts.generator.opt_state,
+        whole.generator.opt_state.gradients,
+        parts.generator.opt_state.gradients,
     )
     np.testing.assert_allclose(scalars["l1/refined/whole"], expected["l1/refined/whole"], rtol=1e-5)
 
 
 def test_bfloat16_trains_float32_parameters_by_float32_losses():
-    batch = random_batch(2)
+    batch = random_batch()
     exact, rough = (
-        run(TINY["mmagic"], MMAGIC_RECIPE, (spy(), spy()), [batch], dtype=dtype)
+        run(TINY["mmagic"], MMAGIC_RECIPE, [batch], dtype=dtype)
         for dtype in (jnp.float32, jnp.bfloat16)
     )
     types = {x.dtype for x in jax.tree.leaves(rough) if jnp.issubdtype(x.dtype, jnp.floating)}
@@ -248,7 +259,9 @@ def test_bfloat16_trains_float32_parameters_by_float32_losses():
         np.testing.assert_allclose(rough[1][0][name], value, rtol=0.05, atol=0.01, err_msg=name)
     for net in ("generator", "discriminator"):
         a, b = (
-            np.concatenate([x.ravel() for x in jax.tree.leaves(getattr(state, net).opt_state)])
+            np.concatenate(
+                [x.ravel() for x in jax.tree.leaves(getattr(state, net).opt_state.gradients)]
+            )
             for state, _ in (exact, rough)
         )
         assert not np.array_equal(a, b)
@@ -256,7 +269,8 @@ def test_bfloat16_trains_float32_parameters_by_float32_losses():
 
 
 def test_power_iteration_goes_on_from_part_to_part():
-    state, step, mesh = set_up(TINY["mmagic"], MMAGIC_RECIPE, (spy(), spy()), microbatches=2)
+    options = {"microbatches": 2, "learns": False}
+    state, step, mesh = set_up(TINY["mmagic"], MMAGIC_RECIPE, **options)
     before = jax.device_get(state.discriminator.spectral)
     state, _ = step(state, sharding.shard_batch(random_batch(2), mesh))
     params = jax.device_get(state.discriminator.params["patch3"]["kernel"])
@@ -269,13 +283,15 @@ def test_power_iteration_goes_on_from_part_to_part():
 
 
 def test_both_networks_learn_and_the_generator_is_averaged():
-    state, step, mesh = set_up(TINY["mmagic"], MMAGIC_RECIPE, (adam(), adam()), average_decay=0.75)
+    state, step, mesh = set_up(TINY["mmagic"], MMAGIC_RECIPE)
     before = jax.device_get(state)
     average = before.generator.params
     for n in (1, 2):
-        state, _ = step(state, sharding.shard_batch(random_batch(2, seed=n), mesh))
-        new = state.generator.params
-        average = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, average, new)
+        state, _ = step(state, sharding.shard_batch(random_batch(seed=n), mesh))
+        new = jax.device_get(state.generator.params)
+        average = jax.tree.map(
+            lambda a, b: AVERAGE_DECAY * a + (1 - AVERAGE_DECAY) * b, average, new
+        )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
         state.inference_params,
@@ -291,10 +307,9 @@ def test_both_networks_learn_and_the_generator_is_averaged():
 
 
 def test_without_adversarial_loss_there_is_no_discriminator():
-    recipe = dataclasses.replace(MMAGIC_RECIPE, adversarial=0.0)
-    state, step, mesh = set_up(TINY["mmagic"], recipe, (adam(), adam()))
+    state, step, mesh = set_up(TINY["official"], L1_RECIPE)
     before = jax.device_get(state)
-    state, scalars = step(state, sharding.shard_batch(random_batch(2), mesh))
+    state, scalars = step(state, sharding.shard_batch(random_batch(), mesh))
     jax.tree.map(np.testing.assert_array_equal, state.discriminator, before.discriminator)
     assert not any(name.startswith("hinge") for name in scalars)
     assert int(state.step) == 1
