@@ -66,8 +66,13 @@ def write_masks(folder, area, count=4):
     return folder
 
 
-def test_nothing_is_wrong_with_a_healthy_set_up_and_only_one_folder_is_written(folders, tmp_path):
-    found = examine(make_config(folders), tmp_path / "run")
+def test_nothing_is_wrong_with_a_healthy_set_up_and_only_one_folder_is_written(
+    folders, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training, "TIMED_STEPS", 3)
+    # Its step is the one that test_train compiles.
+    config = make_config(folders, average_decay=0.5, **{"optimizer.learning_rate": 1e-4})
+    found = examine(config, tmp_path / "run")
     assert list(found) == list(examination.CHECKS)
     texts = {name: finding.text for name, each in found.items() for finding in each}
     levels = {name: [finding.level for finding in each] for name, each in found.items()}
@@ -75,7 +80,7 @@ def test_nothing_is_wrong_with_a_healthy_set_up_and_only_one_folder_is_written(f
     assert levels["pictures"] == [OK, OK] and levels["validation"] == [OK]
     assert levels["memory"] == levels["overfit"] == [OK]
     assert "8 x cpu" in texts["devices"]
-    assert "over 10 steps, 4 take 1 min" in texts["speed"]
+    assert "over 3 steps, 4 take 1 min" in texts["speed"]
     assert [p.relative_to(tmp_path / "run") for p in (tmp_path / "run").rglob("*.*")] == [
         Path("doctor/batch.png")
     ]
@@ -352,13 +357,14 @@ def doctor(*arguments):
 
 
 def test_exit_codes_of_the_command(tmp_path):
-    result = doctor("--config=configs/smoke.py")
+    smoke = "--config=configs/smoke.py:official"
+    result = doctor(smoke)
     assert result.returncode == 2 and "--workdir is missing" in result.stderr
-    result = doctor("--config=configs/smoke.py", "--config.batchsize=1", "--workdir=x")
+    result = doctor(smoke, "--config.batchsize=1", "--workdir=x")
     assert result.returncode == 2 and "config.batchsize does not exist" in result.stderr
     (tmp_path / "run").write_text("")
     nowhere = [f"--config.data.{name}=folder:/no/such" for name in ("source", "val_source")]
-    result = doctor("--config=configs/smoke.py", *nowhere, f"--workdir={tmp_path / 'run'}")
+    result = doctor(smoke, *nowhere, f"--workdir={tmp_path / 'run'}")
     assert result.returncode == 1 and result.stderr.startswith("error: 2 wrong")
     assert "overfit" in result.stdout and "Traceback" not in result.stderr
 
