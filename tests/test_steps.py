@@ -59,7 +59,7 @@ AVERAGE_DECAY = 0.75
 
 
 @cache
-def make_step(variant, recipe, devices=1, microbatches=1, dtype=jnp.float32):
+def make_step(variant, recipe, devices, microbatches, dtype):
     """The step and the devices it runs on. Kept, as compiling one takes longer than most tests."""
     mesh = sharding.make_mesh(jax.devices()[:devices])
     step = steps.make_train_step(
@@ -75,11 +75,21 @@ def make_step(variant, recipe, devices=1, microbatches=1, dtype=jnp.float32):
     return step, mesh
 
 
-def set_up(variant, recipe, *, generator=None, critic=None, learns=True, **options):
+def set_up(
+    variant,
+    recipe,
+    *,
+    generator=None,
+    critic=None,
+    learns=True,
+    devices=1,
+    microbatches=1,
+    dtype=jnp.float32,
+):
     """A state with random weights, or the given ones, and the step to train it, or to try it."""
     generator = generator or random_variables(Generator(variant))["params"]
     critic = critic or random_variables(Discriminator(variant))
-    step, mesh = make_step(variant, recipe, **options)
+    step, mesh = make_step(variant, recipe, devices, microbatches, dtype)
     init = lambda params: OPTIMIZER.init(params)._replace(rate=jnp.float32(learns))  # noqa: E731
     state = TrainState(
         step=np.zeros((), np.int32),
