@@ -170,7 +170,7 @@ def test_scores_are_of_patches_and_added_along_both_diagonals_with_wrapping_ends
 
 # Height and width of the map, and rows of queries in a block.
 BLOCKS = [
-    *((16, 16, rows) for rows in (1, 2, 3, 5)),
+    *((16, 16, rows) for rows in (1, 2, 3, 4, 5, 7)),
     *((6, 40, 1), (40, 6, 3), (2, 24, 1), (22, 2, 4), (34, 18, 8), (18, 34, 6)),
 ]
 
