@@ -75,8 +75,9 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     batches = start_training_batches(first)
 
     # A step is only enqueued here: while it runs, the next batch is read and put on the devices,
-    # and scalars of the steps before it are fetched. The host waits to validate and to save.
-    done = first
+    # and scalars of the steps before it are fetched. The host waits to validate and to save, and
+    # for the step before the one it enqueued: further ahead, it would be long in stopping.
+    done, running = first, None
     with distributed.StopSignal() as stop:
         while done < config.num_steps:
             with jax.profiler.StepTraceAnnotation("train", step_num=done):
@@ -84,6 +85,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
             if _is_due(done, config.log_every, config):
                 log.write()
             log.add(scalars)
+            jax.block_until_ready(running)
+            running = scalars
             done += 1
             if config.profile_step:
                 profile(done)

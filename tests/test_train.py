@@ -244,7 +244,7 @@ def test_published_batches_are_split_over_what_devices_there_are(name, devices):
 
 
 class Watched:
-    """A scalar on a device: notes when the host waits for it."""
+    """A scalar on a device: notes when the host waits for it, and when it reads it."""
 
     def __init__(self, value, events):
         self.value, self.events = np.float32(value), events
@@ -255,6 +255,9 @@ class Watched:
 
     def __int__(self):
         return int(np.asarray(self))
+
+    def block_until_ready(self):
+        self.events.append(f"waited {self.value:.0f}")
 
 
 def test_a_run_warns_of_what_goes_wrong(folder, tmp_path, monkeypatch):
@@ -269,7 +272,7 @@ def test_a_run_warns_of_what_goes_wrong(folder, tmp_path, monkeypatch):
     ]
 
 
-def test_the_host_waits_for_no_step_before_the_next_is_enqueued(folder, tmp_path, monkeypatch):
+def test_the_host_enqueues_one_step_ahead_and_no_more(folder, tmp_path, monkeypatch):
     events = []
 
     def make_train_step(*networks, **options):
@@ -285,8 +288,13 @@ def test_the_host_waits_for_no_step_before_the_next_is_enqueued(folder, tmp_path
     monkeypatch.setattr(train.checkpoint.Checkpoints, "save", saved)
     changes = {"num_steps": 6, "log_every": 2, "checkpoint_every": 5, "eval.every": 0}
     train.train(make_config(folder, **changes), tmp_path)
-    first = ["step", "step", "step", "read 1", "read 2", "step", "step", "read 3", "read 4"]
-    assert events == [*first, "read 5", "saved 5", "step", "read 6", "saved 6"]
+    assert events == [
+        *("step", "step", "waited 1"),
+        *("step", "read 1", "read 2", "waited 2"),
+        *("step", "waited 3"),
+        *("step", "read 3", "read 4", "waited 4", "read 5", "saved 5"),
+        *("step", "waited 5", "read 6", "saved 6"),
+    ]
 
 
 @pytest.mark.parametrize("name, dtype", [("float32", jnp.float32), ("bfloat16", jnp.bfloat16)])
