@@ -7,8 +7,9 @@ from pathlib import Path
 import jax
 
 # Read when JAX first meets the CPU, and by the processes that tests start. A third of the time to
-# compile a training step, which runs a few times only. XLA ends a process for a flag it has not.
-FLAGS = ["--xla_backend_optimization_level=0"]
+# compile a training step, which runs a few times only; each worker has but one core to compile on.
+# XLA ends a process for a flag it has not.
+FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
 if jax.__version_info__[:2] == (0, 10):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
