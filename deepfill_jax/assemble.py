@@ -251,14 +251,18 @@ def _check_architecture(model: weights.Model, asked: Variant, source: str) -> No
     fields = {"name": "architecture", "width": "width", "guided": "guided"}
     if model.discriminator is not None:
         fields["discriminator_width"] = "discriminator_width"
-    differences = [
-        f"{key} {getattr(model.variant, field)!r} where the config asks for "
+    differences = {
+        key: f"{key} {getattr(model.variant, field)!r} where the config asks for "
         f"{getattr(asked, field)!r}"
         for field, key in fields.items()
         if getattr(model.variant, field) != getattr(asked, field)
-    ]
+    }
     if differences:
-        raise UsageError(f"config.init_from={source} holds {', '.join(differences)}.")
+        way_out = " `deepfill convert --generator-only` leaves the discriminator out."
+        raise UsageError(
+            f"config.init_from={source} holds {', '.join(differences.values())}."
+            + way_out * ("discriminator_width" in differences)
+        )
 
 
 def abstract_state(config: ConfigDict, mesh: Mesh) -> train_state.TrainState:

@@ -230,19 +230,20 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def load_generator(workdir: str | Path, abstract, *, step: int | None = None) -> tuple[dict, int]:
-    """Reads only the generator's parameters for inference, as numpy arrays.
+def load_networks(workdir: str | Path, abstract, *, step: int | None = None) -> tuple[dict, int]:
+    """Reads the networks without their optimisers, as numpy arrays.
 
     Training may go on in the folder meanwhile: a checkpoint that it is writing is not seen, and if
     it deletes the one that is being read, a newer one is taken.
 
     Args:
         workdir: The run's folder.
-        abstract: Shapes of the parameters.
+        abstract: Shapes of what to read, as in `weights.networks`.
         step: Of the checkpoint; the newest if None.
 
     Returns:
-        The running average of the parameters if the run kept one, else the parameters; the step.
+        The networks and the step. The generator is the running average of its parameters if the
+        run kept one, else the parameters.
 
     Raises:
         UsageError: There is no such checkpoint, or it is damaged.
@@ -252,7 +253,7 @@ def load_generator(workdir: str | Path, abstract, *, step: int | None = None) ->
     while found and step in (None, *found):
         chosen = found[-1] if step is None else step
         try:
-            return _read_generator(folder, chosen, abstract), chosen
+            return _read_networks(folder, chosen, abstract), chosen
         except Exception as error:
             time.sleep(DELETED_SECONDS)
             found = _steps(folder)
@@ -269,18 +270,18 @@ def _steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
 
 
-def _read_generator(folder: Path, step: int, abstract: Any) -> dict:
+def _read_networks(folder: Path, step: int, abstract: Mapping[str, Any]) -> dict:
     # Read-only, as a manager that may write clears away what others have not finished.
     options = ocp.CheckpointManagerOptions(read_only=True)
     handler = ocp.PyTreeCheckpointHandler()
     with ocp.CheckpointManager(folder, options=options, item_handlers=handler) as manager:
         name = "average" if manager.item_metadata(step)["generator"]["average"] else "params"
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
-        item = {"generator": {name: zeros}}
+        item = {**zeros, "generator": {name: zeros["generator"]}}
         restore_args = ocp.checkpoint_utils.construct_restore_args(item)
         restored = manager.restore(
             step,
             args=ocp.args.PyTreeRestore(item, restore_args=restore_args, partial_restore=True),
         )
         _compare(checksums(restored), _described(manager, step)[1])
-    return restored["generator"][name]
+    return {**restored, "generator": restored["generator"][name]}

@@ -168,15 +168,15 @@ def test_other_networks_and_optimisers_are_refused_with_the_difference(
 
 
 def test_damage_is_no_model_either(config, workdir):
-    shapes = weights.expected_tensors(assemble.variant(config), discriminator=False)
+    shapes = weights.expected_tensors(assemble.variant(config), discriminator=True)
     abstract = weights.unflatten(
         {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
-    )["generator"]
-    assert checkpoint.load_generator(workdir, abstract)[1] == 2
+    )
+    assert checkpoint.load_networks(workdir, abstract)[1] == 2
     truncate(workdir / "checkpoints/2")
     with pytest.raises(UsageError, match=r"Checkpoint 2 of .* is damaged.*There are \[1, 2\]"):
-        checkpoint.load_generator(workdir, abstract)
-    assert checkpoint.load_generator(workdir, abstract, step=1)[1] == 1
+        checkpoint.load_networks(workdir, abstract)
+    assert checkpoint.load_networks(workdir, abstract, step=1)[1] == 1
 
 
 @pytest.fixture

@@ -256,6 +256,17 @@ def test_a_generator_alone_goes_back(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again.generator, model.generator)
 
 
+def test_the_generator_alone_is_kept_if_asked(tmp_path, capsys):
+    model = references.mmagic_model()
+    weights.save(tmp_path / "both.safetensors", model)
+    output = tmp_path / "generator.safetensors"
+    assert run(tmp_path / "both.safetensors", "--output", output, "--generator-only") == 0
+    assert "parameters.discriminator  none" in capsys.readouterr().out
+    kept = weights.load(output)
+    assert kept.discriminator is None
+    jax.tree.map(np.testing.assert_array_equal, kept.generator, model.generator)
+
+
 @pytest.mark.torch
 def test_moments_of_a_training_are_kept_if_asked(tmp_path, capsys):
     pytest.importorskip("torch")

@@ -3,7 +3,9 @@
 import json
 import os
 import runpy
+import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -108,6 +110,8 @@ def test_the_running_average_is_what_a_run_exports(workdir, folder):
     model = run.read(workdir)
     state = restore(make_config(folder), workdir)
     jax.tree.map(np.testing.assert_array_equal, model.generator, state.generator.average)
+    critic = {"params": state.discriminator.params, "spectral": state.discriminator.spectral}
+    jax.tree.map(np.testing.assert_array_equal, model.discriminator, critic)
     assert model.about["step"] == 4
     earlier = run.read(workdir, step=2)
     kernels = (m.generator["coarse"]["encode1"]["kernel"] for m in (model, earlier))
@@ -155,14 +159,28 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_itself_and_the_step(f
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
 
 
-def test_training_starts_from_a_model_file(workdir, folder, tmp_path):
-    path = tmp_path / "model.safetensors"
+def test_a_run_without_a_discriminator_has_none_to_give_on(workdir, tmp_path):
+    copy = shutil.copytree(workdir, tmp_path / "run")
+    config = json.loads((copy / "config.json").read_text())
+    config["loss"]["adversarial"] = 0.0
+    (copy / "config.json").write_text(json.dumps(config))
+    model = run.read(copy)
+    assert model.discriminator is None
+    jax.tree.map(np.testing.assert_array_equal, model.generator, run.read(workdir).generator)
+
+
+@pytest.mark.parametrize("source", ["model file", "run"])
+def test_training_starts_from_both_networks(workdir, folder, tmp_path, source):
+    path = {"model file": tmp_path / "model.safetensors", "run": workdir}[source]
     model = run.read(workdir)
-    weights.save(path, model)
+    weights.save(tmp_path / "model.safetensors", model)
     config = make_config(folder, init_from=str(path))
     state = assemble.initial_state(config, sharding.make_mesh())
-    jax.tree.map(np.testing.assert_array_equal, state.generator.params, model.generator)
-    jax.tree.map(np.testing.assert_array_equal, state.generator.average, model.generator)
+    same = partial(jax.tree.map, np.testing.assert_array_equal)
+    same(state.generator.params, model.generator)
+    same(state.generator.average, model.generator)
+    same(state.discriminator.params, model.discriminator["params"])
+    same(state.discriminator.spectral, model.discriminator["spectral"])
     config.model.width = 4
     with pytest.raises(UsageError, match="holds width 2 where the config asks for 4"):
         assemble.initial_state(config, sharding.make_mesh())
@@ -206,7 +224,10 @@ def test_training_goes_on_with_everything_a_model_file_holds(folder, tmp_path):
     "changes, message",
     [
         ({"model.architecture": "mmagic"}, "holds architecture 'official' where .* 'mmagic'"),
-        ({"model.discriminator_width": 4}, "holds discriminator_width 2 where .* asks for 4"),
+        (
+            {"model.discriminator_width": 4},
+            "holds discriminator_width 2 where .* asks for 4.* --generator-only` leaves the disc",
+        ),
         ({"model.width": 6, "model.architecture": "nipponjo"}, "'nipponjo', width 2 where .* 6"),
     ],
 )

@@ -23,6 +23,7 @@ def convert(
     *,
     dtype: str,
     moments: bool,
+    generator_only: bool,
     licence: str | None,
     report_to: str | None,
     overwrite: bool,
@@ -34,6 +35,7 @@ def convert(
         output: The file to write: a model file, `.safetensors`, or MMagic's `.pth`.
         dtype: "float32" or "float16", for the generator in a model file.
         moments: Keep what Adam remembers, if the source has it; only a model file holds it.
+        generator_only: Leave the discriminator out, and all moments: filling needs neither.
         licence: Of the weights, for the model file; None leaves what is known of them.
         report_to: File for a line about every tensor; "-" prints them.
         overwrite: `output` may be replaced.
@@ -53,9 +55,14 @@ def convert(
         raise UsageError(f"{output} exists already; --overwrite replaces it.")
     conversion = sources.read(source)
     model = conversion.model
-    left_out = model.moments and not moments
+    left_out = model.moments and not (moments or generator_only)
     about = {**model.about, "licence": licence} if licence else model.about
-    model = dataclasses.replace(model, moments=model.moments if moments else {}, about=about)
+    model = dataclasses.replace(
+        model,
+        discriminator=None if generator_only else model.discriminator,
+        moments=model.moments if moments else {},
+        about=about,
+    )
     conversion = dataclasses.replace(conversion, model=model)
     if suffix == MMAGIC_SUFFIX:
         mmagic.write(output, model)
@@ -87,8 +94,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help=f"model file ({weights.SUFFIX}), or {MMAGIC_SUFFIX} for MMagic",
     )
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
-    parser.add_argument(
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument(
         "--moments", action="store_true", help="keep Adam's moments: three times the size"
+    )
+    parts.add_argument(
+        "--generator-only",
+        action="store_true",
+        help="leave the discriminator out, which filling does not need",
     )
     parser.add_argument("--licence", metavar="TEXT", help="of the weights, kept in the model file")
     parser.add_argument(
@@ -102,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.output,
             dtype=options.dtype,
             moments=options.moments,
+            generator_only=options.generator_only,
             licence=options.licence,
             report_to=options.report,
             overwrite=options.overwrite,

@@ -14,7 +14,10 @@ CONFIG = "config.json"
 
 
 def read(workdir: str | Path, *, step: int | None = None) -> weights.Model:
-    """Reads the generator of a checkpoint, its running average if the run kept one.
+    """Reads the networks of a checkpoint.
+
+    Of the generator it is the running average, if the run kept one. A discriminator is read from
+    a run that trained one.
 
     Args:
         workdir: The run's folder.
@@ -33,11 +36,12 @@ def read(workdir: str | Path, *, step: int | None = None) -> weights.Model:
         discriminator_width=config["model"]["discriminator_width"],
         guided=config["model"].get("guided", False),  # Runs of before there were guided models.
     )
-    shapes = weights.expected_tensors(variant, discriminator=False)
+    trained = config["loss"]["adversarial"] > 0
+    shapes = weights.expected_tensors(variant, discriminator=trained)
     abstract = weights.unflatten(
         {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
-    )["generator"]
-    params, step = checkpoint.load_generator(workdir, abstract, step=step)
+    )
+    networks, step = checkpoint.load_networks(workdir, abstract, step=step)
     about = {
         "step": step,
         "batch_size": config["batch_size"],
@@ -45,7 +49,7 @@ def read(workdir: str | Path, *, step: int | None = None) -> weights.Model:
         "recipe": config["loss"],
         "data": _without_folders(config["data"]["source"]),
     }
-    return weights.Model(variant, params, about=about)
+    return weights.Model(variant, **networks, about=about)
 
 
 def _without_folders(source: str) -> str:

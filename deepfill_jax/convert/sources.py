@@ -18,7 +18,7 @@ def read(source: str | Path) -> Conversion:
 
     Args:
         source: A model file, `.safetensors`, or a name of `weights.names`. The folder of a run of
-            ours, for the generator of its newest checkpoint. A file of MMagic or of nipponjo,
+            ours, for the networks of its newest checkpoint. A file of MMagic or of nipponjo,
             `.pth`, `.pt`. A TF1 checkpoint: its prefix, one of its files, or its folder.
 
     Raises:
