@@ -107,7 +107,9 @@ def test_an_unguided_model_computes_the_same_as_a_guided_one(name):
     expected = complete(model, masked, mask)
     np.testing.assert_allclose(complete(grown, masked, mask, sketch), expected, atol=1e-4)
     scores = score(model, masked, mask)
-    np.testing.assert_allclose(score(grown, masked, mask, sketch), scores, rtol=1e-5, atol=1e-6)
+    # Sums that cancel differ by the size of what they add up, as machines add in other orders.
+    atol = 1e-6 * np.abs(scores).max()
+    np.testing.assert_allclose(score(grown, masked, mask, sketch), scores, rtol=1e-5, atol=atol)
 
 
 def test_networks_take_a_sketch_if_and_only_if_they_are_guided():
