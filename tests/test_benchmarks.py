@@ -152,17 +152,6 @@ def test_a_case_that_fails_stops_no_other():
     assert json.loads(done)["precision"] == "bfloat16" and "attention-32-1" in row
 
 
-def test_the_time_of_a_program_is_that_of_its_operations(tmp_path):
-    printed = run_script("operations.py", "--case", "inference-32-1", "--trace", tmp_path)
-    line, *rows = printed.splitlines()
-    found = json.loads(line)
-    for by in ("by_kind", "by_part"):
-        assert 0 < sum(found[by].values()) == pytest.approx(found["seconds"])
-    assert found["by_kind"].keys() == {"convolution", "matrix product", "the rest"}
-    assert {"Generator/coarse", "Generator/attention_branch"} < found["by_part"].keys()
-    assert "Generator/" in rows[-1] and list(tmp_path.rglob("*.xplane.pb"))
-
-
 @pytest.mark.slow
 def test_steps_drift_from_the_plain_form_by_rounding_alone():
     fast, nudged = map(json.loads, run_script("drift.py", "--steps", "2").splitlines())

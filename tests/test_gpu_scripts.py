@@ -35,7 +35,13 @@ def test_speed_and_operations(tmp_path):
     (speed,) = lines(tmp_path / "out" / "speed.jsonl")
     assert speed["case"] == "attention-32-1" and speed["images_per_second"] > 0
     (profile,) = lines(tmp_path / "out" / "operations.jsonl")
-    assert {"Generator/coarse", "Discriminator/patch1, backward"} < profile["by_part"].keys()
+    for by in ("by_kind", "by_part"):  # The time of a program is that of its operations.
+        assert 0 < sum(profile[by].values()) == pytest.approx(profile["seconds"])
+    kinds = {"convolution", "convolution, backward", "matrix product", "matrix product, backward"}
+    assert profile["by_kind"].keys() == kinds | {"the rest", "the rest, backward"}
+    parts = {"Generator/coarse", "Generator/attention_branch", "Discriminator/patch1, backward"}
+    assert parts < profile["by_part"].keys()
+    assert "Generator" in ran.stdout.splitlines()[-1]
     assert list((tmp_path / "out.work" / "profile").rglob("*.xplane.pb"))
 
 
