@@ -27,9 +27,12 @@ from pathlib import Path
 import jax
 from absl import logging
 
-from deepfill_jax import assemble, compiler, completion, evaluate, sharding, train
+from deepfill_jax import compiler, sharding
 from deepfill_jax.convert import sources
+from deepfill_jax.evaluate import scoring
+from deepfill_jax.evaluate.methods import network_complete
 from deepfill_jax.models import Generator
+from deepfill_jax.train import build, loop
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "ablations"
@@ -114,8 +117,8 @@ def make_config(row, photos, seed):
 def seconds_per_step(config):
     """The median of some steps, after the first."""
     mesh = sharding.make_mesh()
-    state, step = assemble.initial_state(config, mesh), assemble.train_step(config, mesh)
-    batch = sharding.shard_batch(next(assemble.training_batches(config)(0)), mesh)
+    state, step = build.initial_state(config, mesh), build.train_step(config, mesh)
+    batch = sharding.shard_batch(next(build.training_batches(config)(0)), mesh)
     times = []
     for _ in range(8):
         start = time.perf_counter()
@@ -164,10 +167,8 @@ def score(config, workdir):
     for kind in config.masks.kinds:
         config.masks.kinds[kind] = float(kind == "irregular")
     model = sources.read(str(workdir)).model
-    complete = completion.network_complete(
-        Generator(model.variant), model.generator, sharding.make_mesh()
-    )
-    report = evaluate.evaluate(complete, assemble.validation_batches(config)())
+    complete = network_complete(Generator(model.variant), model.generator, sharding.make_mesh())
+    report = scoring.evaluate(complete, build.validation_batches(config)())
     return {name: figures["mean"] for name, figures in report.summary().items()}
 
 
@@ -183,7 +184,7 @@ def update(options):
                 continue
             config = make_config(row, options.photos, seed)
             set_steps(config, round(options.seconds / costs[row]))
-            train.train(config, options.workdir / name)
+            loop.train(config, options.workdir / name)
             found = {
                 "row": row,
                 "seconds": options.seconds,

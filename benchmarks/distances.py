@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepfill_jax.errors import UsageError
-from deepfill_jax.metrics import PEAK, Metric
+from deepfill_jax.evaluate.metrics import PEAK, Metric
 
 METRICS = {
     "lpips": Metric("LPIPS", "", min),

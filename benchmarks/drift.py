@@ -15,9 +15,10 @@ import jax
 import numpy as np
 import programs
 
-from deepfill_jax import image, sharding, steps
+from deepfill_jax import image, sharding
 from deepfill_jax.models import Discriminator, Generator, cpu_convolution, layers, make_variant
 from deepfill_jax.models.variants import UNIT_VARIANCE
+from deepfill_jax.train.step import make_train_step
 
 
 @contextlib.contextmanager
@@ -44,7 +45,7 @@ def train(networks, batches, nudge=1.0):
     state = state.replace(generator=state.generator.replace(params=params))
     optimizers = programs.OPTIMIZER, programs.OPTIMIZER
     options = {"average_decay": 0.0, "microbatches": 1, "mesh": mesh}
-    step = steps.make_train_step(*networks, *optimizers, recipe=programs.RECIPE, **options)
+    step = make_train_step(*networks, *optimizers, recipe=programs.RECIPE, **options)
     for batch in batches:
         state, scalars = step(state, sharding.shard_batch(batch, mesh))
         yield {name: float(x) for name, x in scalars.items() if "norm" not in name}

@@ -16,9 +16,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from peers.protocol import Case
 
-from deepfill_jax import compiler, losses, sharding, steps, train_state
+from deepfill_jax import compiler, sharding
+from deepfill_jax.evaluate.methods import make_inference_step
 from deepfill_jax.models import Discriminator, Generator, attention, make_variant
 from deepfill_jax.models.variants import UNIT_VARIANCE
+from deepfill_jax.train import losses
+from deepfill_jax.train.state import TrainState, create_train_state, make_optimizer
+from deepfill_jax.train.step import make_train_step
 
 # Name: type of the networks' arithmetic, and whether a GPU may round factors of float32 products.
 PRECISIONS = {
@@ -29,7 +33,7 @@ PRECISIONS = {
 RECIPE = losses.Recipe(
     discriminator=1.0, adversarial=0.1, l1_whole=0.0, l1_hole=1.0, l1_valid=1.0, joint_pass=False
 )
-OPTIMIZER = train_state.make_optimizer(
+OPTIMIZER = make_optimizer(
     learning_rate=1e-4, beta1=0.9, beta2=0.999, warmup_steps=0, decay_steps=0, clip_norm=0.0
 )
 ROUND_SECONDS = 0.3  # What a round takes at least, so that enqueuing counts as in a real run.
@@ -81,11 +85,9 @@ def make_networks(architecture: str, width: int, dtype: jnp.dtype) -> Networks:
     return Generator(variant, dtype), Discriminator(variant, dtype)
 
 
-def make_state(networks: Networks, mesh: Mesh) -> train_state.TrainState:
+def make_state(networks: Networks, mesh: Mesh) -> TrainState:
     """The first of a training, in float32 whatever the networks compute in."""
-    return train_state.create_train_state(
-        *networks, OPTIMIZER, OPTIMIZER, seed=0, averaged=False, mesh=mesh
-    )
+    return create_train_state(*networks, OPTIMIZER, OPTIMIZER, seed=0, averaged=False, mesh=mesh)
 
 
 # Each of these makes a jitted step, whose second argument is a batch; the same without the loop of
@@ -95,7 +97,7 @@ def make_state(networks: Networks, mesh: Mesh) -> train_state.TrainState:
 def make_inference(case: Case, networks: Networks, mesh: Mesh):
     """The generator on uint8 pictures, attention in the blocks of `Inpainter`."""
     blocked, whole = (
-        steps.make_inference_step(networks[0].clone(attention_memory=memory), mesh)
+        make_inference_step(networks[0].clone(attention_memory=memory), mesh)
         for memory in (compiler.attention_memory(), None)
     )
     return blocked, whole, jax.jit(lambda: make_state(networks, mesh).generator.params)()
@@ -104,7 +106,7 @@ def make_inference(case: Case, networks: Networks, mesh: Mesh):
 def make_training(case: Case, networks: Networks, mesh: Mesh):
     """One training step of both networks."""
     options = {"average_decay": 0.0, "microbatches": 1, "mesh": mesh}
-    step = steps.make_train_step(*networks, OPTIMIZER, OPTIMIZER, recipe=RECIPE, **options)
+    step = make_train_step(*networks, OPTIMIZER, OPTIMIZER, recipe=RECIPE, **options)
     return step, step, make_state(networks, mesh)
 
 

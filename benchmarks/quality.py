@@ -29,9 +29,12 @@ from pathlib import Path
 import distances
 import score_tables
 
-from deepfill_jax import assemble, baselines, completion, evaluate, metrics, sharding, weights
+from deepfill_jax import sharding, weights
 from deepfill_jax.errors import run_command
+from deepfill_jax.evaluate import baselines, metrics, scoring
+from deepfill_jax.evaluate.methods import baseline_complete, network_complete
 from deepfill_jax.models import Generator
+from deepfill_jax.train import build
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "quality"
@@ -71,11 +74,11 @@ def report(method, config, measure=metrics.measure):
     """What a method's pictures of a config's validation set are measured as."""
     mesh = sharding.make_mesh()
     if method in baselines.BASELINES:
-        complete = completion.baseline_complete(method)
+        complete = baseline_complete(method)
     else:
         model = weights.load(method)
-        complete = completion.network_complete(Generator(model.variant), model.generator, mesh)
-    return evaluate.evaluate(complete, assemble.validation_batches(config)(), measure=measure)
+        complete = network_complete(Generator(model.variant), model.generator, mesh)
+    return scoring.evaluate(complete, build.validation_batches(config)(), measure=measure)
 
 
 def score(method, config):

@@ -2,7 +2,7 @@
 
 import distances
 
-from deepfill_jax import metrics
+from deepfill_jax.evaluate import metrics
 
 METRICS = metrics.METRICS | distances.METRICS
 BY_AREA = ("l1_hole", "lpips")
@@ -13,7 +13,8 @@ HEAD = """# Scores
 
 Held-out pictures, cropped to {crops}, at {size} px. Crops and holes are
 frozen, so every method of a table completed the same ones. [Models](../README.md#models) and
-[classical fills](../deepfill_jax/baselines.py); "mean" is the mean colour of what is known.
+[classical fills](../deepfill_jax/evaluate/baselines.py); "mean" is the mean colour of what is
+known.
 
 Means over pictures, ± their standard error. Hole L1 and hole PSNR count the hole alone, the others
 the whole picture. Lower is better of L1, LPIPS and Fréchet. LPIPS is version 0.1 with AlexNet.

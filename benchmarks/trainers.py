@@ -42,9 +42,10 @@ from ml_collections import ConfigDict
 from peers.protocol import Case, Results, cores
 from programs import spread
 
-from deepfill_jax import assemble, sharding, weights
+from deepfill_jax import sharding, weights
 from deepfill_jax.convert import mmagic, run
 from deepfill_jax.errors import EXIT_CODES, FailedError, StoppedError, run_command
+from deepfill_jax.train import build
 
 RESULTS = Path(__file__).parent / "results" / "trainers"
 SMALLEST = 64  # MMagic's widest dilation mirrors 16 pixels of maps of a quarter of the size.
@@ -85,9 +86,9 @@ def make_config(options: argparse.Namespace) -> ConfigDict:
 
 def draw(config: ConfigDict) -> weights.Model:
     """The weights with which both begin, as a run of ours draws them."""
-    state = assemble.initial_state(config, sharding.make_mesh())
+    state = build.initial_state(config, sharding.make_mesh())
     critic = {"params": state.discriminator.params, "spectral": state.discriminator.spectral}
-    return weights.Model(assemble.variant(config), state.generator.params, critic)
+    return weights.Model(build.variant(config), state.generator.params, critic)
 
 
 def nudge(model: weights.Model) -> weights.Model:
@@ -99,7 +100,7 @@ def nudge(model: weights.Model) -> weights.Model:
 
 def write_batches(config: ConfigDict, path: Path) -> None:
     """Writes the first batches of a run of ours as peers read them."""
-    batches = assemble.training_batches(config)(0)
+    batches = build.training_batches(config)(0)
     made = list(itertools.islice(batches, config.num_steps))
     batches.close()
     np.savez(path, **{name: np.stack([batch[name] for batch in made]) for name in made[0]})
@@ -316,7 +317,7 @@ def main() -> None:
     parser.add_argument("--case", type=Case.parse, default="train-96-2", help="train-SIZE-BATCH")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--number", type=int, default=256, help="of held-out pictures")
-    parser.add_argument("--init", choices=assemble.INITS, default="published")
+    parser.add_argument("--init", choices=build.INITS, default="published")
     parser.add_argument("--config", help="a config of ours, to train for as long")
     mmagic_arguments(parser)
     options, changes = parser.parse_known_args()
@@ -344,8 +345,8 @@ def main() -> None:
         found |= {"width": options.width, "init": options.init, **summarise(*histories)}
         models = {
             "before": model,
-            "MMagic": to_model(theirs.weights, assemble.variant(config)),
-            "deepfill_jax": to_model(ours.weights, assemble.variant(config)),
+            "MMagic": to_model(theirs.weights, build.variant(config)),
+            "deepfill_jax": to_model(ours.weights, build.variant(config)),
         }
         if options.config:
             seconds = theirs.seconds.sum()

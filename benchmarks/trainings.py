@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepfill_jax import curves
+from deepfill_jax.evaluate import event_files
 
 RESULTS = Path(__file__).parent / "results" / "trainings"
 SCORES = {"eval/l1_hole": "l1_hole", "eval/psnr": "psnr", "eval/ssim": "ssim"}
@@ -26,7 +26,7 @@ def read_stage(run):
     config = (run / "config.json").read_text()
     # Of paths the last two parts, as the rest is where this machine has its files.
     config = json.loads(re.sub(r'/[^":]*/([^"/]+/[^"/]+)"', r'\1"', config))
-    found = curves.read(run)
+    found = event_files.read(run)
     speed = found["speed/steps_per_second"]
     hours = np.cumsum(np.diff(speed.steps, prepend=0) / speed.values) / 3600
     scores = {ours: found[tag] for tag, ours in SCORES.items() if tag in found}

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepfill_jax.inpainter import Inpainter, Prediction
+    from deepfill_jax.inpaint.inpainter import Inpainter, Prediction
 
 __version__ = "0.1.0"
 __all__ = ["Inpainter", "Prediction"]
@@ -12,7 +12,7 @@ __all__ = ["Inpainter", "Prediction"]
 def __getattr__(name: str) -> Any:
     """Imports the public names on first use: importing the package does not import JAX."""
     if name in __all__:
-        from deepfill_jax import inpainter
+        from deepfill_jax.inpaint import inpainter
 
         return getattr(inpainter, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

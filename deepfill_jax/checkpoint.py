@@ -23,7 +23,8 @@ from orbax.checkpoint import checkpoint_managers
 
 from deepfill_jax import sharding
 from deepfill_jax.errors import FailedError, UsageError
-from deepfill_jax.train_state import TrainState
+
+PyTree = Any
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged"  # Beside it: where checkpoints go that cannot be read.
@@ -63,7 +64,7 @@ class Checkpoints:
             item_handlers=ocp.StandardCheckpointHandler(),
         )
 
-    def save(self, state: TrainState, *, l1_hole: float | None = None) -> None:
+    def save(self, state: PyTree, *, l1_hole: float | None = None) -> None:
         """Saves in the background; the state may be donated at once.
 
         Args:
@@ -94,7 +95,7 @@ class Checkpoints:
                 f"Those of steps {kept} are kept; start again to go on from there."
             ) from error
 
-    def restore_latest(self, abstract: TrainState, mesh: Mesh) -> TrainState | None:
+    def restore_latest(self, abstract: PyTree, mesh: Mesh) -> PyTree | None:
         """Restores the newest checkpoint that is whole, onto the devices of `mesh`.
 
         Newer ones that are not are named and set aside, in `workdir/damaged`.
@@ -126,7 +127,7 @@ class Checkpoints:
             )
         return None
 
-    def _restore(self, step: int, target: TrainState) -> TrainState:
+    def _restore(self, step: int, target: PyTree) -> PyTree:
         """Restores a checkpoint and compares what it is with what was saved."""
         try:
             shapes, expected = _described(self._manager, step)
@@ -172,7 +173,7 @@ def checksums(state: Any) -> dict[str, int]:
     return {path: zlib.crc32(np.ascontiguousarray(x).view(np.uint8)) for path, x in arrays.items()}
 
 
-def _describe(state: TrainState) -> dict[str, Any]:
+def _describe(state: PyTree) -> dict[str, Any]:
     """Shapes and checksums of a state's arrays, and a checksum of these, for JSON."""
     arrays = {"shapes": _shapes(state), "crc32": checksums(state)}
     return {"arrays": arrays, "crc32": _checksum(arrays)}

@@ -2,14 +2,18 @@
 
 import argparse
 import importlib
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 # Module, and what its `main(arguments)` does. Nothing is imported before its command is called.
 COMMANDS = {
-    "inpaint": ("deepfill_jax.inpaint", "complete a picture, or a folder of them"),
+    "inpaint": ("deepfill_jax.inpaint.__main__", "complete a picture, or a folder of them"),
     "convert": ("deepfill_jax.convert.__main__", "make a model file of a run or others' weights"),
-    "inspect": ("deepfill_jax.inspect", "say what is in a model file, or in others' weights"),
+    "inspect": (
+        "deepfill_jax.convert.inspect",
+        "say what is in a model file, or in others' weights",
+    ),
     "export": ("deepfill_jax.export.__main__", "make a StableHLO or ONNX file of a model file"),
     "doctor": ("deepfill_jax.doctor.__main__", "check machine, data and config before a training"),
     "app": ("deepfill_jax.app.__main__", "serve a page and an HTTP API that complete pictures"),
@@ -44,3 +48,17 @@ def _known(name: str) -> str:
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         raise argparse.ArgumentTypeError(f"no command is called {name}; {hint}")
     return name
+
+
+def number(kind: type, least: float, most: float = math.inf) -> Callable[[str], float]:
+    """An argument's type: a number, and no other than from `least` to `most`."""
+
+    def parse(text: str) -> float:
+        number = kind(text)
+        if not least <= number <= most:
+            limits = f"at least {least}" if most == math.inf else f"from {least} to {most:g}"
+            raise argparse.ArgumentTypeError(f"{text} is not {limits}")
+        return number
+
+    parse.__name__ = kind.__name__  # For what argparse says of text that is no number.
+    return parse

@@ -5,6 +5,8 @@ An image is uint8 in 0..255 on the host and float32 in [-1, 1] inside steps and 
 numpy or JAX arrays, and any leading axes.
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +27,14 @@ def to_integers(image: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:
     """Maps [-1, 1] to the range of uint8 or uint16 on the host, clipped, to the nearest value."""
     half = np.iinfo(dtype).max / 2
     return np.rint(np.clip((np.asarray(image) + 1.0) * half, 0.0, 2 * half)).astype(dtype)
+
+
+def floats(batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Image in [-1, 1], mask and sketch of a batch of uint8, as float32; no sketch is None."""
+    mask, sketch = (
+        batch[name].astype(jnp.float32) if name in batch else None for name in ("mask", "sketch")
+    )
+    return to_float(batch["image"]), mask, sketch
 
 
 def mask_out(image: jax.Array, mask: jax.Array) -> jax.Array:

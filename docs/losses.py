@@ -8,7 +8,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from deepfill_jax import curves
+from deepfill_jax.evaluate import event_files
 
 ROWS = (("hinge/real", "hinge/fake"), ("l1/coarse/hole", "l1/refined/hole", "loss/adversarial"))
 
@@ -20,7 +20,7 @@ def main() -> None:
         len(ROWS), len(runs), figsize=(4.5 * len(runs), 5), squeeze=False, sharey="row"
     )
     for column, (title, workdir) in enumerate(runs):
-        found = curves.read(workdir)
+        found = event_files.read(workdir)
         axes[0, column].set_title(title, fontsize=10)
         axes[-1, column].set_xlabel("step")
         for axis, names in zip(axes[:, column], ROWS, strict=True):

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from deepfill_jax import Inpainter
-from deepfill_jax.canvas import extend
+from deepfill_jax.inpaint.canvas import extend
 
 photo, by, result, *model = sys.argv[1:]
 pixels = np.asarray(Image.open(photo).convert("RGB"))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import make_model
 
-from deepfill_jax.inpainter import Inpainter
+from deepfill_jax.inpaint.inpainter import Inpainter
 
 CASES = int(os.environ.get("ANY_SIZE_CASES", 3))  # Of each architecture and band of heights.
 # Each band has fewer compiled sizes than an `Inpainter` keeps.

@@ -32,9 +32,9 @@ from deepfill_jax.app.service import (
 )
 from deepfill_jax.app.sessions import MOST_SESSIONS, Sessions
 from deepfill_jax.app.web import make_app
-from deepfill_jax.canvas import extend
 from deepfill_jax.errors import UsageError
-from deepfill_jax.inpainter import Inpainter
+from deepfill_jax.inpaint.canvas import extend
+from deepfill_jax.inpaint.inpainter import Inpainter
 
 HEIGHT, WIDTH = 40, 56
 # Of pictures whose painted layer is smaller. The network is compiled for each size: so what is

@@ -19,8 +19,8 @@ from PIL import Image
 from served import served
 
 from deepfill_jax import weights
-from deepfill_jax.canvas import extend
-from deepfill_jax.inpainter import Inpainter
+from deepfill_jax.inpaint.canvas import extend
+from deepfill_jax.inpaint.inpainter import Inpainter
 
 selenium = pytest.importorskip("selenium")
 from selenium import webdriver  # noqa: E402

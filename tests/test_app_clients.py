@@ -13,7 +13,7 @@ from made import make_model, make_picture
 from PIL import Image
 from served import served
 
-from deepfill_jax.inpainter import Inpainter
+from deepfill_jax.inpaint.inpainter import Inpainter
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deepfill_jax.baselines import BASELINES, MID_GREY
+from deepfill_jax.evaluate.baselines import BASELINES, MID_GREY
 
 FILLS = pytest.mark.parametrize("fill", BASELINES.values(), ids=BASELINES)
 

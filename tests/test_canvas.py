@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from deepfill_jax.canvas import Canvas, blend, extend
 from deepfill_jax.errors import UsageError
-from deepfill_jax.holes import Box, Window
+from deepfill_jax.inpaint.canvas import Canvas, blend, extend
+from deepfill_jax.inpaint.windows import Box, Window
 
 DTYPES = [np.uint8, np.uint16, np.float32, np.float64]
 

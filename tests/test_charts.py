@@ -6,14 +6,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from deepfill_jax import charts
-from deepfill_jax.charts import Curve
+from deepfill_jax.evaluate import svg_charts
+from deepfill_jax.evaluate.svg_charts import Curve
 
 
 def draw(**curves):
     """The points of each line [N, 2], and the texts, of a chart of values by step."""
     curves = {name: Curve(*map(np.array, curve)) for name, curve in curves.items()}
-    html = charts.line_chart("L1 < 1 & more", curves)
+    html = svg_charts.line_chart("L1 < 1 & more", curves)
     figure = ElementTree.fromstring(html.replace("&nbsp;", " "))
     lines = [
         np.array([list(map(float, point.split(","))) for point in line.get("points").split()])

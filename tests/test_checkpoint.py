@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from absl import logging
 
-from deepfill_jax import assemble, checkpoint, sharding, weights
+from deepfill_jax import checkpoint, sharding, weights
 from deepfill_jax.errors import FailedError, UsageError
+from deepfill_jax.train import build
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -32,7 +33,7 @@ def mesh():
 @pytest.fixture(scope="module")
 def states(config, mesh):
     """Of steps 1 and 2."""
-    first = assemble.initial_state(config, mesh).replace(step=jnp.int32(1))
+    first = build.initial_state(config, mesh).replace(step=jnp.int32(1))
     first = jax.device_put(first, sharding.replicated(mesh))
     return first, jax.tree.map(lambda x: x + 1, first)
 
@@ -56,7 +57,7 @@ def workdir(saved, tmp_path):
 
 def restore(config, workdir, mesh):
     checkpoints = checkpoint.Checkpoints(workdir, keep_latest=3, keep_best=1)
-    state = checkpoints.restore_latest(assemble.abstract_state(config, mesh), mesh)
+    state = checkpoints.restore_latest(build.abstract_state(config, mesh), mesh)
     checkpoints.close()
     return state
 
@@ -168,7 +169,7 @@ def test_other_networks_and_optimisers_are_refused_with_the_difference(
 
 
 def test_damage_is_no_model_either(config, workdir):
-    shapes = weights.expected_tensors(assemble.variant(config), discriminator=True)
+    shapes = weights.expected_tensors(build.variant(config), discriminator=True)
     abstract = weights.unflatten(
         {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
     )

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from deepfill_jax import assemble, config, losses
+from deepfill_jax import config
 from deepfill_jax.errors import UsageError
+from deepfill_jax.train import build, losses
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -30,10 +31,10 @@ def test_every_config_is_complete_and_builds(path):
     values = load(path.stem)
     config.check(values)
     losses.Recipe(**values.loss)
-    assemble.optimizers(values)
+    build.optimizers(values)
     image, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
     inputs = image, mask, mask if values.model.guided else None
-    for network in assemble.networks(values):
+    for network in build.networks(values):
         assert jax.eval_shape(network.init, jax.random.key(0), *inputs)["params"]
 
 

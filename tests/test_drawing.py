@@ -5,7 +5,7 @@ import colorsys
 import numpy as np
 import pytest
 
-from deepfill_jax import drawing
+from deepfill_jax.evaluate import visualization
 
 
 def test_an_error_is_black_red_yellow_white():
@@ -13,17 +13,21 @@ def test_an_error_is_black_red_yellow_white():
     errors = np.array([0, 128 / 3, 2 * 128 / 3, 128, 190])
     completed = image - errors[:, np.newaxis]
     colours = [[0, 0, 0], [255, 0, 0], [255, 255, 0], [255, 255, 255], [255, 255, 255]]
-    assert drawing.error_map(completed, image).tolist() == [colours]
+    assert visualization.error_map(completed, image).tolist() == [colours]
 
 
 def test_an_error_is_the_mean_over_channels_whatever_its_sign():
     image = np.array([[[100, 100, 100]]], np.uint8)
     completed = np.array([[[64, 136, 100]]], np.uint8)  # 24 of 255 away, in the mean.
-    assert drawing.error_map(completed, image)[0, 0].tolist() == [round(255 * 3 * 24 / 128), 0, 0]
+    assert visualization.error_map(completed, image)[0, 0].tolist() == [
+        round(255 * 3 * 24 / 128),
+        0,
+        0,
+    ]
 
 
 def test_error_scale_is_an_error_map():
-    scale = drawing.error_scale(9, 2)
+    scale = visualization.error_scale(9, 2)
     assert scale.shape == (2, 9, 3)
     assert scale[1, [0, -1]].tolist() == [[0, 0, 0], [255, 255, 255]]
     assert (np.diff(scale[0].astype(int).sum(axis=-1)) > 0).all()
@@ -32,7 +36,7 @@ def test_error_scale_is_an_error_map():
 def test_offsets_are_hue_by_direction_and_saturation_by_distance():
     random = np.random.default_rng(0)
     offsets = random.integers(-20, 21, (2, 8, 16, 2))
-    colours = drawing.offset_colours(offsets)
+    colours = visualization.offset_colours(offsets)
     assert colours.dtype == np.uint8
     for (down, right), colour in zip(offsets.reshape(-1, 2), colours.reshape(-1, 3), strict=True):
         hue = (np.degrees(np.arctan2(down, right)) + 180) / 360
@@ -51,7 +55,7 @@ def test_offsets_are_hue_by_direction_and_saturation_by_distance():
 )
 def test_colours_are_those_of_the_paper(offset, is_meant):
     offsets = np.broadcast_to(offset, (16, 16, 2))
-    assert is_meant(*drawing.offset_colours(offsets)[0, 0].astype(int))
+    assert is_meant(*visualization.offset_colours(offsets)[0, 0].astype(int))
 
 
 def test_offset_map_shows_the_hole_in_colours_and_the_rest_in_grey():
@@ -59,9 +63,9 @@ def test_offset_map_shows_the_hole_in_colours_and_the_rest_in_grey():
     mask = np.zeros((1, 16, 24, 1), np.uint8)
     mask[:, 3:9, 5:20] = 1
     offsets = np.random.default_rng(1).integers(-2, 3, (1, 2, 3, 2))
-    drawn = drawing.offset_map(offsets, image, mask)
+    drawn = visualization.offset_map(offsets, image, mask)
     assert drawn.shape == image.shape and drawn.dtype == np.uint8
-    hole, colours = mask[0, ..., 0] == 1, drawing.offset_colours(offsets)[0]
+    hole, colours = mask[0, ..., 0] == 1, visualization.offset_colours(offsets)[0]
     rows, columns = np.nonzero(hole)
     assert np.array_equal(drawn[0][hole], colours[rows // 8, columns // 8])
     known = drawn[0][~hole].astype(int)
@@ -69,8 +73,8 @@ def test_offset_map_shows_the_hole_in_colours_and_the_rest_in_grey():
 
 
 def test_wheel_shows_each_offset_at_its_place():
-    wheel = drawing.offset_wheel(9)
+    wheel = visualization.offset_wheel(9)
     assert wheel[4, 4].tolist() == [255, 255, 255]
     offsets = np.zeros((9, 9, 2))
     offsets[0, 0] = (-3, 2)
-    assert wheel[1, 6].tolist() == drawing.offset_colours(offsets)[0, 0].tolist()
+    assert wheel[1, 6].tolist() == visualization.offset_colours(offsets)[0, 0].tolist()

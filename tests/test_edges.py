@@ -9,11 +9,12 @@ from PIL import Image
 from test_data import RANDOM, assert_same, noise, take, training
 from test_train import make_config
 
-from deepfill_jax import assemble, sharding, weights
+from deepfill_jax import sharding, weights
 from deepfill_jax.convert import sources as conversions
 from deepfill_jax.data import edges, examples, sources
 from deepfill_jax.doctor import pictures as doctor
 from deepfill_jax.errors import UsageError
+from deepfill_jax.train import build
 
 
 def red(picture):
@@ -119,29 +120,29 @@ def test_hed_finds_the_edge_of_a_square():
 def test_a_config_opens_the_maps_and_starts_from_an_unguided_model(folder):
     config = make_config(folder / "in", **{"model.guided": True})
     with pytest.raises(UsageError, match=r"config\.data\.edges is missing"):
-        assemble.training_batches(config)
+        build.training_batches(config)
     config.data.edges = config.data.val_edges = f"folder:{folder}/edges"
-    batch = next(assemble.training_batches(config)(0))
-    assert batch["sketch"].any() and "sketch" in next(assemble.validation_batches(config)())
+    batch = next(build.training_batches(config)(0))
+    assert batch["sketch"].any() and "sketch" in next(build.validation_batches(config)())
     shown = doctor.picture(batch)[:32, 64:]  # The first example's mask: lines are black.
     expected = 255 * (batch["mask"] - batch["sketch"])[0].repeat(3, axis=2)
     np.testing.assert_array_equal(shown, expected)
     config.data.edge_share, config.data.edges = 0.0, ""
-    assert not next(assemble.training_batches(config)(0))["sketch"].any()
+    assert not next(build.training_batches(config)(0))["sketch"].any()
     config.data.edge_share = 1.5
     with pytest.raises(UsageError, match=r"config\.data\.edge_share=1.5 must be from 0 to 1"):
-        assemble.training_batches(config)
+        build.training_batches(config)
 
     path = folder / "model.safetensors"
     mesh = sharding.make_mesh()
     plain = make_config(folder / "in", **{"model.guided": False})
-    state = assemble.initial_state(plain, mesh)
+    state = build.initial_state(plain, mesh)
     critic = {"params": state.discriminator.params, "spectral": state.discriminator.spectral}
-    model = weights.Model(assemble.variant(plain), state.generator.params, critic)
+    model = weights.Model(build.variant(plain), state.generator.params, critic)
     weights.save(path, model)
     config.init_from = plain.init_from = str(path)
     grown = weights.with_sketch_channels(conversions.read(path).model)
-    state = assemble.initial_state(config, mesh)
+    state = build.initial_state(config, mesh)
     for found, expected in (
         (state.generator.params, grown.generator),
         (state.discriminator.params, grown.discriminator["params"]),
@@ -153,4 +154,4 @@ def test_a_config_opens_the_maps_and_starts_from_an_unguided_model(folder):
             np.testing.assert_array_equal(x, expected[name])
     weights.save(path, grown)
     with pytest.raises(UsageError, match="holds guided True where the config asks for False"):
-        assemble.initial_state(plain, mesh)
+        build.initial_state(plain, mesh)

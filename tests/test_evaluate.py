@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepfill_jax import completion, drawing, evaluate, metrics
 from deepfill_jax.errors import UsageError
+from deepfill_jax.evaluate import metrics, scoring, visualization
+from deepfill_jax.evaluate.methods import baseline_complete, folder_complete
 
 SIZE = 16
 
@@ -57,12 +58,12 @@ def spoil_padding(batch):
 def make_report(area, **values):
     values = {"hole_area": area, **values}
     values = {name: np.asarray(value, np.float32) for name, value in values.items()}
-    return evaluate.Report(np.arange(len(area)), values)
+    return scoring.Report(np.arange(len(area)), values)
 
 
 def test_report_is_the_metrics_of_the_pictures_in_order_of_index():
     batches = make_batches()
-    report = evaluate.evaluate(brighten, batches)
+    report = scoring.evaluate(brighten, batches)
     order = np.argsort(joined(batches, "index"))
     assert np.array_equal(report.index, joined(batches, "index")[order])
     image, mask = joined(batches, "image")[order], joined(batches, "mask")[order]
@@ -75,13 +76,13 @@ def test_report_is_the_metrics_of_the_pictures_in_order_of_index():
 
 
 def test_padding_does_not_count():
-    clean, spoilt = (evaluate.evaluate(c, make_batches()) for c in (brighten, spoil_padding))
+    clean, spoilt = (scoring.evaluate(c, make_batches()) for c in (brighten, spoil_padding))
     assert len(spoilt.index) == 11
     assert spoilt.summary() == clean.summary()
 
 
 def test_batch_size_does_not_count():
-    small, large = (evaluate.evaluate(brighten, make_batches(8, size)) for size in (2, 8))
+    small, large = (scoring.evaluate(brighten, make_batches(8, size)) for size in (2, 8))
     np.testing.assert_allclose(small.values["psnr"], large.values["psnr"], rtol=1e-5)
 
 
@@ -126,7 +127,7 @@ def test_json_is_strict_and_whole():
 
 def test_folders_hold_the_pictures_rounded(tmp_path):
     batches = make_batches()
-    report = evaluate.evaluate(spoil_padding, batches, output=tmp_path / "new" / "out")
+    report = scoring.evaluate(spoil_padding, batches, output=tmp_path / "new" / "out")
     index = joined(batches, "index")
     expected = {
         "image": joined(batches, "image"),
@@ -152,7 +153,7 @@ def test_of_a_network_folders_hold_its_first_stage_and_what_attention_copied(tmp
         coarse = np.full(batch["image"].shape, batch["index"][:, None, None, None] + 0.6)
         return brighten(batch) | {"coarse": coarse, "offsets": offsets}
 
-    evaluate.evaluate(complete, batches, output=tmp_path)
+    scoring.evaluate(complete, batches, output=tmp_path)
     (batch,) = batches
     for index, image, mask in list(zip(*map(batch.get, ("index", "image", "mask")), strict=True))[
         :3
@@ -162,15 +163,15 @@ def test_of_a_network_folders_hold_its_first_stage_and_what_attention_copied(tmp
             for kind in ("coarse", "attention")
         )
         assert (coarse == index + 1).all()
-        expected = drawing.offset_map(np.full((2, 2, 2), index), image, mask)
+        expected = visualization.offset_map(np.full((2, 2, 2), index), image, mask)
         assert np.array_equal(attention, expected)
     with pytest.raises(UsageError, match="holds files"):
-        evaluate.evaluate(brighten, batches, output=tmp_path)
+        scoring.evaluate(brighten, batches, output=tmp_path)
 
 
 def test_grid_shows_the_first_eight(tmp_path):
     batches = make_batches()
-    evaluate.evaluate(brighten, batches, output=tmp_path)
+    scoring.evaluate(brighten, batches, output=tmp_path)
     grid = np.asarray(Image.open(tmp_path / "grid.png"))
     assert grid.shape == (8 * SIZE, 3 * SIZE, 3)
     image, mask = batches[1]["image"][2], batches[1]["mask"][2]  # The seventh.
@@ -182,27 +183,27 @@ def test_grid_shows_the_first_eight(tmp_path):
 
 def test_sample_grid_lays_examples_out_in_rows():
     columns = [np.full((2, 3, 5, 3), [[[[10 * n]]], [[[10 * n + 1]]]], np.uint8) for n in range(4)]
-    grid = evaluate.sample_grid(columns)
+    grid = scoring.sample_grid(columns)
     assert grid.shape == (6, 20, 3) and grid.dtype == np.uint8
     assert grid[::3, ::5, 0].tolist() == [[0, 10, 20, 30], [1, 11, 21, 31]]
 
 
 def test_baseline_keeps_known_pixels_and_skips_padding():
     *_, last = make_batches()
-    completed = completion.baseline_complete("telea")(last)["completed"]
+    completed = baseline_complete("telea")(last)["completed"]
     known = last["mask"][..., 0] == 0
     assert completed.dtype == np.float32
     assert np.array_equal(completed[known], last["image"][known])
     assert np.array_equal(completed[~last["valid"]], last["image"][~last["valid"]])
     assert np.any(completed != last["image"])
     none = last | {"valid": np.zeros(4, bool)}
-    untouched = completion.baseline_complete("telea")(none)["completed"]
+    untouched = baseline_complete("telea")(none)["completed"]
     assert np.array_equal(untouched, last["image"])
 
 
 def test_baselines_are_ranked():
     score = {
-        name: evaluate.evaluate(completion.baseline_complete(name), make_batches()).summary()
+        name: scoring.evaluate(baseline_complete(name), make_batches()).summary()
         for name in ("telea", "mean")
     }
     assert score["telea"]["l1_hole"]["mean"] < 0.7 * score["mean"]["l1_hole"]["mean"]
@@ -211,13 +212,13 @@ def test_baselines_are_ranked():
 
 def test_unknown_baseline():
     with pytest.raises(UsageError, match="'tela'.*biharmonic, mean, navier_stokes.*telea"):
-        completion.baseline_complete("tela")
+        baseline_complete("tela")
 
 
 def test_folder_scores_as_what_wrote_it(tmp_path):
-    complete = completion.baseline_complete("telea")
-    wrote = evaluate.evaluate(complete, make_batches(), output=tmp_path)
-    read = evaluate.evaluate(completion.folder_complete(tmp_path / "completed"), make_batches())
+    complete = baseline_complete("telea")
+    wrote = scoring.evaluate(complete, make_batches(), output=tmp_path)
+    read = scoring.evaluate(folder_complete(tmp_path / "completed"), make_batches())
     assert np.array_equal(read.index, wrote.index)
     for name, value in wrote.values.items():
         assert np.array_equal(read.values[name], value), name
@@ -227,15 +228,15 @@ def test_folder_is_scored_as_given(tmp_path):
     batches = make_batches(count=2, batch_size=2)
     for i, image in zip(batches[0]["index"], batches[0]["image"], strict=True):
         Image.fromarray(image // 2).save(tmp_path / f"{i:06d}.jpg", quality=95)
-    completed = completion.folder_complete(tmp_path)(batches[0])["completed"]
+    completed = folder_complete(tmp_path)(batches[0])["completed"]
     assert np.abs(completed - batches[0]["image"] // 2).mean() < 3
 
 
 def test_folder_names_what_is_wrong(tmp_path):
     (batch,) = make_batches(count=3)
     with pytest.raises(UsageError, match="nowhere is not a folder"):
-        completion.folder_complete(tmp_path / "nowhere")
-    complete = completion.folder_complete(tmp_path)
+        folder_complete(tmp_path / "nowhere")
+    complete = folder_complete(tmp_path)
     first, second, third = (tmp_path / f"{i:06d}.png" for i in batch["index"][:3])
     with pytest.raises(UsageError, match=f"{first.name} is missing"):
         complete(batch)
@@ -253,16 +254,16 @@ def test_folder_names_what_is_wrong(tmp_path):
 
 
 def test_output_of_an_earlier_run_is_not_mixed_in(tmp_path):
-    evaluate.evaluate(brighten, make_batches(), output=tmp_path)
+    scoring.evaluate(brighten, make_batches(), output=tmp_path)
     with pytest.raises(UsageError, match="image holds files"):
-        evaluate.evaluate(brighten, make_batches(count=3), output=tmp_path)
+        scoring.evaluate(brighten, make_batches(count=3), output=tmp_path)
 
 
 def test_output_that_cannot_be_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
     for output in (tmp_path / "file", tmp_path / "file/below"):
         with pytest.raises(UsageError, match=f"{output.name} cannot be made a folder"):
-            evaluate.evaluate(brighten, make_batches(), output=output)
+            scoring.evaluate(brighten, make_batches(), output=output)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +271,7 @@ def test_output_that_cannot_be_a_folder(tmp_path):
 )
 def test_no_picture(batches):
     with pytest.raises(UsageError, match="no picture"):
-        evaluate.evaluate(brighten, batches)
+        scoring.evaluate(brighten, batches)
 
 
 PROCESS = """
@@ -279,9 +280,9 @@ import jax
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]), coordinator_bind_address=sys.argv[1])
 sys.path.insert(0, sys.argv[3])
 import test_evaluate
-from deepfill_jax import evaluate
+from deepfill_jax.evaluate import scoring
 batches = test_evaluate.make_batches(count=13)[int(sys.argv[2])::2]
-report = evaluate.evaluate(test_evaluate.spoil_padding, batches, output=sys.argv[4])
+report = scoring.evaluate(test_evaluate.spoil_padding, batches, output=sys.argv[4])
 print(report.as_json())
 """
 
@@ -302,7 +303,7 @@ def test_two_processes_report_as_one(tmp_path):
     ]
     texts = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    alone = json.loads(evaluate.evaluate(brighten, make_batches(count=13)).as_json())
+    alone = json.loads(scoring.evaluate(brighten, make_batches(count=13)).as_json())
     for text in texts:
         pictures = json.loads(text[text.index("{") :])["pictures"]
         assert pictures.keys() == alone["pictures"].keys()

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepfill_jax import completion, drawing, evaluate, evaluation_page
-from deepfill_jax.charts import Curve
 from deepfill_jax.errors import UsageError
+from deepfill_jax.evaluate import html_report, scoring, visualization
+from deepfill_jax.evaluate.methods import baseline_complete
+from deepfill_jax.evaluate.svg_charts import Curve
 
 SIDE, COUNT = 24, 9
 NAME = "a <b> & 'c'"
@@ -95,16 +96,16 @@ def complete(batch):
 
 def render(folders, **changes):
     options = {"conditions": {}, "config": "", "command": "", "curves": {}}
-    return evaluation_page.render(folders, **options | changes)
+    return html_report.render(folders, **options | changes)
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     folders = {name: tmp_path_factory.mktemp("page") for name in ("network", "telea", "mean")}
-    evaluate.evaluate(complete, [make_batch()], output=folders["network"])
+    scoring.evaluate(complete, [make_batch()], output=folders["network"])
     for name in ("telea", "mean"):
-        fill = completion.baseline_complete(name)
-        evaluate.evaluate(fill, [make_batch()], output=folders[name])
+        fill = baseline_complete(name)
+        scoring.evaluate(fill, [make_batch()], output=folders[name])
     return {NAME if name == "network" else name: path for name, path in folders.items()}
 
 
@@ -166,7 +167,7 @@ def test_the_best_of_each_row_is_marked(text):
 def test_nothing_is_best_where_nothing_is_known(tmp_path):
     batch = make_batch(count=1)
     perfect = {"completed": batch["image"]}
-    evaluate.evaluate(lambda _: perfect, [batch], output=tmp_path)
+    scoring.evaluate(lambda _: perfect, [batch], output=tmp_path)
     rows = Page(render({"network": tmp_path})).rows
     marks = {row[2] for row in rows if row[0][0] == "all"}
     assert marks == {("0.000", "best"), ("–", None), ("1.000", "best")}
@@ -191,7 +192,7 @@ def test_groups_are_the_best_the_middle_and_the_worst(text):
 )
 def test_no_picture_is_in_two_groups(count, groups):
     errors = [float(i) for i in range(count - 1)] + [None]  # Not finite is the worst.
-    found = evaluation_page._extremes(errors)
+    found = html_report._extremes(errors)
     assert [positions.tolist() for positions in found.values()] == groups
 
 
@@ -202,10 +203,10 @@ def test_pictures_are_those_of_the_folders(text, folders):
     assert list(pictures) == names
     image, mask = batch["image"][i], batch["mask"][i]
     completed = complete(batch)["completed"][i]
-    assert np.array_equal(pictures["error"], drawing.error_map(completed, image))
+    assert np.array_equal(pictures["error"], visualization.error_map(completed, image))
     offsets = np.ones((3, 3, 2), int)
-    assert np.array_equal(pictures["attention"], drawing.offset_map(offsets, image, mask))
-    fill = completion.baseline_complete("mean")(batch)["completed"][i]
+    assert np.array_equal(pictures["attention"], visualization.offset_map(offsets, image, mask))
+    fill = baseline_complete("mean")(batch)["completed"][i]
     lossy = {
         "masked": np.where(mask, 128, image),
         "first stage": np.full_like(image, 77),
@@ -246,7 +247,7 @@ def test_large_pictures_are_scaled_down(tmp_path):
         "valid": np.ones(1, bool),
         "index": np.zeros(1, int),
     }
-    evaluate.evaluate(lambda _: {"completed": batch["image"]}, [batch], output=tmp_path)
+    scoring.evaluate(lambda _: {"completed": batch["image"]}, [batch], output=tmp_path)
     shapes = {array.shape for *_, array in Page(render({"network": tmp_path})).images[2:]}
     assert shapes == {(256, 128, 3)}
 
@@ -254,6 +255,6 @@ def test_large_pictures_are_scaled_down(tmp_path):
 def test_other_holes_are_not_compared(folders, tmp_path):
     batch = make_batch()
     batch["mask"][0] = 1
-    evaluate.evaluate(complete, [batch], output=tmp_path)
+    scoring.evaluate(complete, [batch], output=tmp_path)
     with pytest.raises(UsageError, match="evaluations of telea and other are of different"):
         render({"telea": folders["telea"], "other": tmp_path})

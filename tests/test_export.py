@@ -16,7 +16,7 @@ from deepfill_jax import weights
 from deepfill_jax.errors import UsageError
 from deepfill_jax.export import __main__ as command
 from deepfill_jax.export import onnx, smallest_side, stablehlo
-from deepfill_jax.inpainter import Inpainter
+from deepfill_jax.inpaint.inpainter import Inpainter
 from deepfill_jax.models import cpu_convolution
 from deepfill_jax.models.variants import VARIANTS
 

@@ -12,9 +12,10 @@ import pytest
 from made import make_picture
 from PIL import Image
 
-from deepfill_jax import folder, pictures
+from deepfill_jax import pictures
 from deepfill_jax.errors import UsageError
-from deepfill_jax.folder import Done, Failure, Job, Shard, plan
+from deepfill_jax.inpaint import batch
+from deepfill_jax.inpaint.batch import Done, Failure, Job, Shard, plan
 from deepfill_jax.pictures import Picture
 
 
@@ -158,9 +159,9 @@ def test_shards_are_disjoint_and_everything():
 def test_remaining_and_clean(here):
     touch("images/a.png", "images/b.png", "masks/a.png", "out/a.png")
     jobs = plan(Path("images"), Path("masks"), Path("out"))
-    assert folder.remaining(jobs) == jobs[1:] and isinstance(jobs[1], Failure)
+    assert batch.remaining(jobs) == jobs[1:] and isinstance(jobs[1], Failure)
     touch("out/.other", pictures.temporary(jobs[0].result), pictures.temporary(Path("out/b.png")))
-    folder.clean(jobs)  # The other might be under way, in another shard.
+    batch.clean(jobs)  # The other might be under way, in another shard.
     assert sorted(os.listdir("out")) == sorted(
         [".other", "a.png", pictures.temporary(Path("b.png")).name]
     )
@@ -179,22 +180,22 @@ def job(here):
 
 def test_load_hands_the_masks_options_on(job):
     picture, mask = make_picture(7, 5)
-    loaded, hole = folder.load(job)
+    loaded, hole = batch.load(job)
     np.testing.assert_array_equal(loaded.pixels, picture)
     np.testing.assert_array_equal(hole[..., 0], mask > 0)
-    np.testing.assert_array_equal(folder.load(job, invert=True)[1], ~hole)
+    np.testing.assert_array_equal(batch.load(job, invert=True)[1], ~hole)
     Image.fromarray(mask // 4).save("a_mask.png")
-    assert not folder.load(job)[1].any()
-    np.testing.assert_array_equal(folder.load(job, threshold=0.2)[1], hole)
+    assert not batch.load(job)[1].any()
+    np.testing.assert_array_equal(batch.load(job, threshold=0.2)[1], hole)
     with pytest.raises(UsageError, match="a.png"):
-        folder.load(job, max_pixels=34)
+        batch.load(job, max_pixels=34)
 
 
 def test_masks_of_another_size(job):
     Image.fromarray(np.full((14, 10), 255, np.uint8)).save("a_mask.png")
     with pytest.raises(UsageError, match="a_mask.png is 10x14, but a.png is 5x7; a mask needs"):
-        folder.load(job)
-    hole = folder.load(job, resize=True)[1]
+        batch.load(job)
+    hole = batch.load(job, resize=True)[1]
     assert hole.shape == (7, 5, 1) and hole.dtype == bool and hole.all()
 
 
@@ -203,12 +204,12 @@ def test_the_hole_is_what_is_transparent(job):
     job = job._replace(mask=None)
     alpha = np.array([[0, 127, 128, 255]], np.uint8)
     Image.fromarray(np.dstack([picture, alpha])).save("a.png")
-    loaded, hole = folder.load(job)
+    loaded, hole = batch.load(job)
     np.testing.assert_array_equal(hole, np.array([[[True], [True], [False], [False]]]))
     np.testing.assert_array_equal(loaded.alpha.reshape(1, 4), [[255, 255, 128, 255]])
     Image.fromarray(picture).save("a.png")
     with pytest.raises(UsageError, match="a.png has no transparency to be the hole; give --masks"):
-        folder.load(job)
+        batch.load(job)
 
 
 # The pipe.
@@ -229,7 +230,7 @@ def complete(jobs, load=load, fill=fill, write=None):
     """How the jobs ended, what was reported and what was written."""
     reported, results = [], {}
     write = write or (lambda path, pixels, like: results.update({path: int(pixels[0, 0, 0])}))
-    ended = folder.complete(jobs, load=load, fill=fill, write=write, report=reported.append)
+    ended = batch.complete(jobs, load=load, fill=fill, write=write, report=reported.append)
     return ended, reported, results
 
 
@@ -345,33 +346,33 @@ def test_memory_is_bounded(slowest):
         lambda pixels, mask: paused("fill", fill(pixels, mask)),
         lambda path, pixels, like: paused("write"),
     )
-    assert 2 < most <= folder.IN_MEMORY
+    assert 2 < most <= batch.IN_MEMORY
     assert alive == 0
 
 
 def test_sketches_are_named_as_masks_or_pictures(here):
     touch("in/a.png", "in/b.png", "in/c.png", "masks/a_mask1.png", "masks/a_mask2.png")
     touch("masks/b.png", "masks/c.png", "lines/a.png", "lines/a_mask2.png", "lines/b.png")
-    found = folder.plan(Path("in"), Path("masks"), Path("out"), sketches=Path("lines"))
+    found = batch.plan(Path("in"), Path("masks"), Path("out"), sketches=Path("lines"))
     assert [str(item.sketch) for item in found[:3]] == [
         "lines/a.png",
         "lines/a_mask2.png",
         "lines/b.png",
     ]
     assert found[3].reason == "in/c.png: lines holds no sketch named c."
-    one = folder.plan(Path("in"), Path("masks"), Path("out"), sketches=Path("lines/b.png"))
+    one = batch.plan(Path("in"), Path("masks"), Path("out"), sketches=Path("lines/b.png"))
     assert {item.sketch for item in one} == {Path("lines/b.png")}
     with pytest.raises(UsageError, match="lines is read from; results need another folder"):
-        folder.plan(Path("in"), Path("masks"), Path("lines"), sketches=Path("lines"))
+        batch.plan(Path("in"), Path("masks"), Path("lines"), sketches=Path("lines"))
 
 
 def test_a_sketch_is_read_with_its_picture_and_has_its_size(job):
-    height, width = folder.load(job)[1].shape[:2]
+    height, width = batch.load(job)[1].shape[:2]
     lines = np.zeros((height, width), np.uint8)
     lines[1] = 200
     Image.fromarray(lines).save("lines.png")
     sketched = job._replace(sketch=Path("lines.png"))
-    np.testing.assert_array_equal(folder.load(sketched)[2][..., 0], lines > 0)
+    np.testing.assert_array_equal(batch.load(sketched)[2][..., 0], lines > 0)
     Image.fromarray(lines[:-1]).save("lines.png")
     with pytest.raises(UsageError, match="lines.png is .* a sketch needs its picture's size"):
-        folder.load(sketched)
+        batch.load(sketched)

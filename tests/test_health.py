@@ -2,7 +2,7 @@
 
 import pytest
 
-from deepfill_jax.health import COLLAPSED_PERIODS, WON_PERIODS, WORSE_VALIDATIONS, Health
+from deepfill_jax.train.health import COLLAPSED_PERIODS, WON_PERIODS, WORSE_VALIDATIONS, Health
 
 HEALTHY, WON, COLLAPSED = (1.0, 0.9), (0.02, 0.04), (1.0, 1.0005)
 

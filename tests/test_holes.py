@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from deepfill_jax import holes
-from deepfill_jax.holes import Box, Window
+from deepfill_jax.inpaint.mask_edges import dilate, feather
+from deepfill_jax.inpaint.windows import STRATEGIES, Box, Window, choose_strategy, find_windows
 
 WORKING = 64
 
@@ -18,7 +18,7 @@ def with_holes(height, width, *boxes):
 
 
 def crop(mask):
-    return holes.windows(mask, "crop", WORKING)
+    return find_windows(mask, "crop", WORKING)
 
 
 def assert_filled_once(mask, windows):
@@ -84,24 +84,24 @@ def test_any_hole_is_filled_once(seed):
         top, left = rng.integers(height), rng.integers(width)
         mask[top : top + rng.integers(1, 150), left : left + rng.integers(1, 150)] = True
     assert_filled_once(mask, crop(mask))
-    assert_filled_once(mask, holes.windows(mask, "resize", WORKING))
+    assert_filled_once(mask, find_windows(mask, "resize", WORKING))
 
 
 def test_original_and_resize_see_the_whole_picture():
     mask = with_holes(100, 400, (10, 10, 8, 8))
     whole = Box(0, 0, 100, 400)
-    assert holes.windows(mask, "original", WORKING) == [Window(whole, whole, 100, 400)]
-    assert holes.windows(mask, "resize", WORKING) == [Window(whole, whole, 16, 64)]
+    assert find_windows(mask, "original", WORKING) == [Window(whole, whole, 100, 400)]
+    assert find_windows(mask, "resize", WORKING) == [Window(whole, whole, 16, 64)]
 
 
-@pytest.mark.parametrize("strategy", holes.STRATEGIES[1:])
+@pytest.mark.parametrize("strategy", STRATEGIES[1:])
 def test_without_a_hole_nothing_is_to_do(strategy):
-    assert holes.windows(with_holes(10, 10), strategy, WORKING) == []
+    assert find_windows(with_holes(10, 10), strategy, WORKING) == []
 
 
 def test_auto():
     def choose(*arguments):
-        return holes.choose(with_holes(*arguments), WORKING)
+        return choose_strategy(with_holes(*arguments), WORKING)
 
     assert choose(128, 128, (0, 0, 100, 100)) == "original"
     assert choose(129, 20, (0, 0, 10, 10)) == "crop"
@@ -116,20 +116,20 @@ def test_dilation_is_by_discs(radius):
     expected = np.zeros_like(mask)
     for row, column in np.argwhere(mask[..., 0]):
         expected[..., 0] |= (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
-    np.testing.assert_array_equal(holes.dilate(mask, radius), expected)
+    np.testing.assert_array_equal(dilate(mask, radius), expected)
     empty = np.zeros_like(mask)
-    np.testing.assert_array_equal(holes.dilate(empty, radius), empty)
+    np.testing.assert_array_equal(dilate(empty, radius), empty)
 
 
 def test_feather_grows_in_the_rim_alone():
     mask = with_holes(1, 20, (0, 8, 1, 4))
-    dilated = holes.dilate(mask, 4)
-    share = holes.feather(mask, dilated, 3)[0, :, 0]
+    dilated = dilate(mask, 4)
+    share = feather(mask, dilated, 3)[0, :, 0]
     np.testing.assert_allclose(share[3:9], [0, 0.25, 0.5, 0.75, 1, 1])
     np.testing.assert_array_equal(share, share[::-1])
-    np.testing.assert_array_equal(holes.feather(mask, dilated, 0), dilated)
+    np.testing.assert_array_equal(feather(mask, dilated, 0), dilated)
     # A rim at the picture's edge has nothing to blend with there.
     mask = with_holes(1, 9, (0, 1, 1, 1))
-    assert holes.feather(mask, holes.dilate(mask, 1), 1)[0, 0, 0] == 1.0
+    assert feather(mask, dilate(mask, 1), 1)[0, 0, 0] == 1.0
     everything = np.ones_like(mask)
-    np.testing.assert_array_equal(holes.feather(mask, everything, 1), everything)
+    np.testing.assert_array_equal(feather(mask, everything, 1), everything)

@@ -10,8 +10,9 @@ import pytest
 from made import make_model, make_picture, truncate
 from PIL import Image
 
-from deepfill_jax import inpaint, pictures, weights
-from deepfill_jax.inpainter import Inpainter
+from deepfill_jax import pictures, weights
+from deepfill_jax.inpaint import __main__ as inpaint
+from deepfill_jax.inpaint.inpainter import Inpainter
 
 STEMS = ("a", "b.1", "c")
 
@@ -215,7 +216,7 @@ def test_wrong_use(here, capsys, more, message):
 def test_what_is_wrong_with_the_command_comes_before_jax(here):
     code = """
 import sys
-from deepfill_jax import inpaint
+from deepfill_jax.inpaint import __main__ as inpaint
 for arguments in (["--wrong"], "--model m --images nowhere --masks m --output o".split()):
     try:
         inpaint.main(arguments)
@@ -240,7 +241,7 @@ def test_a_terminal_has_a_bar(here, filled, capsys, monkeypatch):
 STOPPED = """
 import signal, sys, time
 import numpy as np
-from deepfill_jax import inpaint
+from deepfill_jax.inpaint import __main__ as inpaint
 
 def slow(pixels, mask):
     time.sleep(0.1)

@@ -11,7 +11,7 @@ from made import make_model
 
 from deepfill_jax import weights
 from deepfill_jax.convert import tensorflow1
-from deepfill_jax.inspect import inspect, main
+from deepfill_jax.convert.inspect import inspect, main
 from deepfill_jax.models import make_variant
 
 ABOUT = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from deepfill_jax import metrics
+from deepfill_jax.evaluate import metrics
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics.npz")
 

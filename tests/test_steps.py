@@ -13,10 +13,13 @@ import pytest
 import references
 from references import golden, nhwc, random_variables, rgb
 
-from deepfill_jax import losses, sharding, steps, weights
+from deepfill_jax import sharding, weights
 from deepfill_jax.convert import mmagic
+from deepfill_jax.evaluate.methods import make_inference_step
 from deepfill_jax.models import MMAGIC, OFFICIAL, Discriminator, Generator, make_variant
-from deepfill_jax.train_state import NetState, TrainState, create_train_state, make_optimizer
+from deepfill_jax.train import losses
+from deepfill_jax.train.state import NetState, TrainState, create_train_state, make_optimizer
+from deepfill_jax.train.step import make_train_step
 
 MMAGIC_RECIPE = losses.Recipe(
     discriminator=1.0, adversarial=0.1, l1_whole=0.0, l1_hole=1.0, l1_valid=1.0, joint_pass=False
@@ -62,7 +65,7 @@ AVERAGE_DECAY = 0.75
 def make_step(variant, recipe, devices, microbatches, dtype):
     """The step and the devices it runs on. Kept, as compiling one takes longer than most tests."""
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    step = steps.make_train_step(
+    step = make_train_step(
         Generator(variant, dtype),
         Discriminator(variant, dtype),
         OPTIMIZER,
@@ -374,7 +377,7 @@ def test_created_state_is_drawn_from_the_seed_and_lies_on_every_device():
 def test_inference_keeps_known_pixels_exactly():
     variant, batch = TINY["mmagic"], random_batch(2)
     generator, mesh = Generator(variant), sharding.make_mesh(jax.devices()[:1])
-    infer = steps.make_inference_step(generator, mesh)
+    infer = make_inference_step(generator, mesh)
     result = infer(random_variables(generator)["params"], sharding.shard_batch(batch, mesh))
     known = batch["mask"][..., 0] == 0
     np.testing.assert_array_equal(np.asarray(result["completed"])[known], batch["image"][known])
@@ -385,7 +388,7 @@ def test_inference_gives_the_offsets_of_attention(checkpoint_stages):
     variant, batch = TINY["official"], random_batch(2)
     generator, mesh = Generator(variant), sharding.make_mesh(jax.devices()[:1])
     params = random_variables(generator)["params"]
-    infer = steps.make_inference_step(
+    infer = make_inference_step(
         generator.clone(checkpoint_stages=checkpoint_stages), mesh, offsets=True
     )
     offsets = infer(params, sharding.shard_batch(batch, mesh))["offsets"]

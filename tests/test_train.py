@@ -17,9 +17,11 @@ from absl import logging
 from clu import metric_writers
 from references import random_variables
 
-from deepfill_jax import assemble, checkpoint, curves, drawing, sharding, train, weights
+from deepfill_jax import checkpoint, sharding, weights
 from deepfill_jax.convert import run
 from deepfill_jax.errors import FailedError, StoppedError, UsageError
+from deepfill_jax.evaluate import event_files, visualization
+from deepfill_jax.train import build, loop
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -41,7 +43,7 @@ def make_config(folder, **changes):
 def restore(config, workdir):
     checkpoints = checkpoint.Checkpoints(workdir, keep_latest=3, keep_best=1)
     mesh = sharding.make_mesh(jax.devices()[:1])
-    state = checkpoints.restore_latest(assemble.abstract_state(config, mesh), mesh)
+    state = checkpoints.restore_latest(build.abstract_state(config, mesh), mesh)
     checkpoints.close()
     return state
 
@@ -50,7 +52,7 @@ def restore(config, workdir):
 def workdir(folder, tmp_path_factory):
     """The folder of a run that was not stopped."""
     workdir = tmp_path_factory.mktemp("run")
-    train.train(make_config(folder), workdir)
+    loop.train(make_config(folder), workdir)
     return workdir
 
 
@@ -63,7 +65,7 @@ def test_a_run_leaves_its_config_checkpoints_and_curves(workdir, folder):
     events = EventAccumulator(str(workdir), size_guidance={"tensors": 0}).Reload()
     tags = set(events.Tags()["tensors"])
     samples = "eval/masked_coarse_completed_error_attention_truth"
-    found = curves.read(workdir)
+    found = event_files.read(workdir)
     assert found.keys() == tags - {samples} and samples in tags
     assert {"train/l1/refined/hole", "eval/psnr", "speed/images_per_second"} <= found.keys()
     assert found["train/loss/generator"].steps.tolist() == [1, 2, 3, 4]
@@ -77,9 +79,9 @@ def test_of_steps_that_were_done_twice_the_later_count(tmp_path):
         for step in (first, first + 1):
             writer.write_scalars(step, {"loss": value})
         writer.close()
-    (curve,) = curves.read(tmp_path).values()
+    (curve,) = event_files.read(tmp_path).values()
     assert (curve.steps.tolist(), curve.values.tolist()) == ([1, 2, 3], [5, 7, 7])
-    assert curves.read(tmp_path / "nothing") == {}
+    assert event_files.read(tmp_path / "nothing") == {}
 
 
 def test_a_sample_is_what_the_network_made_of_it():
@@ -89,20 +91,20 @@ def test_a_sample_is_what_the_network_made_of_it():
     batch["mask"] = random.integers(0, 2, (9, 16, 16, 1)).astype(np.uint8)
     batch["completed"] = batch["image"] + np.float32(0.4)
     batch["offsets"] = random.integers(-2, 3, (9, 2, 2, 2))
-    grid = train._draw_samples(batch)
+    grid = loop._draw_samples(batch)
     assert grid.shape == (8 * 16, 6 * 16, 3) and grid.dtype == np.uint8
-    columns = dict(zip(train.COLUMNS, np.split(grid[16:32], 6, axis=1), strict=True))
+    columns = dict(zip(loop.COLUMNS, np.split(grid[16:32], 6, axis=1), strict=True))
     image, mask = batch["image"][1], batch["mask"][1]
     assert np.array_equal(columns["truth"], image) and np.array_equal(columns["completed"], image)
     assert np.array_equal(columns["coarse"], np.rint(batch["coarse"][1]))
     assert np.array_equal(columns["masked"], np.rint(batch["masked"][1]))
-    assert np.array_equal(columns["error"], drawing.error_map(batch["completed"][1], image))
-    expected = drawing.offset_map(batch["offsets"][1], image, mask)
+    assert np.array_equal(columns["error"], visualization.error_map(batch["completed"][1], image))
+    expected = visualization.offset_map(batch["offsets"][1], image, mask)
     assert np.array_equal(columns["attention"], expected)
 
 
 def test_a_finished_run_is_left_alone(workdir, folder, capsys):
-    train.train(make_config(folder), workdir)
+    loop.train(make_config(folder), workdir)
     assert "step 4 of 4" in capsys.readouterr().out
 
 
@@ -127,7 +129,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_it_had_not(
 ):
     config = make_config(folder, checkpoint_every=0)
     handler = signal.getsignal(signal.SIGTERM)
-    make_train_step = train.assemble.steps.make_train_step
+    make_train_step = loop.build.make_train_step
 
     def make_interrupted(*networks, **options):
         train_step = make_train_step(*networks, **options)
@@ -140,12 +142,12 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_it_had_not(
         return step
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.assemble.steps, "make_train_step", make_interrupted)
+        patch.setattr(loop.build, "make_train_step", make_interrupted)
         with pytest.raises(StoppedError, match="after step 3, as asked, and saved"):
-            train.train(config, tmp_path)
+            loop.train(config, tmp_path)
     assert signal.getsignal(signal.SIGTERM) == handler
     assert int(restore(config, tmp_path).step) == 3
-    train.train(config, tmp_path)
+    loop.train(config, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, restore(config, tmp_path), restore(config, workdir))
 
 
@@ -155,7 +157,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_itself_and_the_step(f
     config.optimizer.learning_rate = 1e30
     config.log_every = 3
     with pytest.raises(FailedError, match=r"loss/generator.* of step 2 is not finite"):
-        train.train(config, tmp_path)
+        loop.train(config, tmp_path)
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
 
 
@@ -175,7 +177,7 @@ def test_training_starts_from_both_networks(workdir, folder, tmp_path, source):
     model = run.read(workdir)
     weights.save(tmp_path / "model.safetensors", model)
     config = make_config(folder, init_from=str(path))
-    state = assemble.initial_state(config, sharding.make_mesh())
+    state = build.initial_state(config, sharding.make_mesh())
     same = partial(jax.tree.map, np.testing.assert_array_equal)
     same(state.generator.params, model.generator)
     same(state.generator.average, model.generator)
@@ -183,27 +185,27 @@ def test_training_starts_from_both_networks(workdir, folder, tmp_path, source):
     same(state.discriminator.spectral, model.discriminator["spectral"])
     config.model.width = 4
     with pytest.raises(UsageError, match="holds width 2 where the config asks for 4"):
-        assemble.initial_state(config, sharding.make_mesh())
+        build.initial_state(config, sharding.make_mesh())
 
 
 def test_training_goes_on_with_everything_a_model_file_holds(folder, tmp_path):
     config = make_config(folder, init_from=str(tmp_path / "model.safetensors"))
     config.optimizer.warmup_steps = 10
     mesh = sharding.make_mesh()
-    networks = dict(zip(("generator", "discriminator"), assemble.networks(config), strict=True))
+    networks = dict(zip(("generator", "discriminator"), build.networks(config), strict=True))
     drawn = {name: random_variables(network) for name, network in networks.items()}
     moments = {
         name: {"count": np.int32(7), "mu": x["params"], "nu": jax.tree.map(np.square, x["params"])}
         for name, x in drawn.items()
     }
     model = weights.Model(
-        assemble.variant(config),
+        build.variant(config),
         drawn["generator"]["params"],
         drawn["discriminator"],
         moments=moments,
     )
     weights.save(config.init_from, model)
-    state = assemble.initial_state(config, mesh)
+    state = build.initial_state(config, mesh)
     assert state.step == 0
     for name, x in drawn.items():
         net = getattr(state, name)
@@ -215,7 +217,7 @@ def test_training_goes_on_with_everything_a_model_file_holds(folder, tmp_path):
     critic = state.discriminator.spectral
     jax.tree.map(np.testing.assert_array_equal, critic, drawn["discriminator"]["spectral"])
     # As the state of a fresh start: it must fit the checkpoints of its own run.
-    fresh = assemble.abstract_state(config, mesh)
+    fresh = build.abstract_state(config, mesh)
     same = jax.tree.map(lambda x, y: x.shape == y.shape and x.dtype == y.dtype, state, fresh)
     assert all(jax.tree.leaves(same))
 
@@ -234,34 +236,34 @@ def test_training_goes_on_with_everything_a_model_file_holds(folder, tmp_path):
 def test_weights_of_another_architecture_are_not_begun_with(folder, tmp_path, changes, message):
     config = make_config(folder, init_from=str(tmp_path / "model.safetensors"))
     config.model.discriminator_width = 2
-    generator, critic = (random_variables(network) for network in assemble.networks(config))
-    variant = assemble.variant(config)
+    generator, critic = (random_variables(network) for network in build.networks(config))
+    variant = build.variant(config)
     weights.save(config.init_from, weights.Model(variant, generator["params"], critic))
     for key, value in changes.items():
         config.update_from_flattened_dict({key: value})
     with pytest.raises(UsageError, match=message):
-        assemble.initial_state(config, sharding.make_mesh())
+        build.initial_state(config, sharding.make_mesh())
 
 
 def test_conditions_say_what_figures_depend_on(folder):
     config = make_config(folder, **{"data.crop_size": 36})
     about = {"step": 7, "recipe": {"l1_hole": 1.0}, "licence": "CC BY-NC 4.0"}
-    model = weights.Model(assemble.variant(config), generator={}, about=about)
-    found = assemble.conditions(config, model)
+    model = weights.Model(build.variant(config), generator={}, about=about)
+    found = build.conditions(config, model)
     assert found["Network"] == "official, width 2" and found["Weights"] == "step 7"
     assert found["Licence"] == "CC BY-NC 4.0"
     assert found["Data"] == f"folder:{folder}, crops of 36 px at 32 px"
     assert found["Masks"] == "box_or_strokes 1"
-    unknown = assemble.conditions(config, weights.Model(model.variant, generator={}))
+    unknown = build.conditions(config, weights.Model(model.variant, generator={}))
     assert unknown["Licence"] == "not stated"
-    assert not {"Network", "Weights", "Licence"} & assemble.conditions(config, None).keys()
+    assert not {"Network", "Weights", "Licence"} & build.conditions(config, None).keys()
 
 
 @pytest.mark.parametrize("name", ["places", "celeba_hq"])
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
 def test_published_batches_are_split_over_what_devices_there_are(name, devices):
     config = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]()
-    assemble.check_sizes(config, sharding.make_mesh(jax.devices()[:devices]))
+    build.check_sizes(config, sharding.make_mesh(jax.devices()[:devices]))
 
 
 class Watched:
@@ -283,10 +285,10 @@ class Watched:
 
 def test_a_run_warns_of_what_goes_wrong(folder, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(train.health, "SMALL_BATCH", 9)
+    monkeypatch.setattr(loop.health, "SMALL_BATCH", 9)
     monkeypatch.setattr(logging, "warning", lambda message, *values: said.append(message % values))
-    monkeypatch.setattr(train, "_make_validation", lambda *_: lambda state, _: float(state.step))
-    train.train(make_config(folder, **{"eval.every": 1, "checkpoint_every": 4}), tmp_path)
+    monkeypatch.setattr(loop, "_make_validation", lambda *_: lambda state, _: float(state.step))
+    loop.train(make_config(folder, **{"eval.every": 1, "checkpoint_every": 4}), tmp_path)
     assert [text.partition(":")[0] for text in said] == [
         "config.batch_size=8 is small for a discriminator",
         "Validation got worse 3 times in a row",
@@ -304,11 +306,11 @@ def test_the_host_enqueues_one_step_ahead_and_no_more(folder, tmp_path, monkeypa
 
         return step
 
-    monkeypatch.setattr(train.assemble.steps, "make_train_step", make_train_step)
+    monkeypatch.setattr(loop.build, "make_train_step", make_train_step)
     saved = lambda self, state, l1_hole: events.append(f"saved {state.step.value:.0f}")  # noqa: E731
-    monkeypatch.setattr(train.checkpoint.Checkpoints, "save", saved)
+    monkeypatch.setattr(loop.checkpoint.Checkpoints, "save", saved)
     changes = {"num_steps": 6, "log_every": 2, "checkpoint_every": 5, "eval.every": 0}
-    train.train(make_config(folder, **changes), tmp_path)
+    loop.train(make_config(folder, **changes), tmp_path)
     assert events == [
         *("step", "step", "waited 1"),
         *("step", "read 1", "read 2", "waited 2"),
@@ -320,7 +322,7 @@ def test_the_host_enqueues_one_step_ahead_and_no_more(folder, tmp_path, monkeypa
 
 @pytest.mark.parametrize("name, dtype", [("float32", jnp.float32), ("bfloat16", jnp.bfloat16)])
 def test_a_config_says_in_what_the_networks_compute(folder, name, dtype):
-    networks = assemble.networks(make_config(folder, **{"model.dtype": name}))
+    networks = build.networks(make_config(folder, **{"model.dtype": name}))
     assert [network.dtype for network in networks] == [dtype, dtype]
 
 
@@ -340,4 +342,4 @@ def test_a_config_says_in_what_the_networks_compute(folder, name, dtype):
 )
 def test_what_cannot_work_is_refused_at_once(folder, tmp_path, changes, message):
     with pytest.raises(UsageError, match=message):
-        train.train(make_config(folder, **changes), tmp_path)
+        loop.train(make_config(folder, **changes), tmp_path)

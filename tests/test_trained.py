@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from made import make_model
 
-from deepfill_jax import Inpainter, inspect, weights
-from deepfill_jax.convert import sources
+from deepfill_jax import Inpainter, weights
+from deepfill_jax.convert import inspect, sources
 from deepfill_jax.errors import UsageError
 
 

@@ -75,7 +75,7 @@ def train(config, folder, *sides):
 def test_a_file_holds_the_batches_of_a_run_of_ours(config, tmp_path):
     trainers.write_batches(config, tmp_path / "batches.npz")
     read = list(protocol.read(tmp_path / "batches.npz"))
-    wanted = trainers.assemble.training_batches(config)(0)
+    wanted = trainers.build.training_batches(config)(0)
     for (image, mask), batch in zip(read, itertools.islice(wanted, STEPS), strict=True):
         assert (image == batch["image"]).all() and (mask == batch["mask"]).all()
     wanted.close()

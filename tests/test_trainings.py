@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepfill_jax.charts import Curve
+from deepfill_jax.evaluate.svg_charts import Curve
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 trainings = importlib.import_module("trainings")

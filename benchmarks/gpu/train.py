@@ -27,9 +27,13 @@ import jax
 import numpy as np
 import programs
 
-from deepfill_jax import checkpoint, evaluate, masks, sharding, steps, train_state, weights
+from deepfill_jax import checkpoint, masks, sharding, weights
 from deepfill_jax.data import examples
 from deepfill_jax.errors import FailedError, UsageError, run_command
+from deepfill_jax.evaluate import scoring
+from deepfill_jax.evaluate.methods import make_inference_step
+from deepfill_jax.train.state import create_train_state, make_optimizer
+from deepfill_jax.train.step import make_train_step
 
 MASKS = {"box_or_strokes": 0.5, "irregular": 0.5}
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -117,7 +121,7 @@ class Run:
         dtype, rounding = programs.PRECISIONS[options.precision]
         jax.config.update("jax_default_matmul_precision", rounding)
         self._networks = programs.make_networks(options.architecture, options.width, dtype)
-        optimizer = train_state.make_optimizer(learning_rate=options.learning_rate, **ADAM)
+        optimizer = make_optimizer(learning_rate=options.learning_rate, **ADAM)
         self._parts = *self._networks, optimizer, optimizer
         pictures = read(options.photos)
         self._scored = pictures[::HELD_OUT][:SCORED]
@@ -125,7 +129,7 @@ class Run:
         self._curve = options.work / "train.jsonl"
         self._checkpoints = checkpoint.Checkpoints(options.work, keep_latest=2, keep_best=1)
         options = {"seed": 0, "averaged": True, "mesh": self._mesh}
-        create = functools.partial(train_state.create_train_state, *self._parts, **options)
+        create = functools.partial(create_train_state, *self._parts, **options)
         found = self._checkpoints.restore_latest(jax.eval_shape(create), self._mesh)
         self._state = create() if found is None else found
 
@@ -146,11 +150,11 @@ class Run:
     def _train_phase(self, phase: Phase, end: float) -> None:
         recipe = dataclasses.replace(programs.RECIPE, adversarial=phase.adversarial)
         options = {"average_decay": AVERAGE_DECAY, "microbatches": 1, "mesh": self._mesh}
-        step = steps.make_train_step(*self._parts, recipe=recipe, **options)
-        infer = steps.make_inference_step(self._networks[0], self._mesh)
+        step = make_train_step(*self._parts, recipe=recipe, **options)
+        infer = make_inference_step(self._networks[0], self._mesh)
         crop = self._options.crop
         batches = Stream(self._trained, phase, crop, train=True).endless(int(self._state.step))
-        scoring = Stream(self._scored, phase, crop, train=False)
+        held_out = Stream(self._scored, phase, crop, train=False)
         while True:
             began, history = self._seconds(), []
             while not history or self._seconds() < min(began + REPORT_SECONDS, end):
@@ -164,14 +168,14 @@ class Run:
                     "again, perhaps with a lower --learning-rate."
                 )
             speed = len(history) * phase.batch / (self._seconds() - began)
-            self._keep(phase, infer, scoring, {"images_per_second": round(speed, 1), **means})
+            self._keep(phase, infer, held_out, {"images_per_second": round(speed, 1), **means})
             if self._seconds() >= end:
                 return
 
     def _put(self, batch: Batch) -> dict[str, jax.Array]:
         return sharding.shard_batch({k: batch[k] for k in ("image", "mask")}, self._mesh)
 
-    def _keep(self, phase: Phase, infer, scoring: Stream, figures: dict[str, float]) -> None:
+    def _keep(self, phase: Phase, infer, held_out: Stream, figures: dict[str, float]) -> None:
         """Scores the state, and writes it and what is known of it."""
         params, out = self._state.inference_params, self._options.output.parent
 
@@ -180,7 +184,7 @@ class Run:
 
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
-            summary = evaluate.evaluate(complete, scoring.once(), output=folder).summary()
+            summary = scoring.evaluate(complete, held_out.once(), output=folder).summary()
             shutil.copy(f"{folder}/grid.png", out / "samples.png")
         scores = {f"scored/{name}": round(x["mean"], 4) for name, x in summary.items()}
         step = int(self._state.step)

@@ -8,10 +8,13 @@ import jax
 import numpy as np
 from peers import protocol
 
-from deepfill_jax import Inpainter, losses, sharding, steps, train_state, weights
+from deepfill_jax import Inpainter, sharding, weights
 from deepfill_jax.huge_pages import restart_with_huge_pages
 from deepfill_jax.image import to_float
 from deepfill_jax.models import Discriminator, Generator
+from deepfill_jax.train import losses
+from deepfill_jax.train.state import create_train_state, make_optimizer
+from deepfill_jax.train.step import make_train_step
 
 CONFIG = Path(__file__).parents[2] / "configs/places.py"  # Mirrors MMagic's.
 
@@ -37,15 +40,13 @@ def train(path, pictures):
     model = weights.load(path)
     networks = Generator(model.variant), Discriminator(model.variant)
     mesh = sharding.make_mesh(jax.devices()[:1])
-    optimizers = [train_state.make_optimizer(**config.optimizer) for _ in networks]
-    state = train_state.create_train_state(
-        *networks, *optimizers, seed=0, averaged=False, mesh=mesh
-    )
+    optimizers = [make_optimizer(**config.optimizer) for _ in networks]
+    state = create_train_state(*networks, *optimizers, seed=0, averaged=False, mesh=mesh)
     state = state.replace(
         generator=state.generator.replace(params=model.generator),
         discriminator=state.discriminator.replace(**model.discriminator),
     )
-    step = steps.make_train_step(
+    step = make_train_step(
         *networks,
         *optimizers,
         recipe=losses.Recipe(**config.loss),

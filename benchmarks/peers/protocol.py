@@ -85,7 +85,7 @@ def serve(make_calls: Callable[[Case, Path, Pictures], Calls], about: dict[str, 
     Args:
         make_calls: From a case, the file of weights and the pictures to the calls. "forward"
             returns "refined" and "completed", RGB [B, S, S, 3] in [-1, 1]; "train", after a step,
-            the losses by the names of `deepfill_jax.steps`; "weights" those of both networks by
+            the losses by the names of `train.step`; "weights" those of both networks by
             the peer's own names.
         about: Versions and threads.
     """

@@ -102,7 +102,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    from deepfill_jax.inpaint import number
+    from deepfill_jax.cli import number
     from deepfill_jax.pictures import MAX_PIXELS
 
     parser = argparse.ArgumentParser(

@@ -24,7 +24,7 @@ from deepfill_jax.app.service import (
     result_name,
 )
 from deepfill_jax.errors import UsageError
-from deepfill_jax.holes import STRATEGIES
+from deepfill_jax.inpaint.windows import STRATEGIES
 from deepfill_jax.pictures import Encoded
 
 MEDIA_TYPES = {

@@ -7,7 +7,7 @@ import gradio as gr
 
 from deepfill_jax.app.painting import HOLE, LINE, OPACITY
 from deepfill_jax.app.service import Service
-from deepfill_jax.holes import STRATEGIES
+from deepfill_jax.inpaint.windows import STRATEGIES
 
 EXAMPLES = ("astronaut", "chelsea", "coffee")  # Of scikit-image, where it is installed.
 CSS = """

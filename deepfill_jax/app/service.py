@@ -11,10 +11,11 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from deepfill_jax import holes, pictures, weights
-from deepfill_jax.canvas import extend
+from deepfill_jax import pictures, weights
 from deepfill_jax.errors import UsageError
-from deepfill_jax.inpainter import Inpainter
+from deepfill_jax.inpaint import mask_edges
+from deepfill_jax.inpaint.canvas import extend
+from deepfill_jax.inpaint.inpainter import Inpainter
 from deepfill_jax.pictures import WRITABLE, Encoded, Picture, size
 
 FORMATS = ("png", "keep")
@@ -241,7 +242,7 @@ class Service:
                 "picture."
             )
         inpainter = self._inpainters[options.model]
-        strategy = inpainter.choose(holes.dilate(hole, options.dilate), options.strategy)
+        strategy = inpainter.choose(mask_edges.dilate(hole, options.dilate), options.strategy)
         inpainter.stop = stop
         pixels = inpainter(
             picture.pixels,

@@ -31,9 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _examine(arguments: Sequence[str]) -> None:
-    from deepfill_jax import main as commands
+    from deepfill_jax import flags
 
-    commands.main(["deepfill doctor", *arguments, "--mode=doctor"])
+    config, workdir = flags.parse(["deepfill doctor", *arguments]), flags.require_workdir()
+    # Here, and not above: what is wrong with the command comes before TensorFlow is imported.
+    from deepfill_jax.doctor import examination
+
+    examination.run(config, workdir)
 
 
 if __name__ == "__main__":

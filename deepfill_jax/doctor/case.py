@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from deepfill_jax.data.pipeline import Batch
 from deepfill_jax.data.sources import Source
-from deepfill_jax.steps import TrainStep
+from deepfill_jax.train.step import TrainStep
 
 OK, WARNING, WRONG, SKIPPED = "ok", "warning", "wrong", "skipped"
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from deepfill_jax import assemble, checkpoint, sharding
+from deepfill_jax import checkpoint, sharding
 from deepfill_jax.convert.run import CONFIG
 from deepfill_jax.doctor.case import OK, WARNING, WRONG, Case, Finding
+from deepfill_jax.train import build
 
 # The oldest versions that setup.cfg allows and the newest that the tests have run with: Python 3.11
 # with the left column, 3.12 with the right one.
@@ -137,7 +138,7 @@ def workdir(case: Case) -> Iterator[Finding]:
 
 
 def _room(case: Case) -> Finding:
-    state = assemble.abstract_state(case.config, case.mesh)
+    state = build.abstract_state(case.config, case.mesh)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     # One more is there while it is written and the oldest is not yet deleted.
     count = case.config.keep_latest + case.config.keep_best + 1
@@ -182,7 +183,7 @@ def _earlier_run(case: Case) -> Iterator[Finding]:
 
 
 def _shapes(config: ConfigDict, case: Case) -> tuple:
-    leaves, structure = jax.tree.flatten(assemble.abstract_state(config, case.mesh))
+    leaves, structure = jax.tree.flatten(build.abstract_state(config, case.mesh))
     return structure, [(x.shape, x.dtype) for x in leaves]
 
 

@@ -11,12 +11,14 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 from PIL import Image
 
-from deepfill_jax import assemble, baselines, evaluate, masks
+from deepfill_jax import masks
 from deepfill_jax.data import sources
 from deepfill_jax.data.files import Files
 from deepfill_jax.data.sources import Source
 from deepfill_jax.doctor.case import OK, WARNING, WRONG, Case, Finding, SkippedError
+from deepfill_jax.evaluate import baselines, scoring
 from deepfill_jax.image import composite
+from deepfill_jax.train import build
 
 MEASURED = 512  # Pictures whose size is read.
 COMPARED = 2048  # Validation pictures that are looked for among the training pictures.
@@ -30,7 +32,7 @@ ROWS = 8  # Of the picture of a batch.
 
 def training_pictures(case: Case) -> Iterator[Finding]:
     """Whether they can be read, how many are bad, and whether they are large enough."""
-    source = assemble.open_source(case.config)
+    source = build.open_source(case.config)
     case.source = source
     yield _count(source)
     yield judge_sizes(_sizes(source), case.config)
@@ -38,7 +40,7 @@ def training_pictures(case: Case) -> Iterator[Finding]:
 
 def validation_pictures(case: Case) -> Iterator[Finding]:
     """Whether they can be read, and are others than those of training."""
-    source = assemble.open_source(case.config, validation=True)
+    source = build.open_source(case.config, validation=True)
     yield _count(source)
     case.need("source")
     if source.name == case.source.name:
@@ -182,7 +184,7 @@ def judge_areas(kinds: str, areas: Sequence[float], *, from_files: bool) -> Find
 def batch(case: Case) -> Iterator[Finding]:
     """Draws the first batch of the training, and shows it."""
     case.need("source")
-    batches = assemble.training_batches(case.config, case.source)(0)
+    batches = build.training_batches(case.config, case.source)(0)
     case.batch = next(batches)
     case.batches = batches
     if not case.folder.is_dir():
@@ -206,4 +208,4 @@ def picture(batch: dict[str, np.ndarray]) -> np.ndarray:
     image, mask = batch["image"][:ROWS], batch["mask"][:ROWS]
     masked = np.asarray(composite(baselines.MID_GREY, image, mask))
     white = mask - batch["sketch"][:ROWS] if "sketch" in batch else mask
-    return evaluate.sample_grid([masked, image, np.repeat(255 * white, 3, axis=-1)])
+    return scoring.sample_grid([masked, image, np.repeat(255 * white, 3, axis=-1)])

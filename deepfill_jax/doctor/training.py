@@ -10,10 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deepfill_jax import assemble, health, losses, sharding
+from deepfill_jax import sharding
 from deepfill_jax.data import pipeline, workers
 from deepfill_jax.doctor.case import OK, WARNING, WRONG, Case, Finding, SkippedError
-from deepfill_jax.steps import Batch
+from deepfill_jax.train import build, health, losses
+from deepfill_jax.train.step import Batch
 
 GIB = 2**30
 NEARLY = 0.8  # Share of free memory above which a plan may fail: other things need some too.
@@ -36,7 +37,7 @@ PUBLISHED_RATE, PUBLISHED_BATCH, RATE_FACTOR = 1e-4, 16, 20
 def settings(case: Case) -> Iterator[Finding]:
     """Values that cannot work, or that seldom do what was meant."""
     case.need("mesh")
-    assemble.check_sizes(case.config, case.mesh)
+    build.check_sizes(case.config, case.mesh)
     odd = list(odd_settings(case.config))
     yield from (Finding(WARNING, text) for text in odd)
     if not odd:
@@ -81,10 +82,10 @@ def memory(case: Case) -> Iterator[Finding]:
     """Compiles the training step, and compares what it plans to take with what is free."""
     case.need("mesh")
     config, mesh = case.config, case.mesh
-    assemble.check_sizes(config, mesh)
-    step = assemble.train_step(config, mesh)
+    build.check_sizes(config, mesh)
+    step = build.train_step(config, mesh)
     began = time.perf_counter()
-    compiled = step.lower(assemble.abstract_state(config, mesh), _shapes(config)).compile()
+    compiled = step.lower(build.abstract_state(config, mesh), _shapes(config)).compile()
     seconds = time.perf_counter() - began
     plan = compiled.memory_analysis()
     total = (
@@ -142,7 +143,7 @@ def speed(case: Case) -> Iterator[Finding]:
     case.need("train_step")
     case.need("batches")
     config = case.config
-    state = assemble.initial_state(config, case.mesh)
+    state = build.initial_state(config, case.mesh)
     waits, times, scalars = [], [], {}
     # One step more, which is not counted where there are others: it warms up.
     while len(times) <= TIMED_STEPS and sum(times) < TIMED_SECONDS:
@@ -236,8 +237,8 @@ def overfit(case: Case) -> Iterator[Finding]:
     seconds = (case.step_seconds or np.inf) * len(batch["image"]) / config.batch_size
     if config.image_size >= 2 * OVERFIT_SIZE and seconds > OVERFIT_STEP_SECONDS:
         batch = _shrink(batch, OVERFIT_SIZE)
-    step = assemble.train_step(small, mesh, recipe)
-    state = assemble.initial_state(small, mesh)
+    step = build.train_step(small, mesh, recipe)
+    state = build.initial_state(small, mesh)
     sharded, history = sharding.shard_batch(batch, mesh), []
     for _ in range(OVERFIT_STEPS):
         state, scalars = step(state, sharded)

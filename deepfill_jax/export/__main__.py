@@ -16,7 +16,7 @@ import numpy as np
 from deepfill_jax import weights
 from deepfill_jax.errors import FailedError, UsageError, run_command
 from deepfill_jax.export import onnx, stablehlo
-from deepfill_jax.inpainter import Inpainter
+from deepfill_jax.inpaint.inpainter import Inpainter
 from deepfill_jax.models import cpu_convolution
 
 FORMATS = {".stablehlo": stablehlo, ".onnx": onnx}

@@ -38,7 +38,7 @@ class Health:
         self._worse = 0  # Validations in a row.
 
     def training(self, means: Mapping[str, float]) -> list[str]:
-        """Judges the means of a log period, by their names in steps.py; returns new warnings."""
+        """Judges the means of a log period, by their names in step.py; returns new warnings."""
         if "hinge/real" not in means:  # There is no discriminator.
             return []
         hinges = means["hinge/real"], means["hinge/fake"]

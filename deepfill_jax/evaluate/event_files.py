@@ -6,7 +6,7 @@ import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
-from deepfill_jax.charts import Curve
+from deepfill_jax.evaluate.svg_charts import Curve
 
 
 def read(workdir: str | Path) -> dict[str, Curve]:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from deepfill_jax import baselines, drawing, evaluate, metrics
-from deepfill_jax.charts import Curve, line_chart
 from deepfill_jax.errors import UsageError
+from deepfill_jax.evaluate import baselines, metrics, scoring, visualization
+from deepfill_jax.evaluate.svg_charts import Curve, line_chart
 from deepfill_jax.image import composite
 
 EXAMPLES = 4  # Of the best, of those in the middle, and of the worst.
@@ -135,7 +135,7 @@ def render(
 
 
 def _read_report(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / evaluate.REPORT).read_text())
+    return json.loads((folder / scoring.REPORT).read_text())
 
 
 def _check_same_holes(reports: Mapping[str, Mapping[str, Any]]) -> None:
@@ -192,10 +192,10 @@ def _number(value: float | None) -> str:
 
 
 def _legends() -> str:
-    side = f"{100 * drawing.FULL_DISTANCE:.0f} %"
-    full = f"{100 * drawing.FULL_ERROR / 255:.0f} %"
-    wheel = _image(drawing.offset_wheel(128), "Colours of offsets", lossless=True)
-    scale = _image(drawing.error_scale(128, 24), "Colours of errors", lossless=True)
+    side = f"{100 * visualization.FULL_DISTANCE:.0f} %"
+    full = f"{100 * visualization.FULL_ERROR / 255:.0f} %"
+    wheel = _image(visualization.offset_wheel(128), "Colours of offsets", lossless=True)
+    scale = _image(visualization.error_scale(128, 24), "Colours of errors", lossless=True)
     return (
         f'<div class="legends"><figure class="wheel">{wheel}<figcaption>Attention: where each '
         "place of the hole copied from most. From the middle of the wheel, the colour lies where "
@@ -247,7 +247,7 @@ def _figures(folders: Mapping[str, Path], file: str) -> tuple[str, int]:
     if (own / "coarse" / file).exists():
         figures.append(_figure(_read(own / "coarse" / file), "first stage"))
     figures.append(_figure(completed, name))
-    figures.append(_figure(drawing.error_map(completed, image), "error", lossless=True))
+    figures.append(_figure(visualization.error_map(completed, image), "error", lossless=True))
     if (own / "attention" / file).exists():
         figures.append(_figure(_read(own / "attention" / file), "attention", lossless=True))
     for other in others:

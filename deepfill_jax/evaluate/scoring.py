@@ -11,9 +11,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from PIL import Image
 
-from deepfill_jax import baselines, drawing, metrics
-from deepfill_jax.completion import Batch, Complete
 from deepfill_jax.errors import UsageError
+from deepfill_jax.evaluate import baselines, metrics, visualization
+from deepfill_jax.evaluate.methods import Batch, Complete
 from deepfill_jax.image import composite
 
 Measure = Callable[[jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]
@@ -88,12 +88,12 @@ def evaluate(
     """Measures every picture that is not padding.
 
     Args:
-        complete: See completion.py. Its pictures are scored as they are: not rounded, and not
+        complete: See methods.py. Its pictures are scored as they are: not rounded, and not
             composited again.
         batches: Batches, all of one size, and equally many for each process.
         output: A folder, shared by the processes, for the pictures: PNG files of the same names in
             `image`, `mask` (255 in the hole) and `completed`, as FID and LPIPS tools want them;
-            of a network also in `coarse` and `attention`, see `drawing.offset_map`; for
+            of a network also in `coarse` and `attention`, see `visualization.offset_map`; for
             `report.json`; for `grid.png`, the first eight as masked, completed and truth.
         measure: Makes [B, ...] arrays by name of completed pictures, truth and mask, see
             metrics.py; it is compiled. "hole_area" must be among them.
@@ -181,7 +181,7 @@ def _write_pictures(folder: Path, batch: Batch, result: Mapping[str, np.ndarray]
         if kind in result:
             pictures[kind] = np.clip(np.rint(result[kind]), 0, 255).astype(np.uint8)
     if "offsets" in result:
-        pictures["attention"] = drawing.offset_map(result["offsets"], image, mask)
+        pictures["attention"] = visualization.offset_map(result["offsets"], image, mask)
     with futures.ThreadPoolExecutor() as pool:  # Deflating is what takes the time.
         for kind, arrays in pictures.items():
             (folder / kind).mkdir(exist_ok=True)

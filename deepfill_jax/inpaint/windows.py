@@ -46,7 +46,7 @@ class Window(NamedTuple):
     width: int
 
 
-def choose(mask: np.ndarray, working_size: int) -> str:
+def choose_strategy(mask: np.ndarray, working_size: int) -> str:
     """Returns the strategy that "auto" stands for.
 
     "original" up to twice the working size, as networks bear larger pictures than they learnt
@@ -59,7 +59,7 @@ def choose(mask: np.ndarray, working_size: int) -> str:
     return "crop" if seen < height * width / 2 else "resize"
 
 
-def windows(mask: np.ndarray, strategy: str, working_size: int) -> list[Window]:
+def find_windows(mask: np.ndarray, strategy: str, working_size: int) -> list[Window]:
     """Returns the windows through which all of a hole is filled, in this order; none without hole.
 
     Args:
@@ -149,26 +149,3 @@ def _window(view: Box, hole: Box, largest: int) -> Window:
     """Scaled down where a side is above `largest`."""
     scale = min(1.0, largest / max(view.height, view.width))
     return Window(view, hole, *(max(round(scale * side), 1) for side in view[2:]))
-
-
-def dilate(mask: np.ndarray, radius: int) -> np.ndarray:
-    """Widens the hole by all pixels at most `radius` pixels away."""
-    if radius == 0 or not mask.any():
-        return mask
-    return scipy.ndimage.distance_transform_edt(~mask[..., 0])[..., np.newaxis] <= radius
-
-
-def feather(mask: np.ndarray, dilated: np.ndarray, width: int) -> np.ndarray:
-    """How much of the fill to take: float32 [H, W, 1].
-
-    1 in the hole and 0 outside the dilated hole. In the rim between, it grows over `width` pixels
-    from the outside.
-    """
-    if width == 0 or dilated.all():
-        return dilated.astype(np.float32)
-    # The outermost pixels of the rim are at distance 1, and get a share already.
-    depth = scipy.ndimage.distance_transform_edt(np.pad(dilated[..., 0], 1, mode="edge"))[
-        1:-1, 1:-1
-    ]
-    rim = np.minimum(depth / (width + 1), 1.0).astype(np.float32)[..., np.newaxis]
-    return np.where(mask, np.float32(1.0), rim)

@@ -1,7 +1,7 @@
-"""The training step and the inference step: pure functions, jitted, sharded.
+"""The training step: a pure function, jitted, sharded.
 
-One training step is one update of the discriminator and then one of the generator against it, on
-the same batch. Scalars of a step, by name:
+One step is one update of the discriminator and then one of the generator against it, on the same
+batch. Scalars of a step, by name:
 
     loss/generator       what the generator minimises
     loss/discriminator   what the discriminator minimises
@@ -13,22 +13,20 @@ the same batch. Scalars of a step, by name:
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from deepfill_jax import compiler, losses, sharding
-from deepfill_jax.image import composite, mask_out, to_255, to_float
-from deepfill_jax.losses import Recipe
-from deepfill_jax.models import Discriminator, Generator, Variant
-from deepfill_jax.train_state import TrainState
+from deepfill_jax import compiler, sharding
+from deepfill_jax.image import floats, mask_out
+from deepfill_jax.models import Discriminator, Generator
+from deepfill_jax.train import losses
+from deepfill_jax.train.losses import Recipe
+from deepfill_jax.train.state import TrainState
 
-PyTree = Any
 Batch = Mapping[str, jax.Array]
 Scalars = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Scalars]]
@@ -66,7 +64,7 @@ def make_train_step(
     """
 
     def discriminator_loss(params, spectral, generator_params, batch):
-        image, mask, sketch = _inputs(batch)
+        image, mask, sketch = floats(batch)
         completed = generator.apply(
             {"params": generator_params}, mask_out(image, mask), mask, sketch
         ).completed
@@ -88,7 +86,7 @@ def make_train_step(
         return loss, (spectral, hinges | {"loss/discriminator": loss})
 
     def generator_loss(params, spectral, discriminator_params, batch):
-        image, mask, sketch = _inputs(batch)
+        image, mask, sketch = floats(batch)
         predicted = generator.apply({"params": params}, mask_out(image, mask), mask, sketch)
         coarse = losses.l1(predicted.coarse, image, mask)
         refined = losses.l1(predicted.refined, image, mask)
@@ -133,57 +131,6 @@ def make_train_step(
         out_shardings=everywhere,
         compiler_options=compiler.options(training=True, deterministic=deterministic),
     )
-
-
-def make_inference_step(
-    generator: Generator, mesh: Mesh, *, offsets: bool = False
-) -> Callable[[PyTree, Batch], dict[str, jax.Array]]:
-    """Makes (params, batch) -> {"masked", "coarse", "completed"}, float32 in 0..255, [B, H, W, 3].
-
-    The batch is as the training step's. Known pixels of "completed" are the image's, exactly. With
-    `offsets`, those of the attention are there too, see `attention.Attention`.
-    """
-
-    def inference_step(params, batch):
-        image, mask, sketch = _inputs(batch)
-        masked = mask_out(image, mask)
-        predicted, sown = generator.apply(
-            {"params": params}, masked, mask, sketch, mutable=["intermediates"]
-        )
-        result = {
-            "masked": to_255(masked),
-            "coarse": to_255(predicted.coarse),
-            "completed": composite(
-                to_255(predicted.refined), batch["image"].astype(jnp.float32), mask
-            ),
-        }
-        if offsets:
-            branch = sown["intermediates"]["refine"]["attention_branch"]
-            (result["offsets"],) = branch["offsets"]
-        return result
-
-    everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
-    return jax.jit(
-        inference_step,
-        in_shardings=(everywhere, split),
-        out_shardings=split,
-        compiler_options=compiler.options(),
-    )
-
-
-def inputs(batch: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
-    """What a step takes of a batch of the data pipeline; without sketches, all are empty."""
-    taken = {name: batch[name] for name in ("image", "mask")}
-    if variant.guided:
-        taken["sketch"] = batch.get("sketch", np.zeros_like(batch["mask"]))
-    return taken
-
-
-def _inputs(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    mask, sketch = (
-        batch[name].astype(jnp.float32) if name in batch else None for name in ("mask", "sketch")
-    )
-    return to_float(batch["image"]), mask, sketch
 
 
 def _score(discriminator, params, spectral, image, mask, sketch):

@@ -10,7 +10,7 @@ from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deepfill_jax import distributed, losses, masks, sharding, steps, train_state, weights
+from deepfill_jax import distributed, masks, sharding, weights
 from deepfill_jax.convert import sources as conversions
 from deepfill_jax.data import pipeline, sources
 from deepfill_jax.data.examples import Preprocessing
@@ -18,6 +18,9 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.models import Discriminator, Generator, Variant, make_variant
 from deepfill_jax.models.generator import MULTIPLE
 from deepfill_jax.models.variants import UNIT_VARIANCE
+from deepfill_jax.train import losses
+from deepfill_jax.train.state import TrainState, create_train_state, make_optimizer, with_moments
+from deepfill_jax.train.step import TrainStep, make_train_step
 
 INITS = ("published", "unit_variance")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -59,14 +62,12 @@ def optimizers(
     config: ConfigDict,
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
     """The generator's and the discriminator's, alike."""
-    return tuple(train_state.make_optimizer(**config.optimizer) for _ in range(2))
+    return tuple(make_optimizer(**config.optimizer) for _ in range(2))
 
 
-def train_step(
-    config: ConfigDict, mesh: Mesh, recipe: losses.Recipe | None = None
-) -> steps.TrainStep:
+def train_step(config: ConfigDict, mesh: Mesh, recipe: losses.Recipe | None = None) -> TrainStep:
     """The training step, by the config's losses unless others are given."""
-    return steps.make_train_step(
+    return make_train_step(
         *networks(config),
         *optimizers(config),
         recipe=losses.Recipe(**config.loss) if recipe is None else recipe,
@@ -203,7 +204,7 @@ def _batches(config, source, stream, *, flip):
     return start
 
 
-def initial_state(config: ConfigDict, mesh: Mesh) -> train_state.TrainState:
+def initial_state(config: ConfigDict, mesh: Mesh) -> TrainState:
     """Draws the state of step 0, or takes what it can from the weights `config.init_from`.
 
     Of an unguided model, a guided one computes the same at first, whatever the sketch.
@@ -216,7 +217,7 @@ def initial_state(config: ConfigDict, mesh: Mesh) -> train_state.TrainState:
         if config.model.guided and not model.variant.guided:
             model = weights.with_sketch_channels(model)
         _check_architecture(model, variant(config), config.init_from)
-    state = train_state.create_train_state(
+    state = create_train_state(
         *networks(config),
         *optimizers(config),
         seed=config.seed,
@@ -239,7 +240,7 @@ def initial_state(config: ConfigDict, mesh: Mesh) -> train_state.TrainState:
         taken.append("discriminator")
     for name, moments in model.moments.items():
         moments = jax.device_put(moments, everywhere)
-        opt_state = train_state.with_moments(nets[name].opt_state, **moments)
+        opt_state = with_moments(nets[name].opt_state, **moments)
         nets[name] = nets[name].replace(opt_state=opt_state)
         taken.append(f"Adam's moments of the {name} after {moments['count']} updates")
     logging.info("Took from %s: %s. Training starts at step 0.", config.init_from, ", ".join(taken))
@@ -265,7 +266,7 @@ def _check_architecture(model: weights.Model, asked: Variant, source: str) -> No
         )
 
 
-def abstract_state(config: ConfigDict, mesh: Mesh) -> train_state.TrainState:
+def abstract_state(config: ConfigDict, mesh: Mesh) -> TrainState:
     """Shapes and types of `initial_state`, without computing it."""
     plain = ConfigDict({**config, "init_from": ""})
     return jax.eval_shape(lambda: initial_state(plain, mesh))

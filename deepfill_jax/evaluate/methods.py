@@ -4,23 +4,26 @@ Each is a `complete`: it takes one batch of the data pipeline, a dict of numpy a
 [B, H, W, 3], "mask" uint8 [B, H, W, 1] with 1 in the hole, "valid" bool [B], False for padding, and
 "index" int64 [B], the number of the picture in its data set; and for guided networks "sketch", like
 "mask", 1 on the lines. It returns a dict, too: "completed", the completed pictures, [B, H, W, 3] in
-0..255, and of a network what `steps.make_inference_step` adds. With several processes, batches and
+0..255, and of a network what `make_inference_step` adds. With several processes, batches and
 results are each process's own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent import futures
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from deepfill_jax import baselines, sharding, steps
+from deepfill_jax import compiler, sharding
 from deepfill_jax.errors import UsageError
-from deepfill_jax.models import Generator
+from deepfill_jax.evaluate import baselines
+from deepfill_jax.image import composite, floats, mask_out, to_255
+from deepfill_jax.models import Generator, Variant
 
 Batch = dict[str, np.ndarray]
 Complete = Callable[[Batch], dict[str, np.ndarray]]
@@ -30,15 +33,59 @@ _RESULT_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 def network_complete(generator: Generator, params: Any, mesh: Mesh) -> Complete:
     """Makes a `complete` of a generator; batches must split evenly over the mesh."""
-    infer = steps.make_inference_step(generator, mesh, offsets=True)
+    infer = make_inference_step(generator, mesh, offsets=True)
     params = jax.device_put(params, sharding.replicated(mesh))
 
     def complete(batch: Batch) -> dict[str, np.ndarray]:
-        pictures = steps.inputs(batch, generator.variant)
+        pictures = inputs(batch, generator.variant)
         result = infer(params, sharding.shard_batch(pictures, mesh))
         return {name: sharding.local_rows(rows) for name, rows in result.items()}
 
     return complete
+
+
+def make_inference_step(
+    generator: Generator, mesh: Mesh, *, offsets: bool = False
+) -> Callable[[Any, Mapping[str, jax.Array]], dict[str, jax.Array]]:
+    """Makes (params, batch) -> {"masked", "coarse", "completed"}, float32 in 0..255, [B, H, W, 3].
+
+    The batch is as the training step's. Known pixels of "completed" are the image's, exactly. With
+    `offsets`, those of the attention are there too, see `attention.Attention`.
+    """
+
+    def inference_step(params, batch):
+        image, mask, sketch = floats(batch)
+        masked = mask_out(image, mask)
+        predicted, sown = generator.apply(
+            {"params": params}, masked, mask, sketch, mutable=["intermediates"]
+        )
+        result = {
+            "masked": to_255(masked),
+            "coarse": to_255(predicted.coarse),
+            "completed": composite(
+                to_255(predicted.refined), batch["image"].astype(jnp.float32), mask
+            ),
+        }
+        if offsets:
+            branch = sown["intermediates"]["refine"]["attention_branch"]
+            (result["offsets"],) = branch["offsets"]
+        return result
+
+    everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+    return jax.jit(
+        inference_step,
+        in_shardings=(everywhere, split),
+        out_shardings=split,
+        compiler_options=compiler.options(),
+    )
+
+
+def inputs(batch: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
+    """What a step takes of a batch of the data pipeline; without sketches, all are empty."""
+    taken = {name: batch[name] for name in ("image", "mask")}
+    if variant.guided:
+        taken["sketch"] = batch.get("sketch", np.zeros_like(batch["mask"]))
+    return taken
 
 
 def baseline_complete(name: str) -> Complete:

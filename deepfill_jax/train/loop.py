@@ -15,18 +15,13 @@ from clu import metric_writers, parameter_overview, periodic_actions
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deepfill_jax import (
-    assemble,
-    checkpoint,
-    distributed,
-    drawing,
-    evaluate,
-    health,
-    sharding,
-    steps,
-)
+from deepfill_jax import checkpoint, distributed, sharding
 from deepfill_jax.errors import FailedError, StoppedError
-from deepfill_jax.train_state import TrainState
+from deepfill_jax.evaluate import scoring, visualization
+from deepfill_jax.evaluate.methods import inputs, make_inference_step
+from deepfill_jax.train import build, health
+from deepfill_jax.train.state import TrainState
+from deepfill_jax.train.step import Scalars
 
 PROFILED_STEPS = 5
 SAMPLES = 8  # Rows of the grid in TensorBoard,
@@ -48,17 +43,17 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     """
     workdir = Path(workdir)
     mesh = sharding.make_mesh()
-    assemble.check_sizes(config, mesh)
-    train_step = assemble.train_step(config, mesh)
-    start_training_batches = assemble.training_batches(config)
+    build.check_sizes(config, mesh)
+    train_step = build.train_step(config, mesh)
+    start_training_batches = build.training_batches(config)
     validate = _make_validation(config, mesh) if config.eval.every else None
 
     checkpoints = checkpoint.Checkpoints(
         workdir, keep_latest=config.keep_latest, keep_best=config.keep_best
     )
-    state = checkpoints.restore_latest(assemble.abstract_state(config, mesh), mesh)
+    state = checkpoints.restore_latest(build.abstract_state(config, mesh), mesh)
     if state is None:
-        state = assemble.initial_state(config, mesh)
+        state = build.initial_state(config, mesh)
     first = int(state.step)
     leader = jax.process_index() == 0
     if leader:
@@ -130,22 +125,22 @@ def _describe(config: ConfigDict, workdir: Path, state: TrainState) -> None:
 
 def _make_validation(config: ConfigDict, mesh: Mesh) -> Callable[..., float]:
     """Makes a function that scores a state, writes scores and samples, and returns the hole L1."""
-    generator, _ = assemble.networks(config)
-    start_batches = assemble.validation_batches(config)
-    infer = steps.make_inference_step(generator, mesh, offsets=True)
+    generator, _ = build.networks(config)
+    start_batches = build.validation_batches(config)
+    infer = make_inference_step(generator, mesh, offsets=True)
 
     def validate(state: TrainState, writer: metric_writers.MetricWriter) -> float:
         done, samples = int(state.step), []
 
         def complete(batch):
-            pictures = steps.inputs(batch, generator.variant)
+            pictures = inputs(batch, generator.variant)
             result = infer(state.inference_params, sharding.shard_batch(pictures, mesh))
             result = {name: sharding.local_rows(rows) for name, rows in result.items()}
             if not samples:
                 samples.append(_draw_samples(batch | result))
             return result
 
-        report = evaluate.evaluate(complete, start_batches())
+        report = scoring.evaluate(complete, start_batches())
         means = {name: figures["mean"] for name, figures in report.summary().items()}
         writer.write_scalars(done, {f"eval/{name}": mean for name, mean in means.items()})
         writer.write_images(done, {f"eval/{'_'.join(COLUMNS)}": samples[0][np.newaxis]})
@@ -165,11 +160,11 @@ def _draw_samples(batch: dict[str, np.ndarray]) -> np.ndarray:
             name: np.rint(batch[name]).astype(np.uint8)
             for name in ("masked", "coarse", "completed")
         },
-        "error": drawing.error_map(batch["completed"], batch["image"]),
-        "attention": drawing.offset_map(batch["offsets"], batch["image"], batch["mask"]),
+        "error": visualization.error_map(batch["completed"], batch["image"]),
+        "attention": visualization.offset_map(batch["offsets"], batch["image"], batch["mask"]),
         "truth": batch["image"],
     }
-    return evaluate.sample_grid([drawn[name] for name in COLUMNS])
+    return scoring.sample_grid([drawn[name] for name in COLUMNS])
 
 
 class _Log:
@@ -179,7 +174,7 @@ class _Log:
         self._config = config
         self._writer = writer
         self._written = first
-        self._pending: list[steps.Scalars] = []
+        self._pending: list[Scalars] = []
         self._health = health.Health(batch_size=config.batch_size)
         self._restart_clock()
 
@@ -192,7 +187,7 @@ class _Log:
         self._warn(self._health.validation(l1_hole))
         self._restart_clock()
 
-    def add(self, scalars: steps.Scalars) -> None:
+    def add(self, scalars: Scalars) -> None:
         """Takes the scalars of the next step, which may still be running."""
         self._pending.append(scalars)
 
@@ -226,7 +221,7 @@ class _Log:
         for warning in warnings if jax.process_index() == 0 else ():
             logging.warning("%s (docs/losses.md)", warning)
 
-    def _check_finite(self, history: list[steps.Scalars]) -> None:
+    def _check_finite(self, history: list[Scalars]) -> None:
         for step, scalars in enumerate(history, start=self._written + 1):
             broken = [name for name, value in scalars.items() if not np.isfinite(value)]
             if broken:

@@ -6,7 +6,6 @@ python -m deepfill_jax.inpaint --model FILE --images PATH --masks PATH --output 
 import argparse
 import contextlib
 import functools
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +20,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from deepfill_jax import folder, holes, pictures
+from deepfill_jax import pictures
+from deepfill_jax.cli import number
 from deepfill_jax.errors import FailedError, UsageError, run_command
+from deepfill_jax.inpaint import batch
+from deepfill_jax.inpaint.mask_edges import dilate
+from deepfill_jax.inpaint.windows import STRATEGIES
 
 _MORE = """\
 masks:
@@ -56,14 +59,14 @@ def run(options: argparse.Namespace) -> None:
     """Completes what is not there yet, tells of each picture, and sums up.
 
     Raises:
-        UsageError: No work can be done: see `folder.plan` and `Inpainter.load`; or the only picture
+        UsageError: No work can be done: see `batch.plan` and `Inpainter.load`; or the only picture
             cannot be used.
         FailedError: In the end, if some pictures could not be completed.
     """
     started = time.monotonic()
     keep_format = options.format == "keep"
     planned = options.shard.of(
-        folder.plan(
+        batch.plan(
             options.images,
             options.masks,
             options.output,
@@ -71,19 +74,19 @@ def run(options: argparse.Namespace) -> None:
             keep_format=keep_format,
         )
     )
-    folder.clean(planned)
-    todo = planned if options.overwrite else folder.remaining(planned)
+    batch.clean(planned)
+    todo = planned if options.overwrite else batch.remaining(planned)
     load = functools.partial(
-        folder.load,
+        batch.load,
         threshold=options.mask_threshold,
         invert=options.invert_mask,
         resize=options.resize_mask,
         max_pixels=int(1e6 * options.max_megapixels),
     )
-    fill = _filler(options) if any(isinstance(item, folder.Job) for item in todo) else None
+    fill = _filler(options) if any(isinstance(item, batch.Job) for item in todo) else None
     with _progress(len(todo)) as report:
-        ended = folder.complete(todo, load=load, fill=fill, report=report)
-    failures = [end for end in ended if isinstance(end, folder.Failure)]
+        ended = batch.complete(todo, load=load, fill=fill, report=report)
+    failures = [end for end in ended if isinstance(end, batch.Failure)]
     if len(planned) == 1 and failures and failures[0].is_wrong_use:
         raise UsageError(failures[0].reason)
     print(
@@ -96,11 +99,11 @@ def run(options: argparse.Namespace) -> None:
         )
 
 
-def _filler(options: argparse.Namespace) -> folder.Fill:
+def _filler(options: argparse.Namespace) -> batch.Fill:
     """Loads the model."""
     # Here, and not above: JAX takes a second, and what is wrong with the command comes first.
     from deepfill_jax import compiler
-    from deepfill_jax.inpainter import Inpainter
+    from deepfill_jax.inpaint.inpainter import Inpainter
 
     compiler.cache_on_disk()
     inpainter = Inpainter.load(options.model, working_size=options.working_size)
@@ -108,7 +111,7 @@ def _filler(options: argparse.Namespace) -> folder.Fill:
         raise UsageError(f"{options.model} takes no sketches; leave out --sketches.")
 
     def fill(pixels, mask, sketch=None):
-        strategy = inpainter.choose(holes.dilate(mask, options.dilate), options.strategy)
+        strategy = inpainter.choose(dilate(mask, options.dilate), options.strategy)
         completed = inpainter(
             pixels,
             mask,
@@ -123,7 +126,7 @@ def _filler(options: argparse.Namespace) -> folder.Fill:
 
 
 @contextlib.contextmanager
-def _progress(count: int) -> Iterator[Callable[[folder.Done | folder.Failure], None]]:
+def _progress(count: int) -> Iterator[Callable[[batch.Done | batch.Failure], None]]:
     """Gives what to tell each end to: a bar on a terminal with failures above; elsewhere lines."""
     terminal = sys.stdout.isatty()
     columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
@@ -131,7 +134,7 @@ def _progress(count: int) -> Iterator[Callable[[folder.Done | folder.Failure], N
         task = progress.add_task("", total=count)
 
         def report(end):
-            if isinstance(end, folder.Failure) or not terminal:
+            if isinstance(end, batch.Failure) or not terminal:
                 print(end, flush=True)
             progress.advance(task)
 
@@ -176,7 +179,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add(
         "--strategy",
-        choices=holes.STRATEGIES,
+        choices=STRATEGIES,
         default="auto",
         help="how large pictures are completed",
     )
@@ -203,12 +206,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=number(float, 0, 1e6),
         default=pictures.MAX_PIXELS / 1e6,
         metavar="N",
-        help=f"refuse larger pictures (%(default)g); at most {folder.IN_MEMORY} are in memory",
+        help=f"refuse larger pictures (%(default)g); at most {batch.IN_MEMORY} are in memory",
     )
     add(
         "--shard",
         type=_shard,
-        default=folder.Shard(1, 1),
+        default=batch.Shard(1, 1),
         metavar="I/N",
         help="do the I-th of N parts, counted from 1",
     )
@@ -221,25 +224,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def number(kind: type, least: float, most: float = math.inf) -> Callable[[str], float]:
-    """An argument's type: a number, and no other than from `least` to `most`."""
-
-    def parse(text: str) -> float:
-        number = kind(text)
-        if not least <= number <= most:
-            limits = f"at least {least}" if most == math.inf else f"from {least} to {most:g}"
-            raise argparse.ArgumentTypeError(f"{text} is not {limits}")
-        return number
-
-    parse.__name__ = kind.__name__  # For what argparse says of text that is no number.
-    return parse
-
-
-def _shard(text: str) -> folder.Shard:
+def _shard(text: str) -> batch.Shard:
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, such as 3/16")
-    return folder.Shard(int(index), int(count))
+    return batch.Shard(int(index), int(count))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from deepfill_jax.errors import UsageError
-from deepfill_jax.holes import Window
 from deepfill_jax.image import to_float, to_integers
+from deepfill_jax.inpaint.windows import Window
 
 
 class Canvas:

@@ -11,11 +11,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from deepfill_jax import compiler, holes, weights
-from deepfill_jax.canvas import Canvas, blend
+from deepfill_jax import compiler, weights
 from deepfill_jax.errors import UsageError
-from deepfill_jax.holes import STRATEGIES, Window
 from deepfill_jax.image import composite
+from deepfill_jax.inpaint import mask_edges
+from deepfill_jax.inpaint.canvas import Canvas, blend
+from deepfill_jax.inpaint.windows import STRATEGIES, Window, choose_strategy, find_windows
 from deepfill_jax.models import Generator, Prediction
 from deepfill_jax.models.generator import MULTIPLE
 from deepfill_jax.pictures import Source, hole_of_values, read, read_mask, size
@@ -107,8 +108,8 @@ class Inpainter:
             sketch: Of guided models, lines that the fill shall follow (section 3.3), read as masks
                 are: white on black, or one colour on transparency. Only those in the hole count.
                 None: no lines.
-            strategy: How large pictures are completed: "auto", see `holes.choose`; or "original",
-                "resize" or "crop", see `holes.windows`.
+            strategy: How large pictures are completed: "auto", see `windows.choose_strategy`; or
+                "original", "resize" or "crop", see `windows.find_windows`.
             dilate: Pixels by which the hole is widened.
             feather: Pixels, at most `dilate`, over which the fill blends with the image in what
                 the hole was widened by.
@@ -141,15 +142,15 @@ class Inpainter:
 
     def choose(self, mask: np.ndarray, strategy: str = "auto") -> str:
         """Returns the strategy that `strategy` stands for with a mask, bool [H, W, 1]."""
-        return holes.choose(mask, self.working_size) if strategy == "auto" else strategy
+        return choose_strategy(mask, self.working_size) if strategy == "auto" else strategy
 
     def _complete(
         self, asked: Sequence["_Asked"], strategy: str, dilate: int, feather: int
     ) -> list[np.ndarray]:
-        dilated = [holes.dilate(one.hole, dilate) for one in asked]
+        dilated = [mask_edges.dilate(one.hole, dilate) for one in asked]
         canvases = []
         for one, hole in zip(asked, dilated, strict=True):
-            windows = holes.windows(hole, self.choose(hole, strategy), self.working_size)
+            windows = find_windows(hole, self.choose(hole, strategy), self.working_size)
             canvases.append(Canvas(one.pixels, hole, windows, one.sketch))
         while ready := [(canvas, w) for canvas in canvases for w in canvas.take_ready()]:
             self._fill(ready)
@@ -157,7 +158,7 @@ class Inpainter:
         for one, hole, canvas in zip(asked, dilated, canvases, strict=True):
             pixels = canvas.pixels
             if feather:
-                pixels = blend(one.pixels, pixels, holes.feather(one.hole, hole, feather))
+                pixels = blend(one.pixels, pixels, mask_edges.feather(one.hole, hole, feather))
             completed.append(one.shaped(pixels))
         return completed
 

@@ -1,6 +1,6 @@
 """The command that says what is in a model file, or in any weights that `convert` reads.
 
-python -m deepfill_jax.inspect [MODEL] [--json]
+python -m deepfill_jax.convert.inspect [MODEL] [--json]
 """
 
 import argparse
@@ -46,7 +46,7 @@ def _describe_file(path: Path) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Describes the weights that the command line names."""
-    parser = argparse.ArgumentParser("python -m deepfill_jax.inspect")
+    parser = argparse.ArgumentParser("python -m deepfill_jax.convert.inspect")
     parser.add_argument(
         "source",
         nargs="?",

@@ -1,0 +1,1 @@
+"""Inpainting of images of any size: the API `Inpainter` and the command `deepfill inpaint`."""
