@@ -1,6 +1,7 @@
 """Who may import whom, and what the core does without."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,114 +10,32 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "deepfill_jax"
 
-# A file imports only files of rows above its own, and of its own row only those to its left.
-ROWS = {
-    "values": ["errors", "image", "masks", "losses", "metrics"],
-    "models": [
-        "models.variants",
-        "models.cpu_convolution",
-        "models.layers",
-        "models.attention",
-        "models.generator",
-        "models.discriminator",
-        "models",
-    ],
-    "state": [
-        "compiler",
-        "sharding",
-        "distributed",
-        "train_state",
-        "steps",
-        "checkpoint",
-        "weights",
-        "convert",
-        "convert.crc32c",
-        "convert.tensor_bundle",
-        "convert.layout",
-        "convert.releases",
-        "convert.torch_file",
-        "convert.mmagic",
-        "convert.tensorflow1",
-        "convert.nipponjo",
-        "convert.run",
-        "convert.sources",
-        "convert.report",
-        "convert.__main__",
-    ],
-    "use": [
-        "inspect",
-        "baselines",
-        "drawing",
-        "completion",
-        "evaluate",
-        "charts",
-        "evaluation_page",
-        "pictures.metadata",
-        "pictures.decoding",
-        "pictures.encoding",
-        "pictures",
-        "holes",
-        "canvas",
-        "inpainter",
-        "folder",
-        "inpaint",
-        "export",
-        "export.stablehlo",
-        "export.onnx",
-        "export.__main__",
-        "__init__",
-    ],
-    "host": [
-        "data",
-        "data.examples",
-        "data.workers",
-        "data.files",
-        "data.sources",
-        "data.pipeline",
-        "data.edges",
-        "data.samples",
-        "config",
-        "assemble",
-        "curves",
-        "health",
-        "train",
-        "doctor",
-        "doctor.case",
-        "doctor.machine",
-        "doctor.pictures",
-        "doctor.training",
-        "doctor.examination",
-    ],
-    "door": [
-        "huge_pages",
-        "main",
-        "doctor.__main__",
-        "app",
-        "app.service",
-        "app.guard",
-        "app.api",
-        "app.painting",
-        "app.sessions",
-        "app.layout",
-        "app.actions",
-        "app.page",
-        "app.web",
-        "app.__main__",
-        "cli",
-    ],
-}
-ORDER = [module for row in ROWS.values() for module in row]
-# TensorFlow, and what imports it.
-HEAVY = {"tensorflow", "tensorflow_datasets", "clu", "ml_collections"}
+# A folder, or a file of the root, imports only from rows above its own, besides itself.
+LAYERS = [
+    {"errors"},
+    {"cli", "compiler", "config", "distributed", "huge_pages", "image", "masks", "sharding"},
+    {"data", "flags", "models", "pictures"},
+    {"checkpoint", "weights"},
+    {"convert", "inpaint"},
+    {"app", "evaluate", "export"},
+    {"train"},
+    {"doctor"},
+    {"__init__", "main"},
+]
+# What `pip install deepfill_jax` does not install, and who may import it.
+TRAINING = {"tensorflow", "tensorflow_datasets", "tensorboard", "clu", "ml_collections"}
+TRAINERS = {"config", "data", "doctor", "evaluate.event_files", "flags", "main", "train"}
 WEB = {"gradio", "fastapi", "starlette", "pydantic", "uvicorn", "python_multipart"}
 
 
 def files():
+    """Name without the package's, and path, of each file."""
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts[-1] == "__init__" and len(parts) > 1:
-            parts = parts[:-1]
-        yield ".".join(parts), path
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts), path
+
+
+NAMES = {name for name, _ in files()}
 
 
 def imports(path):
@@ -128,55 +47,63 @@ def imports(path):
             yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
-def own(name):
-    """The module of ours that an imported name is, or is in; None for other packages."""
-    if name.split(".")[0] != "deepfill_jax":
-        return None
-    inner = name.split(".")[1:]
-    while inner and ".".join(inner) not in ORDER:
-        inner = inner[:-1]
-    return ".".join(inner) or "__init__"
+def own(path):
+    """Names of the files of ours that a file imports."""
+    for name in imports(path):
+        if name.startswith("deepfill_jax."):
+            inner = name.removeprefix("deepfill_jax.")
+            while inner not in NAMES and "." in inner:
+                inner = inner.rpartition(".")[0]
+            yield inner if inner in NAMES else "__init__"
 
 
-def test_every_file_has_a_row():
-    assert sorted(ORDER) == sorted(name for name, _ in files())
+def room(name):
+    """The folder, or the file of the root."""
+    return name.partition(".")[0]
+
+
+def level(name):
+    (found,) = [i for i, layer in enumerate(LAYERS) if room(name) in layer]
+    return found
+
+
+def test_every_room_has_one_layer():
+    assert sorted(r for layer in LAYERS for r in layer) == sorted({room(n) for n in NAMES})
 
 
 @pytest.mark.parametrize("name, path", list(files()), ids=lambda value: str(value))
 def test_imports_go_up(name, path):
-    allowed = ORDER[: ORDER.index(name)]
-    below = {own(x) for x in imports(path) if own(x)} - set(allowed) - {"__init__"}
+    others = {x for x in own(path) if room(x) not in (room(name), "__init__")}
+    below = {x for x in others if level(x) >= level(name)}
     assert not below, f"{name} must not import {below}"
 
 
-def test_heavy_packages_stay_in_the_host_row():
-    host = [*ROWS["host"], *ROWS["door"]]
+def test_no_files_import_one_another():
+    graph = {name: set(own(path)) - {name, "__init__"} for name, path in files()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"These import one another: {error.args[1]}")
+
+
+def test_only_trainers_import_tensorflow():
     for name, path in files():
-        heavy = {x.split(".")[0] for x in imports(path)} & HEAVY
-        assert not heavy or name in host, f"{name} imports {heavy}"
+        heavy = {x.split(".")[0] for x in imports(path)} & TRAINING
+        assert not heavy or {name, room(name)} & TRAINERS, f"{name} imports {heavy}"
 
 
 def test_the_web_stays_in_the_app():
     for name, path in files():
         web = {x.split(".")[0] for x in imports(path)} & WEB
-        assert not web or name.startswith("app."), f"{name} imports {web}"
-
-
-def test_data_knows_nothing_of_networks():
-    for name, path in files():
-        if name.startswith("data"):
-            assert {own(x) for x in imports(path) if own(x)} <= {
-                *ROWS["values"],
-                *(module for module in ROWS["host"] if module.startswith("data")),
-            }
+        assert not web or room(name) == "app", f"{name} imports {web}"
 
 
 def test_the_core_runs_where_tensorflow_cannot_be_imported():
-    core = [m for row in ("values", "models", "state", "use") for m in ROWS[row]]
-    names = [f"deepfill_jax.{m}" for m in core if not m.endswith("__")]
+    core = [n for n in NAMES if not {n, room(n)} & {*TRAINERS, "app"} and not n.endswith("__")]
+    names = [f"deepfill_jax.{name}" for name in sorted(core)]
     code = f"""
 import sys, importlib
-for name in {sorted(HEAVY | WEB | {"torch", "onnx", "onnxruntime"})}:
+for name in {sorted(TRAINING | WEB | {"torch", "onnx", "onnxruntime"})}:
     sys.modules[name] = None
 for name in {names}:
     importlib.import_module(name)
