@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.errors import UsageError, run_command
 from deepfill_jax.flags import FLAGS, parse, require_workdir
 from deepfill_jax.huge_pages import restart_with_huge_pages
@@ -91,7 +92,6 @@ def _evaluate(config: ConfigDict) -> None:
 
 
 def _write_page(config: ConfigDict, folders: dict[str, Path], conditions: dict[str, str]) -> None:
-    from deepfill_jax import weights
     from deepfill_jax.evaluate import event_files, html_report
 
     # One process makes the same page as several.
@@ -105,7 +105,7 @@ def _write_page(config: ConfigDict, folders: dict[str, Path], conditions: dict[s
         curves=event_files.read(FLAGS.workdir) if FLAGS.workdir else {},
     )
     path = Path(FLAGS.report) / "index.html"
-    with weights.replacing(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
     print(f"Page: {path}")
 

@@ -6,10 +6,9 @@ Adam remembers, if it is kept, "moments/generator/mu/..." and so on. The metadat
 "deepfill_jax" is a JSON object: architecture, widths and what is known about the weights.
 """
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
+from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import Discriminator, Generator, Variant, make_variant
 
@@ -66,24 +66,9 @@ def save(path: str | Path, model: Model, *, dtype: np.typing.DTypeLike = np.floa
         "guided": model.variant.guided,
     }
     tensors = {name: np.asarray(x, order="C") for name, x in flatten(tree).items()}
-    with replacing(Path(path)) as unfinished:
-        safetensors.numpy.save_file(tensors, unfinished, {METADATA_KEY: json.dumps(description)})
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives another path to write to, which then replaces `path`: nobody ever sees half a file.
-
-    Raises:
-        UsageError: It cannot be written there.
-    """
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield unfinished
-        unfinished.replace(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UsageError(f"{path} cannot be written: {error}.") from error
+    metadata = {METADATA_KEY: json.dumps(description)}
+    with atomic_write(Path(path)) as unfinished:
+        unfinished.write_bytes(safetensors.numpy.save(tensors, metadata))
 
 
 def names() -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from made import make_picture
 from PIL import Image
 
-from deepfill_jax import pictures
+from deepfill_jax.atomic_write import unfinished_path
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint import batch
 from deepfill_jax.inpaint.batch import Done, Failure, Job, Shard, plan
@@ -160,10 +160,10 @@ def test_remaining_and_clean(here):
     touch("images/a.png", "images/b.png", "masks/a.png", "out/a.png")
     jobs = plan(Path("images"), Path("masks"), Path("out"))
     assert batch.remaining(jobs) == jobs[1:] and isinstance(jobs[1], Failure)
-    touch("out/.other", pictures.temporary(jobs[0].result), pictures.temporary(Path("out/b.png")))
+    touch("out/.other", unfinished_path(jobs[0].result), unfinished_path(Path("out/b.png")))
     batch.clean(jobs)  # The other might be under way, in another shard.
     assert sorted(os.listdir("out")) == sorted(
-        [".other", "a.png", pictures.temporary(Path("b.png")).name]
+        [".other", "a.png", unfinished_path(Path("b.png")).name]
     )
 
 

@@ -11,17 +11,18 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "deepfill_jax"
 
 # A folder, or a file of the root, imports only from rows above its own, besides itself.
-LAYERS = [
-    {"errors"},
-    {"cli", "compiler", "config", "distributed", "huge_pages", "image", "masks", "sharding"},
-    {"data", "flags", "models", "pictures"},
-    {"checkpoint", "weights"},
-    {"convert", "inpaint"},
-    {"app", "evaluate", "export"},
-    {"train"},
-    {"doctor"},
-    {"__init__", "main"},
-]
+LAYERS = """
+errors
+atomic_write cli compiler config distributed huge_pages image masks sharding
+data flags models pictures
+checkpoint weights
+convert inpaint
+app evaluate export
+train
+doctor
+__init__ main
+"""
+LAYERS = [set(row.split()) for row in LAYERS.split("\n") if row]
 # What `pip install deepfill_jax` does not install, and who may import it.
 TRAINING = {"tensorflow", "tensorflow_datasets", "tensorboard", "clu", "ml_collections"}
 TRAINERS = {"config", "data", "doctor", "evaluate.event_files", "flags", "main", "train"}

@@ -11,6 +11,7 @@ from made import make_model, make_picture, truncate
 from PIL import Image
 
 from deepfill_jax import pictures, weights
+from deepfill_jax.atomic_write import unfinished_path
 from deepfill_jax.inpaint import __main__ as inpaint
 from deepfill_jax.inpaint.inpainter import Inpainter
 
@@ -95,7 +96,7 @@ def test_formats(here, filled):
 def test_a_rerun_skips_what_is_there(here, filled, capsys):
     Path("out").mkdir()
     Path("out/a.png").write_text("precious")
-    pictures.temporary(Path("out/c.png")).write_text("half of")
+    unfinished_path(Path("out/c.png")).write_text("half of")
     assert command() == 0
     assert "\n2 completed, 1 already there, 0 failed, in " in capsys.readouterr().out
     assert Path("out/a.png").read_text() == "precious"
@@ -276,7 +277,7 @@ def test_a_stopped_run_goes_on(here, filled, capsys, name):
     done = contents("stopped")
     assert 2 <= len(done) < 12
     # As if it had been killed while it wrote.
-    half = pictures.temporary(Path("stopped/c.png"))
+    half = unfinished_path(Path("stopped/c.png"))
     half.write_bytes(b"half of a picture")
     assert command() == 0
     assert command(output="stopped") == 0

@@ -198,16 +198,17 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
     weights.save(path, make_model())
     before = path.read_bytes()
 
-    def interrupted(tensors, filename, metadata):
-        filename.write_bytes(before[:1000])
+    def interrupted(path, content):
+        path.open("wb").write(content[:1000])
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(safetensors.numpy, "save_file", interrupted)
+        patched.setattr("pathlib.Path.write_bytes", interrupted)
         with pytest.raises(KeyboardInterrupt):
             weights.save(path, make_model(width=4))
     assert path.read_bytes() == before
-    weights.save(path, make_model(width=4))  # What was left does not stand in the way.
+    assert list(tmp_path.iterdir()) == [path]
+    weights.save(path, make_model(width=4))
     assert weights.load(path).variant.width == 4
 
 

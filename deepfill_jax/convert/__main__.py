@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepfill_jax import weights
+from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.convert import mmagic, report, sources
 from deepfill_jax.errors import UsageError, run_command
 
@@ -71,7 +72,7 @@ def convert(
     if report_to == "-":
         print(*report.table(conversion), sep="\n")
     elif report_to:
-        with weights.replacing(Path(report_to)) as unfinished:
+        with atomic_write(Path(report_to)) as unfinished:
             unfinished.write_text("".join(f"{line}\n" for line in report.table(conversion)))
     print(*report.lines(report.describe(conversion)), sep="\n")
     if left_out:

@@ -10,7 +10,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from deepfill_jax import weights
+from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.convert.layout import Moments
 from deepfill_jax.errors import UsageError
 
@@ -55,7 +55,7 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
     as_tensors = jax.tree.map(
         lambda x: torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x, content
     )
-    with weights.replacing(path) as unfinished:
+    with atomic_write(path) as unfinished:
         torch.save(as_tensors, unfinished)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.data import examples, files, sources
 from deepfill_jax.errors import UsageError, run_command
 
@@ -43,13 +44,8 @@ def write(source: str, output: str | Path, detect: Detect) -> int:
     todo = [(path, target) for path, target in pairs if not os.path.exists(target)]
     for path, target in todo:
         edges = Image.fromarray(detect(examples.load(path)))
-        unfinished = f"{target}.tmp"
-        try:
-            os.makedirs(os.path.dirname(target), exist_ok=True)
+        with atomic_write(Path(target)) as unfinished:
             edges.save(unfinished, "PNG")
-            os.replace(unfinished, target)
-        except OSError as error:
-            raise UsageError(f"{target} cannot be written: {error}.") from error
     return len(todo)
 
 

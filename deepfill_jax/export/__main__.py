@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from deepfill_jax import weights
+from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.errors import FailedError, UsageError, run_command
 from deepfill_jax.export import onnx, stablehlo
 from deepfill_jax.inpaint.inpainter import Inpainter
@@ -49,9 +50,7 @@ def export(source: str | Path, output: Path, *, overwrite: bool, options: dict[s
         raise UsageError(f"{output} exists already; --overwrite replaces it.")
     model = weights.load(source)
     kind = FORMATS[output.suffix]
-    unfinished = output.with_name(output.name + ".tmp")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(output) as unfinished:
         kind.save(unfinished, model, **options)
         complete = kind.load(unfinished)
         if options.get("weights") == "separate":
@@ -62,12 +61,6 @@ def export(source: str | Path, output: Path, *, overwrite: bool, options: dict[s
                 f"{output} is not written: it would differ from {source} by {difference:.1e}, more "
                 f"than {kind.TOLERANCE:.0e}."
             )
-        unfinished.replace(output)
-    except OSError as error:
-        raise UsageError(f"{output} cannot be written: {error}.") from error
-    finally:
-        if unfinished.exists():
-            unfinished.unlink()
     shapes = " and ".join("x".join(map(str, shape)) for shape in CHECKED)
     print(f"architecture  {model.variant.name}")
     print(f"difference    {difference:.1e} from the model, at {shapes}")

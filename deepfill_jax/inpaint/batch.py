@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from deepfill_jax import pictures
+from deepfill_jax.atomic_write import unfinished_path
 from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import READABLE, WRITABLE, Picture, size
 
@@ -231,7 +232,7 @@ def remaining(planned: Sequence[Job | Failure]) -> list[Job | Failure]:
 def clean(planned: Sequence[Job | Failure]) -> None:
     """Deletes what a killed run left of these jobs, and nothing of another shard's."""
     for job in _jobs(planned):
-        pictures.temporary(job.result).unlink(missing_ok=True)
+        unfinished_path(job.result).unlink(missing_ok=True)
 
 
 # Doing it.

@@ -1,12 +1,11 @@
 """Pictures and masks as people have them: files of many kinds, and PIL pictures."""
 
-import contextlib
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import encoding
 from deepfill_jax.pictures.decoding import (
@@ -36,7 +35,6 @@ __all__ = [
     "resize_mask",
     "size",
     "split_hole",
-    "temporary",
     "write",
 ]
 
@@ -173,15 +171,8 @@ def write(path: str | Path, pixels: np.ndarray, like: Picture) -> None:
     """
     path = Path(path)
     encoded = encode(path, pixels, like)
-    unfinished = temporary(path)
-    try:
+    with atomic_write(path, make_parents=False) as unfinished:
         unfinished.write_bytes(encoded)
-        unfinished.replace(path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {reason(error)}.") from error
-    finally:
-        with contextlib.suppress(OSError):  # Of a path that cannot be, as above.
-            unfinished.unlink(missing_ok=True)
 
 
 def encode(name: str | Path, pixels: np.ndarray, like: Picture) -> bytes:
@@ -212,12 +203,6 @@ def encode(name: str | Path, pixels: np.ndarray, like: Picture) -> bytes:
         raise UsageError(f"{name} {error}.") from error
     except Exception as error:  # Pillow's writers raise many kinds.
         raise UsageError(f"{name} cannot be written: {reason(error)}.") from error
-
-
-def temporary(path: Path) -> Path:
-    """Returns the name that `write` writes to before it renames; a killed run may leave it."""
-    # A digest, as a long name would be too long with a suffix more.
-    return path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.tmp")
 
 
 def size(pixels: np.ndarray) -> str:

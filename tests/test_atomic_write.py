@@ -1,0 +1,55 @@
+"""Files appear whole or not at all, and nothing is left beside them."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from deepfill_jax.atomic_write import atomic_write, unfinished_path
+from deepfill_jax.errors import UsageError
+
+PACKAGE = Path(__file__).parents[1] / "deepfill_jax"
+
+
+def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with atomic_write(path) as unfinished:
+        unfinished.write_text("old")
+        assert not path.exists()
+    with atomic_write(path) as unfinished:
+        unfinished.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new" and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError(28, "Disk full")])
+def test_a_failure_leaves_the_old_file_alone(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises((KeyboardInterrupt, RuntimeError, UsageError)):
+        with atomic_write(path) as unfinished:
+            unfinished.write_text("half")
+            raise error
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_of_the_greatest_length_can_be_written(tmp_path):
+    path = tmp_path / ("n" * os.pathconf(tmp_path, "PC_NAME_MAX"))
+    with atomic_write(path) as unfinished:
+        unfinished.write_text("x")
+    assert path.read_text() == "x"
+    assert unfinished_path(path) != unfinished_path(path.with_name("m"))
+
+
+def test_missing_folders_are_made_only_where_they_may_be(tmp_path):
+    with pytest.raises(UsageError, match="absent/a cannot be written: No such file or directory"):
+        with atomic_write(tmp_path / "absent" / "a", make_parents=False) as unfinished:
+            unfinished.write_text("x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_package_has_no_other_way_to_replace_a_file():
+    replaces = re.compile(r"os\.(replace|rename)\(|\.tmp\b|unfinished\.replace\(")
+    found = {path.name for path in PACKAGE.rglob("*.py") if replaces.search(path.read_text())}
+    assert found == {"atomic_write.py"}
