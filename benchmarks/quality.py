@@ -29,7 +29,7 @@ from pathlib import Path
 import distances
 import score_tables
 
-from deepfill_jax import sharding, weights
+from deepfill_jax import sharding, trained, weights
 from deepfill_jax.errors import run_command
 from deepfill_jax.evaluate import baselines, metrics, scoring
 from deepfill_jax.evaluate.methods import baseline_complete, network_complete
@@ -61,7 +61,7 @@ def conditions(method, config, number):
     """What a result depends on, but for the photographs."""
     version = None
     if method not in baselines.BASELINES:
-        version = hashlib.sha256(weights.find(method).read_bytes()).hexdigest()[:16]
+        version = hashlib.sha256(trained.find(method).read_bytes()).hexdigest()[:16]
     return {"model": version, "seed": config.eval.seed, "asked": number}
 
 
@@ -99,7 +99,7 @@ def update(options):
         config = make_config(options.photos, pictures, masks, options.number)
         asked = conditions(method, config, options.number)
         path = RESULTS / f"{'-'.join(case)}.json"
-        is_kept = method in baselines.BASELINES or method in weights.names()
+        is_kept = method in baselines.BASELINES or method in trained.names()
         if is_kept and path.is_file() and _is_current(json.loads(path.read_text()), asked):
             continue
         result = {"conditions": asked} | score(method, config)

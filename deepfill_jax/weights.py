@@ -19,13 +19,12 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
+from deepfill_jax import trained
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import Discriminator, Generator, Variant, make_variant
 
 PyTree = Any
-SUFFIX = ".safetensors"
-TRAINED = Path(__file__).with_name("trained")  # Models that come with the package.
 METADATA_KEY = "deepfill_jax"
 FORMAT = 1
 # Where the tensors lie that an optimiser trains.
@@ -71,35 +70,20 @@ def save(path: str | Path, model: Model, *, dtype: np.typing.DTypeLike = np.floa
         unfinished.write_bytes(safetensors.numpy.save(tensors, metadata))
 
 
-def names() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(path.stem for path in TRAINED.glob(f"*{SUFFIX}"))
-
-
-def find(name_or_path: str | Path) -> Path:
-    """The file of a model that comes with the package, or the path as it is.
-
-    A name goes before a file or folder of the same name, which is then "./NAME".
-    """
-    name = str(name_or_path)
-    return TRAINED / f"{name}{SUFFIX}" if name in names() else Path(name_or_path)
-
-
 def load(name_or_path: str | Path) -> Model:
     """Reads a model file; every tensor comes back as float32.
 
     Args:
-        name_or_path: One of `names`, or a file.
+        name_or_path: One of `trained.names`, or a file.
 
     Raises:
         UsageError: There is no such file, it is not a model file of ours, or its tensors are not
             those of the architecture that it names.
     """
-    path = find(name_or_path)
+    path = trained.find(name_or_path)
     if not path.is_file():
-        raise UsageError(
-            f"There is no model file {path}; by name there are {', '.join(names()) or 'none'}."
-        )
+        names = ", ".join(trained.names()) or "none"
+        raise UsageError(f"There is no model file {path}; by name there are {names}.")
     try:
         with safetensors.safe_open(path, "numpy") as file:
             description = json.loads((file.metadata() or {})[METADATA_KEY])

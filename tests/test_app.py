@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from made import make_model, make_picture
 from PIL import Image
 
-from deepfill_jax import pictures, weights
+from deepfill_jax import pictures, trained, weights
 from deepfill_jax.app import __main__ as command
 from deepfill_jax.app import guard, painting
 from deepfill_jax.app.guard import Guard, Login
@@ -700,7 +700,7 @@ def ended(capsys, *arguments):
 
 
 def test_wrong_use(capsys, tmp_path, model, monkeypatch):
-    monkeypatch.setattr(weights, "TRAINED", tmp_path / "none")
+    monkeypatch.setattr(trained, "FOLDER", tmp_path / "none")
     weights.save(tmp_path / "a.safetensors", model)
     named = ["--model", f"{tmp_path / 'a.safetensors'}"]
     code, out, err = ended(capsys, "--port", "0")

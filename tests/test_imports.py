@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "deepfill_jax"
 # A folder, or a file of the root, imports only from rows above its own, besides itself.
 LAYERS = """
 errors
-atomic_write cli compiler config distributed huge_pages image masks sharding
+atomic_write cli compiler config distributed huge_pages image masks sharding trained
 data flags models pictures
 checkpoint weights
 convert inpaint

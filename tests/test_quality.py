@@ -12,7 +12,7 @@ import pytest
 from made import make_model
 from PIL import Image
 
-from deepfill_jax import weights
+from deepfill_jax import trained, weights
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 quality = importlib.import_module("quality")
@@ -34,7 +34,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(quality, "RESULTS", tmp_path / "kept")
     monkeypatch.setattr(quality, "SIZE", 64)
     monkeypatch.setattr(quality.distances, "load", colours)
-    monkeypatch.setattr(weights, "TRAINED", tmp_path)
+    monkeypatch.setattr(trained, "FOLDER", tmp_path)
     photos.write(tmp_path / "faces" / "val", count=3)
     (tmp_path / "masks").mkdir()
     mask = np.zeros((64, 64), np.uint8)

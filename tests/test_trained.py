@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from made import make_model
 
-from deepfill_jax import Inpainter, weights
+from deepfill_jax import Inpainter, trained, weights
 from deepfill_jax.convert import inspect, sources
 from deepfill_jax.errors import UsageError
 
 
 @pytest.fixture
-def trained(tmp_path, monkeypatch):
+def dogs(tmp_path, monkeypatch):
     """A folder of models with one in it, "dogs"."""
-    monkeypatch.setattr(weights, "TRAINED", tmp_path / "trained")
+    monkeypatch.setattr(trained, "FOLDER", tmp_path / "trained")
     model = make_model("official")
     about = {"image_size": 64, "licence": "CC0 1.0"}
     path = tmp_path / "trained" / "dogs.safetensors"
@@ -22,14 +22,14 @@ def trained(tmp_path, monkeypatch):
     return path
 
 
-def test_a_name_is_taken_wherever_a_model_is(trained, monkeypatch):
-    assert weights.names() == ["dogs"]
-    assert weights.find("dogs") == trained
-    assert sources.read("dogs").files == (trained,)
+def test_a_name_is_taken_wherever_a_model_is(dogs, monkeypatch):
+    assert trained.names() == ["dogs"]
+    assert trained.find("dogs") == dogs
+    assert sources.read("dogs").files == (dogs,)
     assert Inpainter.load("dogs").working_size == 64
 
 
-def test_a_name_goes_before_a_folder_that_is_called_so(trained, tmp_path, monkeypatch):
+def test_a_name_goes_before_a_folder_that_is_called_so(dogs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dogs").mkdir()
     assert weights.load("dogs").about["licence"] == "CC0 1.0"
@@ -37,19 +37,19 @@ def test_a_name_goes_before_a_folder_that_is_called_so(trained, tmp_path, monkey
         sources.read("./dogs")
 
 
-def test_an_unknown_name_is_answered_with_those_that_there_are(trained):
+def test_an_unknown_name_is_answered_with_those_that_there_are(dogs):
     with pytest.raises(UsageError, match="no model file cats; by name there are dogs"):
         Inpainter.load("cats")
 
 
-def test_inspect_lists_all(trained, capsys):
+def test_inspect_lists_all(dogs, capsys):
     inspect.main([])
     assert "dogs.licence" in capsys.readouterr().out
     inspect.main(["--json"])
-    assert json.loads(capsys.readouterr().out) == {"dogs": inspect.inspect(trained)}
+    assert json.loads(capsys.readouterr().out) == {"dogs": inspect.inspect(dogs)}
 
 
-SHIPPED = weights.names()
+SHIPPED = trained.names()
 
 
 def test_those_that_the_readme_names_are_there():
@@ -58,7 +58,7 @@ def test_those_that_the_readme_names_are_there():
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_model_is_small_and_says_what_it_is(name):
-    path = weights.find(name)
+    path = trained.find(name)
     assert path.stat().st_size < 10_000_000
     about = inspect.inspect(name)
     assert about["dtype"] == "float16" and about["licence"].startswith("Research use only")

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from deepfill_jax import pictures, weights
+from deepfill_jax import pictures, trained, weights
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint import mask_edges
 from deepfill_jax.inpaint.canvas import extend
@@ -78,12 +78,12 @@ def available(named: Sequence[str]) -> dict[str, weights.Model]:
     Raises:
         UsageError: There is none, two have the same name, or one cannot be loaded.
     """
-    named = named or weights.names()
+    named = named or trained.names()
     if not named:
         raise UsageError("There is no model to fill with; name one with --model FILE.")
     models = {}
     for path in named:
-        name = Path(path).name.removesuffix(weights.SUFFIX)
+        name = Path(path).name.removesuffix(trained.SUFFIX)
         if name in models:
             raise UsageError(f"Two models are called {name}; give one of the files another name.")
         models[name] = weights.load(path)

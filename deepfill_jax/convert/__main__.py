@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepfill_jax import weights
+from deepfill_jax import trained, weights
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.convert import mmagic, report, sources
 from deepfill_jax.errors import UsageError, run_command
@@ -45,9 +45,9 @@ def convert(
         UsageError: The source cannot be converted, or the output not be written.
     """
     suffix = output.suffix
-    if suffix not in (weights.SUFFIX, MMAGIC_SUFFIX):
+    if suffix not in (trained.SUFFIX, MMAGIC_SUFFIX):
         raise UsageError(
-            f"{output} must end in {weights.SUFFIX}, as model files do, or in {MMAGIC_SUFFIX}, "
+            f"{output} must end in {trained.SUFFIX}, as model files do, or in {MMAGIC_SUFFIX}, "
             "for MMagic."
         )
     if suffix == MMAGIC_SUFFIX and (moments or dtype != "float32"):
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--output",
         type=Path,
         required=True,
-        help=f"model file ({weights.SUFFIX}), or {MMAGIC_SUFFIX} for MMagic",
+        help=f"model file ({trained.SUFFIX}), or {MMAGIC_SUFFIX} for MMagic",
     )
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
     parts = parser.add_mutually_exclusive_group()

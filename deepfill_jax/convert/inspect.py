@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deepfill_jax import weights
+from deepfill_jax import trained
 from deepfill_jax.convert import report, sources
 from deepfill_jax.errors import run_command
 
@@ -35,7 +35,7 @@ def inspect(source: str | Path) -> dict[str, Any]:
 
 def inspect_trained() -> dict[str, dict[str, Any]]:
     """Describes the models that come with the package, by their names."""
-    return {name: inspect(name) for name in weights.names()}
+    return {name: inspect(name) for name in trained.names()}
 
 
 def _describe_file(path: Path) -> dict[str, Any]:

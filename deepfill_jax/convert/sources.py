@@ -5,7 +5,7 @@ from pathlib import Path
 
 import safetensors
 
-from deepfill_jax import weights
+from deepfill_jax import trained, weights
 from deepfill_jax.convert import mmagic, nipponjo, run, tensor_bundle, tensorflow1, torch_file
 from deepfill_jax.convert.layout import Conversion
 from deepfill_jax.errors import UsageError
@@ -17,28 +17,28 @@ def read(source: str | Path) -> Conversion:
     """Reads weights.
 
     Args:
-        source: A model file, `.safetensors`, or a name of `weights.names`. The folder of a run of
+        source: A model file, `.safetensors`, or a name of `trained.names`. The folder of a run of
             ours, for the networks of its newest checkpoint. A file of MMagic or of nipponjo,
             `.pth`, `.pt`. A TF1 checkpoint: its prefix, one of its files, or its folder.
 
     Raises:
         UsageError: It is none of these, is damaged, or holds another network.
     """
-    path = weights.find(source)
+    path = trained.find(source)
     if path.suffix.lower() in TORCH_SUFFIXES:
         content = torch_file.load(path)
         if isinstance(content, Mapping) and "G" in content:
             return nipponjo.from_file(path, content)
         return mmagic.from_file(path, content)
-    if path.suffix.lower() == weights.SUFFIX:
+    if path.suffix.lower() == trained.SUFFIX:
         return _read_own(path)
     if (path / run.CONFIG).is_file():
         return _as_it_is(run.read(path), "float32")
     if prefix := tensor_bundle.find_prefix(path):
         return tensorflow1.read(prefix)
     raise UsageError(
-        f"{path} is no known source of weights; known are names ({', '.join(weights.names())}), "
-        f"model files ({weights.SUFFIX}), the folders of training runs, files of MMagic and "
+        f"{path} is no known source of weights; known are names ({', '.join(trained.names())}), "
+        f"model files ({trained.SUFFIX}), the folders of training runs, files of MMagic and "
         f"nipponjo ({', '.join(TORCH_SUFFIXES)}), and TF1 checkpoints (their prefix or folder)."
     )
 

@@ -1,0 +1,20 @@
+"""The models that come with the package, each a model file and its model card, by name."""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+SUFFIX = ".safetensors"  # Of every model file.
+
+
+def names() -> list[str]:
+    """Names of the models, sorted."""
+    return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
+
+
+def find(name_or_path: str | Path) -> Path:
+    """The file of a model that comes with the package, or the path as it is.
+
+    A name goes before a file or folder of the same name, which is then "./NAME".
+    """
+    name = str(name_or_path)
+    return FOLDER / f"{name}{SUFFIX}" if name in names() else Path(name_or_path)
