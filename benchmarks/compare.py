@@ -33,6 +33,7 @@ from deepfill_jax import weights
 from deepfill_jax.convert import mmagic, nipponjo, torch_file
 from deepfill_jax.errors import FailedError, UsageError, run_command
 from deepfill_jax.models import Variant, make_variant
+from deepfill_jax.tensors import expected_tensors, flatten, subtree, unflatten
 
 BENCHMARKS = Path(__file__).resolve().parent
 CASES = ("forward-256-1", "forward-256-4", "forward-512-1", "forward-1024-1", "train-256-2")
@@ -183,18 +184,18 @@ def draw(variant: Variant) -> weights.Model:
         scale = GAIN / np.sqrt(np.prod(shape[:-1])) if kernel else 1 / np.sqrt(shape[0])
         return (scale * random.standard_normal(shape)).astype(np.float32)
 
-    shapes = weights.expected_tensors(variant, discriminator=True)
-    tree = weights.unflatten({name: drawn(shape) for name, shape in shapes.items()})
+    shapes = expected_tensors(variant, discriminator=True)
+    tree = unflatten({name: drawn(shape) for name, shape in shapes.items()})
     return weights.Model(variant, tree["generator"], tree["discriminator"])
 
 
 def write_nipponjo(path: Path, model: weights.Model) -> None:
     """Writes a generator as nipponjo's `Generator` loads it."""
-    named = weights.flatten(weights.networks(model))
+    named = flatten(weights.networks(model))
     table = nipponjo.make_table(nipponjo.LAYERS, discriminator=False)
     tensors = {origin.name: origin.layout.to_theirs(named[name]) for name, origin in table.items()}
     tensors[nipponjo.CONSTANT] = np.eye(3, dtype=np.float32)[np.newaxis, np.newaxis]
-    torch_file.save(path, {"G": weights.below(tensors, "G.")})
+    torch_file.save(path, {"G": subtree(tensors, "G.")})
 
 
 def pair(

@@ -45,6 +45,7 @@ from programs import spread
 from deepfill_jax import sharding, weights
 from deepfill_jax.convert import mmagic, run
 from deepfill_jax.errors import EXIT_CODES, FailedError, StoppedError, run_command
+from deepfill_jax.tensors import unflatten
 from deepfill_jax.train import build
 
 RESULTS = Path(__file__).parent / "results" / "trainers"
@@ -147,7 +148,7 @@ def to_model(tensors: Results, variant: weights.Variant) -> weights.Model:
     """The model of which a side has named the weights, MMagic's or ours."""
     if any(name.startswith("disc.") for name in tensors):
         return mmagic.from_state_dict(tensors, source="MMagic").model
-    return weights.Model(variant, **weights.unflatten(tensors))
+    return weights.Model(variant, **unflatten(tensors))
 
 
 def train_for(

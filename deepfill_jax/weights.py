@@ -8,27 +8,31 @@ Adam remembers, if it is kept, "moments/generator/mu/..." and so on. The metadat
 
 import dataclasses
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
-from flax import traverse_util
 
 from deepfill_jax import trained
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.errors import UsageError
-from deepfill_jax.models import Discriminator, Generator, Variant, make_variant
+from deepfill_jax.models import Variant, make_variant
+from deepfill_jax.tensors import (
+    PARAMS,
+    PyTree,
+    check_tensors,
+    expected_tensors,
+    flatten,
+    subtree,
+    unflatten,
+)
 
-PyTree = Any
 METADATA_KEY = "deepfill_jax"
 FORMAT = 1
-# Where the tensors lie that an optimiser trains.
-PARAMS = {"generator": "generator/", "discriminator": "discriminator/params/"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +110,7 @@ def load(name_or_path: str | Path) -> Model:
     expected = expected_tensors(
         variant,
         discriminator="discriminator" in parts,
-        moments=[net for net in PARAMS if net in parts and below(found, f"moments/{net}/")],
+        moments=[net for net in PARAMS if net in parts and subtree(found, f"moments/{net}/")],
     )
     check_tensors({n: x.shape for n, x in found.items()}, expected, source=str(path))
     tree = unflatten(
@@ -124,95 +128,7 @@ def load(name_or_path: str | Path) -> Model:
     )
 
 
-def with_sketch_channels(model: Model) -> Model:
-    """The same function by guided networks: their kernels for the sketch are 0.
-
-    Adam's moments are left out, as new weights in old moments would move too fast.
-    """
-    variant = dataclasses.replace(model.variant, guided=True)
-    expected = expected_tensors(variant, discriminator=model.discriminator is not None)
-
-    def widen(name: str, x: np.ndarray) -> np.ndarray:
-        if x.shape == expected[name]:
-            return x
-        # The picture's fourth channel in the generator, the last one in the discriminator.
-        place = 3 if name.startswith("generator/") else 4
-        if name.endswith("/v"):  # In the order of the kernel's inputs.
-            return np.insert(x.reshape(-1, 4), place, 0, axis=1).ravel()
-        return np.insert(x, place, 0, axis=2)
-
-    tree = unflatten({name: widen(name, x) for name, x in flatten(networks(model)).items()})
-    return Model(variant, tree["generator"], tree.get("discriminator"), model.about)
-
-
 def networks(model: Model) -> dict[str, PyTree]:
     """The generator and, if there is one, the discriminator, as a tree."""
     critic = {} if model.discriminator is None else {"discriminator": model.discriminator}
     return {"generator": model.generator, **critic}
-
-
-def flatten(tree: PyTree) -> dict[str, Any]:
-    """{"a": {"b": x}} -> {"a/b": x}."""
-    return traverse_util.flatten_dict(tree, sep="/")
-
-
-def unflatten(tensors: Mapping[str, Any]) -> PyTree:
-    """{"a/b": x} -> {"a": {"b": x}}."""
-    return traverse_util.unflatten_dict(dict(tensors), sep="/")
-
-
-def below(tensors: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The tensors whose names begin with `path`, named by what follows it."""
-    return {name.removeprefix(path): x for name, x in tensors.items() if name.startswith(path)}
-
-
-def expected_tensors(
-    variant: Variant, *, discriminator: bool, moments: Collection[str] = ()
-) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all tensors of an architecture, without computing any.
-
-    Args:
-        variant: The architecture.
-        discriminator: Count the discriminator's too.
-        moments: Count Adam's too of these, "generator" and "discriminator".
-    """
-    image, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
-    arguments = jax.random.key(0), image, mask, mask if variant.guided else None
-    tree = {"generator": jax.eval_shape(Generator(variant).init, *arguments)["params"]}
-    if discriminator:
-        tree["discriminator"] = jax.eval_shape(Discriminator(variant).init, *arguments)
-    shapes = {name: x.shape for name, x in flatten(tree).items()}
-    for net in moments:
-        params = below(shapes, PARAMS[net])
-        shapes[f"moments/{net}/count"] = ()
-        shapes |= {f"moments/{net}/{m}/{n}": x for m in ("mu", "nu") for n, x in params.items()}
-    return shapes
-
-
-def check_tensors(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], *, source: str
-) -> None:
-    """Compares names and shapes.
-
-    Raises:
-        UsageError: They differ; the message lists every missing, extra and misshapen tensor, or
-            says that not one name is the same.
-    """
-    if not expected.keys() & found.keys():
-        raise UsageError(
-            f"{source} holds the weights of another network: none of the {len(expected)} expected "
-            f"tensors is among its {len(found)}{', such as ' + min(found) if found else ''}."
-        )
-    missing = sorted(expected.keys() - found.keys())
-    extra = sorted(found.keys() - expected.keys())
-    misshapen = [
-        f"{name} (is {found[name]}, must be {expected[name]})"
-        for name in sorted(expected.keys() & found.keys())
-        if tuple(found[name]) != tuple(expected[name])
-    ]
-    problems = {"missing": missing, "extra": extra, "misshapen": misshapen}
-    if any(problems.values()):
-        listed = "; ".join(
-            f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names
-        )
-        raise UsageError(f"{source} holds the weights of another network. {listed}.")

@@ -12,6 +12,7 @@ import numpy as np
 from deepfill_jax import weights
 from deepfill_jax.convert import layout, mmagic, tensorflow1
 from deepfill_jax.models import Variant
+from deepfill_jax.tensors import expected_tensors
 
 GOLDEN = Path(__file__).parent / "golden"
 GENERATOR_GAIN = 2.2
@@ -82,7 +83,7 @@ def tf_tensors() -> dict[str, np.ndarray]:
 
 def narrow_tensors(reference: str, table: layout.Table, variant: Variant) -> dict[str, np.ndarray]:
     """Tensors of a narrow network, named as the reference's and in its order."""
-    expected = weights.expected_tensors(variant, discriminator=True)
+    expected = expected_tensors(variant, discriminator=True)
     theirs = {
         origin.name: origin.layout.to_theirs(_draw(origin.name, expected[name]).astype(np.float32))
         for name, origin in table.items()

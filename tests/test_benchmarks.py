@@ -14,6 +14,7 @@ import pytest
 from deepfill_jax import weights
 from deepfill_jax.errors import FailedError
 from deepfill_jax.models import make_variant
+from deepfill_jax.tensors import flatten
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
@@ -76,7 +77,7 @@ def test_training_steps_go_on_from_each_other(model, tmp_path):
     # What MMagic's losses are compared with.
     assert losses[0].keys() > {"hinge/fake", "hinge/real", "loss/generator", "l1/refined/hole"}
     assert losses[0]["loss/generator"] != losses[1]["loss/generator"]
-    before = weights.flatten(weights.networks(weights.load(model)))
+    before = flatten(weights.networks(weights.load(model)))
     assert before.keys() == trained.keys()
     name = "discriminator/params/patch1/kernel"
     assert before[name].shape == trained[name].shape and (before[name] != trained[name]).any()
@@ -117,8 +118,8 @@ def test_weights_for_nipponjo_come_back(tmp_path):
     sources = importlib.import_module("deepfill_jax.convert.sources")
     model = compare.draw(make_variant("nipponjo", width=2, discriminator_width=1))
     compare.write_nipponjo(tmp_path / "model.pth", model)
-    read = weights.flatten(sources.read(tmp_path / "model.pth").model.generator)
-    drawn = weights.flatten(model.generator)
+    read = flatten(sources.read(tmp_path / "model.pth").model.generator)
+    drawn = flatten(model.generator)
     assert read.keys() == drawn.keys()
     assert all((read[name] == drawn[name]).all() for name in drawn)
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from absl import logging
 
-from deepfill_jax import checkpoint, sharding, weights
+from deepfill_jax import checkpoint, sharding
 from deepfill_jax.errors import FailedError, UsageError
+from deepfill_jax.tensors import expected_tensors, unflatten
 from deepfill_jax.train import build
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -169,8 +170,8 @@ def test_other_networks_and_optimisers_are_refused_with_the_difference(
 
 
 def test_damage_is_no_model_either(config, workdir):
-    shapes = weights.expected_tensors(build.variant(config), discriminator=True)
-    abstract = weights.unflatten(
+    shapes = expected_tensors(build.variant(config), discriminator=True)
+    abstract = unflatten(
         {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
     )
     assert checkpoint.load_networks(workdir, abstract)[1] == 2

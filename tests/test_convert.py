@@ -20,6 +20,7 @@ from deepfill_jax.convert import __main__ as command
 from deepfill_jax.convert import layout, mmagic, nipponjo, releases, sources, tensorflow1
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import MMAGIC, OFFICIAL, Discriminator, Generator, make_variant
+from deepfill_jax.tensors import PARAMS, flatten, subtree, unflatten
 
 META = {"epoch": 1, "iter": 100_000, "mmcv_version": "1.0.5", "time": "Fri Jun 19 11:20:03 2020"}
 
@@ -30,7 +31,7 @@ def state_dict():
 
 def unflipped(table, tensors):
     """Our parameter tree of a reference's network as it is, on BGR images."""
-    return weights.unflatten({n: o.layout.to_ours(tensors[o.name]) for n, o in table.items()})
+    return unflatten({n: o.layout.to_ours(tensors[o.name]) for n, o in table.items()})
 
 
 def make_batch():
@@ -92,7 +93,7 @@ def test_a_converted_discriminator_is_the_reference_on_rgb(update_spectral):
 
 
 def test_flipping_twice_changes_nothing():
-    tensors = weights.flatten(weights.networks(references.official_model()))
+    tensors = flatten(weights.networks(references.official_model()))
     again = layout.flip_bgr(layout.flip_bgr(tensors))
     jax.tree.map(np.testing.assert_array_equal, again, tensors)
 
@@ -293,10 +294,10 @@ def test_moments_of_a_training_are_kept_if_asked(tmp_path, capsys):
     expected = layout.flip_bgr(expected)
     for net, steps in {"generator": 2, "discriminator": 3}.items():
         assert moments[net]["count"] == steps
-        mu, nu = (weights.flatten(moments[net][moment]) for moment in ("mu", "nu"))
-        assert mu.keys() == weights.below(TABLES["mmagic"], weights.PARAMS[net]).keys()
+        mu, nu = (flatten(moments[net][moment]) for moment in ("mu", "nu"))
+        assert mu.keys() == subtree(TABLES["mmagic"], PARAMS[net]).keys()
         for name in mu:
-            x = expected[weights.PARAMS[net] + name]
+            x = expected[PARAMS[net] + name]
             np.testing.assert_allclose(mu[name], (1 - 0.9**steps) * x, rtol=1e-5)
             np.testing.assert_allclose(nu[name], (1 - 0.999**steps) * x**2, rtol=1e-3)
 
@@ -310,7 +311,7 @@ def test_the_report_has_a_line_for_every_tensor(tmp_path, capsys):
     first, *rows = [line.split("\t") for line in report.read_text().splitlines()]
     assert first == ["source", "tensor", "shape", "sha256"]
     model = weights.load(tmp_path / "model.safetensors")
-    tensors = weights.flatten(weights.networks(model))
+    tensors = flatten(weights.networks(model))
     assert {row[1] for row in rows} == tensors.keys()
     for theirs, ours, shape, digest in rows:
         assert theirs == TABLES["mmagic"][ours].name

@@ -11,9 +11,11 @@ from test_train import make_config
 
 from deepfill_jax import sharding, weights
 from deepfill_jax.convert import sources as conversions
+from deepfill_jax.convert.guided import with_sketch_channels
 from deepfill_jax.data import edges, examples, sources
 from deepfill_jax.doctor import pictures as doctor
 from deepfill_jax.errors import UsageError
+from deepfill_jax.tensors import flatten
 from deepfill_jax.train import build
 
 
@@ -141,14 +143,14 @@ def test_a_config_opens_the_maps_and_starts_from_an_unguided_model(folder):
     model = weights.Model(build.variant(plain), state.generator.params, critic)
     weights.save(path, model)
     config.init_from = plain.init_from = str(path)
-    grown = weights.with_sketch_channels(conversions.read(path).model)
+    grown = with_sketch_channels(conversions.read(path).model)
     state = build.initial_state(config, mesh)
     for found, expected in (
         (state.generator.params, grown.generator),
         (state.discriminator.params, grown.discriminator["params"]),
         (state.discriminator.spectral, grown.discriminator["spectral"]),
     ):
-        found, expected = weights.flatten(found), weights.flatten(expected)
+        found, expected = flatten(found), flatten(expected)
         assert found.keys() == expected.keys()
         for name, x in found.items():
             np.testing.assert_array_equal(x, expected[name])

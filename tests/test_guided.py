@@ -12,9 +12,11 @@ from test_weights import rewrite
 
 from deepfill_jax import weights
 from deepfill_jax.convert import mmagic, report
+from deepfill_jax.convert.guided import with_sketch_channels
 from deepfill_jax.convert.layout import Conversion
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import Discriminator, Generator, make_variant
+from deepfill_jax.tensors import PARAMS, expected_tensors, flatten, subtree, unflatten
 
 
 def make_model(name, *, guided=False, width=2):
@@ -50,10 +52,10 @@ def score(model, *inputs):
 def test_parameters_are_the_releases_and_the_sketchs():
     for guided, expected in ((False, (4_052_478, 5_946_816)), (True, (4_053_678, 5_948_416))):
         variant = make_variant("official", guided=guided)
-        shapes = weights.expected_tensors(variant, discriminator=True)
+        shapes = expected_tensors(variant, discriminator=True)
         found = tuple(
-            sum(np.prod(shape) for shape in weights.below(shapes, path).values())
-            for path in weights.PARAMS.values()
+            sum(np.prod(shape) for shape in subtree(shapes, path).values())
+            for path in PARAMS.values()
         )
         assert found == expected
 
@@ -63,13 +65,13 @@ def test_the_sketch_is_the_pictures_fourth_channel(name):
     """A sketch that is all of the mask adds its kernel to the mask's, which is the last one."""
     model = make_model(name, guided=True)
     masked, mask, _ = make_inputs()
-    tensors = weights.flatten(weights.networks(model))
+    tensors = flatten(weights.networks(model))
     for path, x in tensors.items():
         if path.startswith("generator/") and x.ndim == 4 and x.shape[2] == 6:
             assert path.endswith("/encode1/kernel")
             x[:, :, 5] += x[:, :, 3]
             tensors[path] = np.delete(x, 3, axis=2)
-    plain = weights.unflatten(tensors)["generator"]
+    plain = unflatten(tensors)["generator"]
     model = make_model(name, guided=True)  # As `x` above is changed in place.
     unguided = weights.Model(make_model(name).variant, plain)
     expected = complete(unguided, masked, mask)
@@ -99,9 +101,9 @@ def test_the_sketch_is_the_discriminators_fifth_channel():
 @pytest.mark.parametrize("name", ["official", "mmagic"])
 def test_an_unguided_model_computes_the_same_as_a_guided_one(name):
     model = make_model(name)
-    grown = weights.with_sketch_channels(model)
-    shapes = weights.expected_tensors(grown.variant, discriminator=True)
-    found = weights.flatten(weights.networks(grown))
+    grown = with_sketch_channels(model)
+    shapes = expected_tensors(grown.variant, discriminator=True)
+    found = flatten(weights.networks(grown))
     assert {path: x.shape for path, x in found.items()} == shapes
     masked, mask, sketch = make_inputs()
     expected = complete(model, masked, mask)
@@ -125,7 +127,7 @@ def test_networks_take_a_sketch_if_and_only_if_they_are_guided():
 
 def test_the_first_step_is_the_unguided_one_and_both_networks_learn_to_see_the_sketch():
     plain = make_model("official", width=4)  # The step that test_steps has compiled too.
-    grown = weights.with_sketch_channels(plain)
+    grown = with_sketch_channels(plain)
     batch = random_batch()
     sketched = batch | {"sketch": batch["mask"] * (np.indices((64, 64)).sum(0) % 5 == 0)[..., None]}
 

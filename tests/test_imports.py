@@ -15,7 +15,8 @@ LAYERS = """
 errors
 atomic_write cli compiler config distributed huge_pages image masks sharding trained
 data flags models pictures
-checkpoint weights
+checkpoint tensors
+weights
 convert inpaint
 app evaluate export
 train

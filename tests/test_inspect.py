@@ -13,6 +13,7 @@ from deepfill_jax import weights
 from deepfill_jax.convert import tensorflow1
 from deepfill_jax.convert.inspect import inspect, main
 from deepfill_jax.models import make_variant
+from deepfill_jax.tensors import flatten
 
 ABOUT = {
     "step": 12_000,
@@ -31,7 +32,7 @@ def path(tmp_path):
 
 
 def test_a_model_file(path):
-    count = sum(x.size for x in weights.flatten(weights.load(path).generator).values())
+    count = sum(x.size for x in flatten(weights.load(path).generator).values())
     assert inspect(path) == {
         "architecture": "official",
         "width": 2,

@@ -13,6 +13,7 @@ from deepfill_jax.convert import layout, nipponjo, releases, sources, tensorflow
 from deepfill_jax.convert.crc32c import crc32c, masked
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import NIPPONJO, NIPPONJO_TF, Discriminator, Generator, make_variant
+from deepfill_jax.tensors import PARAMS, flatten, subtree
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -85,14 +86,14 @@ def test_a_training_file_brings_its_optimisers(name, tmp_path):
     assert model.variant == variant
     about = {"converted_from": "nipponjo/deepfillv2-pytorch", "step": 3}
     assert model.about.items() >= about.items()
-    ours = weights.flatten(weights.networks(model))
+    ours = flatten(weights.networks(model))
     for ours_name, origin in table.items():
         np.testing.assert_array_equal(ours[ours_name], origin.layout.to_ours(tensors[origin.name]))
     for net, steps in {"generator": 2, "discriminator": 3}.items():
         moments = model.moments[net]
         assert moments["count"] == steps
-        mu, nu = weights.flatten(moments["mu"]), weights.flatten(moments["nu"])
-        rows = weights.below(table, weights.PARAMS[net])
+        mu, nu = flatten(moments["mu"]), flatten(moments["nu"])
+        rows = subtree(table, PARAMS[net])
         assert mu.keys() == nu.keys() == rows.keys()
         for row, origin in rows.items():
             x = references.gradient(origin.name, np.shape(tensors[origin.name]))
@@ -119,7 +120,7 @@ def test_the_releases_weights_are_known_and_their_colours_too(tmp_path, monkeypa
     monkeypatch.setitem(releases.TF1, "seeded", release)
     official = tensorflow1.from_variables(variables, source="seeded").model
 
-    ours = weights.flatten({"generator": official.generator})
+    ours = flatten({"generator": official.generator})
     ours = ours if turned else layout.flip_bgr(ours)
     table = nipponjo.make_table(nipponjo.TF_LAYERS, discriminator=False)
     tensors = {o.name: o.layout.to_theirs(ours[n]) for n, o in table.items()}

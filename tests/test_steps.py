@@ -13,10 +13,11 @@ import pytest
 import references
 from references import golden, nhwc, random_variables, rgb
 
-from deepfill_jax import sharding, weights
+from deepfill_jax import sharding
 from deepfill_jax.convert import mmagic
 from deepfill_jax.evaluate.methods import make_inference_step
 from deepfill_jax.models import MMAGIC, OFFICIAL, Discriminator, Generator, make_variant
+from deepfill_jax.tensors import flatten
 from deepfill_jax.train import losses
 from deepfill_jax.train.state import NetState, TrainState, create_train_state, make_optimizer
 from deepfill_jax.train.step import make_train_step
@@ -166,7 +167,7 @@ def test_losses_and_gradients_are_mmagics():
     compare(scalars, arrays["loss_names"], arrays["loss_values_f64"], rtol=1e-5)
     np.testing.assert_allclose(scalars["loss/generator"], arrays["loss_values_f64"][-1], rtol=1e-5)
 
-    found = weights.flatten(
+    found = flatten(
         {
             "generator": state.generator.opt_state.gradients,
             "discriminator": {"params": state.discriminator.opt_state.gradients},
@@ -311,7 +312,7 @@ def test_both_networks_learn_and_the_generator_is_averaged():
         average,
     )
     for net in ("generator", "discriminator"):
-        old, new = (weights.flatten(getattr(s, net).params) for s in (before, state))
+        old, new = (flatten(getattr(s, net).params) for s in (before, state))
         stuck = {name for name in old if np.array_equal(old[name], new[name])}
         # Where all real and all fake scores have one sign, the last bias's gradients cancel.
         assert stuck <= {"patch6/bias"}

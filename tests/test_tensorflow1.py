@@ -12,8 +12,10 @@ from references import golden, nhwc, rgb
 from deepfill_jax import image, weights
 from deepfill_jax.convert import releases, sources, tensor_bundle, tensorflow1
 from deepfill_jax.convert.crc32c import crc32c, masked
+from deepfill_jax.convert.guided import with_sketch_channels
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import OFFICIAL, Discriminator, Generator, make_variant
+from deepfill_jax.tensors import expected_tensors, flatten
 
 
 @pytest.mark.parametrize(
@@ -292,7 +294,7 @@ def test_a_guided_network_is_recognised(tmp_path):
     assert (model.discriminator["params"]["patch1"]["kernel"][:, :, 4] == 7).all()
     # RGB, and what comes behind the sketch, are where they are without one.
     plain = sources.read(save(tmp_path / "snap-1", variables())).model
-    grown = weights.with_sketch_channels(plain)
+    grown = with_sketch_channels(plain)
     kernel = np.array(model.generator["coarse"]["encode1"]["kernel"])
     kernel[:, :, 3] = 0
     np.testing.assert_array_equal(kernel, grown.generator["coarse"]["encode1"]["kernel"])
@@ -331,6 +333,6 @@ def test_another_networks_checkpoint_is_refused(tmp_path):
 
 def test_tables_agree_on_widths():
     model = tensorflow1.from_variables(variables(), source="").model
-    shapes = weights.expected_tensors(VARIANT, discriminator=True)
-    found = weights.flatten(weights.networks(model))
+    shapes = expected_tensors(VARIANT, discriminator=True)
+    found = flatten(weights.networks(model))
     assert {name: x.shape for name, x in found.items()} == shapes

@@ -16,6 +16,7 @@ from deepfill_jax import weights
 from deepfill_jax.convert import layout, mmagic
 from deepfill_jax.errors import FailedError
 from deepfill_jax.models import make_variant
+from deepfill_jax.tensors import flatten
 
 pytest.importorskip("ml_collections")
 ROOT = Path(__file__).parents[1]
@@ -58,7 +59,7 @@ def config(tmp_path_factory):
 
 
 def flat(model):
-    return weights.flatten(jax.tree.map(np.asarray, weights.networks(model)))
+    return flatten(jax.tree.map(np.asarray, weights.networks(model)))
 
 
 def fake(loss):

@@ -13,6 +13,7 @@ from references import random_variables
 from deepfill_jax import weights
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import Discriminator, Generator, make_variant
+from deepfill_jax.tensors import check_tensors
 
 ABOUT = {"source": "a test", "step": 7, "recipe": {"l1": 1.0}}
 
@@ -145,13 +146,13 @@ def test_half_a_discriminator_is_missed(tmp_path):
 def test_no_tensor_in_common_is_said_without_a_list():
     expected = {f"ours{i}": (1,) for i in range(100)}
     with pytest.raises(UsageError) as error:
-        weights.check_tensors({"fc.weight": (1,), "fc.bias": (1,)}, expected, source="x.pth")
+        check_tensors({"fc.weight": (1,), "fc.bias": (1,)}, expected, source="x.pth")
     assert str(error.value) == (
         "x.pth holds the weights of another network: none of the 100 expected tensors is among "
         "its 2, such as fc.bias."
     )
     with pytest.raises(UsageError, match="is among its 0.$"):
-        weights.check_tensors({}, expected, source="x.pth")
+        check_tensors({}, expected, source="x.pth")
 
 
 @pytest.mark.parametrize("content", [b"", b"no such thing", b"\xff" * 100, b"PK\x03\x04" * 20])

@@ -12,6 +12,7 @@ from deepfill_jax import Inpainter, sharding, weights
 from deepfill_jax.huge_pages import restart_with_huge_pages
 from deepfill_jax.image import to_float
 from deepfill_jax.models import Discriminator, Generator
+from deepfill_jax.tensors import flatten
 from deepfill_jax.train import losses
 from deepfill_jax.train.state import create_train_state, make_optimizer
 from deepfill_jax.train.step import make_train_step
@@ -66,7 +67,7 @@ def train(path, pictures):
     def trained():
         g, d = carried[0].generator, carried[0].discriminator
         critic = {"params": d.params, "spectral": d.spectral}
-        tensors = weights.flatten({"generator": g.params, "discriminator": critic})
+        tensors = flatten({"generator": g.params, "discriminator": critic})
         return {name: np.asarray(x) for name, x in tensors.items()}
 
     return {"train": call, "weights": trained}

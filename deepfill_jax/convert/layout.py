@@ -11,6 +11,14 @@ from deepfill_jax import weights
 from deepfill_jax.models import Variant, make_variant
 from deepfill_jax.models.generator import DILATIONS
 from deepfill_jax.models.layers import EPSILON
+from deepfill_jax.tensors import (
+    PARAMS,
+    check_tensors,
+    expected_tensors,
+    flatten,
+    subtree,
+    unflatten,
+)
 
 # Our layers that see an image, in their first channels, and those that make one. Most sources work
 # on BGR, as OpenCV reads it; ours works on RGB.
@@ -124,22 +132,22 @@ def convert(
     ours = _renamed(tensors, table)
     variant = _with_widths(variant, ours)
     has_discriminator = any(name.startswith("discriminator/") for name in table)
-    expected = weights.expected_tensors(variant, discriminator=has_discriminator)
+    expected = expected_tensors(variant, discriminator=has_discriminator)
 
     def finish(theirs: Mapping[str, np.ndarray], rows: Table, source: str) -> dict[str, np.ndarray]:
         found = _checked(theirs, rows, expected, source=source)
         return flip_bgr(found) if bgr else found
 
     def finish_moments(net: str, adam: Moments) -> dict[str, Any]:
-        path = weights.PARAMS[net]
+        path = PARAMS[net]
         rows = {name: origin for name, origin in table.items() if name.startswith(path)}
         mu, nu = (
-            weights.unflatten(weights.below(finish(x, rows, f"Adam of {source}"), path))
+            unflatten(subtree(finish(x, rows, f"Adam of {source}"), path))
             for x in (adam.first, adam.second)
         )
         return {"count": np.int32(adam.count), "mu": mu, "nu": nu}
 
-    tree = weights.unflatten(_with_power_vectors(finish(tensors, table, source), expected))
+    tree = unflatten(_with_power_vectors(finish(tensors, table, source), expected))
     model = weights.Model(
         variant,
         tree["generator"],
@@ -154,7 +162,7 @@ def convert(
 
 def revert(model: weights.Model, table: Table) -> dict[str, np.ndarray]:
     """The tensors of a model, named as theirs and on BGR images: the way back of `convert`."""
-    flipped = flip_bgr(weights.flatten(weights.networks(model)))
+    flipped = flip_bgr(flatten(weights.networks(model)))
     return {
         origin.name: np.ascontiguousarray(origin.layout.to_theirs(flipped[name]))
         for name, origin in table.items()
@@ -186,7 +194,7 @@ def _checked(
     found = {name: np.shape(x) for name, x in tensors.items()}
     found |= {table[name].name: np.shape(x) for name, x in ours.items()}
     shapes = {origin.name: expected[name] for name, origin in table.items()}
-    weights.check_tensors(found, shapes, source=source)
+    check_tensors(found, shapes, source=source)
     return {name: np.asarray(x, np.float32) for name, x in ours.items()}
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from deepfill_jax import weights
 from deepfill_jax.convert import releases, tensorflow1, torch_file
 from deepfill_jax.convert.crc32c import crc32c, masked
 from deepfill_jax.convert.layout import (
@@ -24,6 +23,7 @@ from deepfill_jax.convert.layout import (
     name_layers,
 )
 from deepfill_jax.models import NIPPONJO, NIPPONJO_TF
+from deepfill_jax.tensors import flatten
 
 # Of each of our stages, in the order in which it runs; {} is the stage's prefix.
 ENCODER = (
@@ -118,7 +118,7 @@ def from_file(path: Path, content: Mapping[str, Any]) -> Conversion:
     conversion = converted(bgr=False)
     if is_plain:
         return conversion
-    stored = weights.flatten({"generator": conversion.model.generator})
+    stored = flatten({"generator": conversion.model.generator})
     found = _find_release(stored)
     if found["release"]:
         return converted(bgr=True, **found)

@@ -9,6 +9,7 @@ import numpy as np
 
 from deepfill_jax import weights
 from deepfill_jax.convert.layout import Conversion
+from deepfill_jax.tensors import PyTree, flatten
 
 
 def describe(conversion: Conversion) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def describe(conversion: Conversion) -> dict[str, Any]:
     }
 
 
-def count(tree: weights.PyTree) -> int:
+def count(tree: PyTree) -> int:
     """Numbers in all tensors of a tree."""
     return sum(x.size for x in jax.tree.leaves(tree))
 
@@ -58,7 +59,7 @@ def table(conversion: Conversion) -> Iterator[str]:
     The checksum is the beginning of the SHA-256 of our tensor as float32, little-endian.
     """
     yield "source\ttensor\tshape\tsha256"
-    for name, x in sorted(weights.flatten(weights.networks(conversion.model)).items()):
+    for name, x in sorted(flatten(weights.networks(conversion.model)).items()):
         digest = hashlib.sha256(np.asarray(x, "<f4").tobytes()).hexdigest()[:16]
         shape = "x".join(map(str, x.shape))
         yield f"{conversion.origins.get(name, 'computed')}\t{name}\t{shape}\t{digest}"

@@ -9,6 +9,7 @@ import numpy as np
 from deepfill_jax import checkpoint, weights
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import make_variant
+from deepfill_jax.tensors import expected_tensors, unflatten
 
 CONFIG = "config.json"
 
@@ -37,8 +38,8 @@ def read(workdir: str | Path, *, step: int | None = None) -> weights.Model:
         guided=config["model"].get("guided", False),  # Runs of before there were guided models.
     )
     trained = config["loss"]["adversarial"] > 0
-    shapes = weights.expected_tensors(variant, discriminator=trained)
-    abstract = weights.unflatten(
+    shapes = expected_tensors(variant, discriminator=trained)
+    abstract = unflatten(
         {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
     )
     networks, step = checkpoint.load_networks(workdir, abstract, step=step)

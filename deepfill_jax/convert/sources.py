@@ -9,6 +9,7 @@ from deepfill_jax import trained, weights
 from deepfill_jax.convert import mmagic, nipponjo, run, tensor_bundle, tensorflow1, torch_file
 from deepfill_jax.convert.layout import Conversion
 from deepfill_jax.errors import UsageError
+from deepfill_jax.tensors import flatten
 
 TORCH_SUFFIXES = (".pth", ".pt")
 
@@ -51,5 +52,5 @@ def _read_own(path: Path) -> Conversion:
 
 
 def _as_it_is(model: weights.Model, dtype: str, *files: Path) -> Conversion:
-    names = weights.flatten(weights.networks(model))
+    names = flatten(weights.networks(model))
     return Conversion(model, {name: name for name in names}, dtype, files)

@@ -29,6 +29,7 @@ from deepfill_jax.models.generator import (
     DILATIONS,
     MULTIPLE,
 )
+from deepfill_jax.tensors import flatten
 
 OPSETS = range(13, 22)  # Of ONNX's operators; every operator here means the same in all of them.
 TOLERANCE = 1e-3
@@ -55,7 +56,7 @@ def save(path: str | Path, model: weights.Model, *, opset: int = 17) -> None:
     onnx = require("onnx")
     if opset not in OPSETS:
         raise UsageError(f"Opset {opset} cannot be had; choose {OPSETS[0]} to {OPSETS[-1]}.")
-    network = _Network(model.variant, weights.flatten(model.generator))
+    network = _Network(model.variant, flatten(model.generator))
     network.complete(*_inputs(model.variant))
     graph = network.graph
     graph.nodes[-1][2][0] = "completed"  # The last node's output is the graph's.

@@ -26,7 +26,8 @@ from deepfill_jax.export import description, require, smallest_side
 from deepfill_jax.image import composite
 from deepfill_jax.models import Generator, Variant
 from deepfill_jax.models.generator import MULTIPLE
-from deepfill_jax.weights import Model, flatten, unflatten
+from deepfill_jax.tensors import flatten, unflatten
+from deepfill_jax.weights import Model
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # Those that JAX compiles for.
 TOLERANCE = 1e-5

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from deepfill_jax import distributed, masks, sharding, weights
 from deepfill_jax.convert import sources as conversions
+from deepfill_jax.convert.guided import with_sketch_channels
 from deepfill_jax.data import pipeline, sources
 from deepfill_jax.data.examples import Preprocessing
 from deepfill_jax.errors import UsageError
@@ -215,7 +216,7 @@ def initial_state(config: ConfigDict, mesh: Mesh) -> TrainState:
     model = conversions.read(config.init_from).model if config.init_from else None
     if model is not None:
         if config.model.guided and not model.variant.guided:
-            model = weights.with_sketch_channels(model)
+            model = with_sketch_channels(model)
         _check_architecture(model, variant(config), config.init_from)
     state = create_train_state(
         *networks(config),
