@@ -15,7 +15,8 @@ from PIL import Image
 from deepfill_jax.atomic_write import unfinished_path
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint import batch
-from deepfill_jax.inpaint.batch import Done, Failure, Job, Shard, plan
+from deepfill_jax.inpaint.batch import Done
+from deepfill_jax.inpaint.plan import Failure, Job, Shard, clean, plan, remaining
 from deepfill_jax.pictures import Picture
 
 
@@ -159,9 +160,9 @@ def test_shards_are_disjoint_and_everything():
 def test_remaining_and_clean(here):
     touch("images/a.png", "images/b.png", "masks/a.png", "out/a.png")
     jobs = plan(Path("images"), Path("masks"), Path("out"))
-    assert batch.remaining(jobs) == jobs[1:] and isinstance(jobs[1], Failure)
+    assert remaining(jobs) == jobs[1:] and isinstance(jobs[1], Failure)
     touch("out/.other", unfinished_path(jobs[0].result), unfinished_path(Path("out/b.png")))
-    batch.clean(jobs)  # The other might be under way, in another shard.
+    clean(jobs)  # The other might be under way, in another shard.
     assert sorted(os.listdir("out")) == sorted(
         [".other", "a.png", unfinished_path(Path("b.png")).name]
     )
@@ -353,17 +354,17 @@ def test_memory_is_bounded(slowest):
 def test_sketches_are_named_as_masks_or_pictures(here):
     touch("in/a.png", "in/b.png", "in/c.png", "masks/a_mask1.png", "masks/a_mask2.png")
     touch("masks/b.png", "masks/c.png", "lines/a.png", "lines/a_mask2.png", "lines/b.png")
-    found = batch.plan(Path("in"), Path("masks"), Path("out"), sketches=Path("lines"))
+    found = plan(Path("in"), Path("masks"), Path("out"), sketches=Path("lines"))
     assert [str(item.sketch) for item in found[:3]] == [
         "lines/a.png",
         "lines/a_mask2.png",
         "lines/b.png",
     ]
     assert found[3].reason == "in/c.png: lines holds no sketch named c."
-    one = batch.plan(Path("in"), Path("masks"), Path("out"), sketches=Path("lines/b.png"))
+    one = plan(Path("in"), Path("masks"), Path("out"), sketches=Path("lines/b.png"))
     assert {item.sketch for item in one} == {Path("lines/b.png")}
     with pytest.raises(UsageError, match="lines is read from; results need another folder"):
-        batch.plan(Path("in"), Path("masks"), Path("lines"), sketches=Path("lines"))
+        plan(Path("in"), Path("masks"), Path("lines"), sketches=Path("lines"))
 
 
 def test_a_sketch_is_read_with_its_picture_and_has_its_size(job):

@@ -25,6 +25,7 @@ from deepfill_jax.cli import number
 from deepfill_jax.errors import FailedError, UsageError, run_command
 from deepfill_jax.inpaint import batch
 from deepfill_jax.inpaint.mask_edges import dilate
+from deepfill_jax.inpaint.plan import Failure, Job, Shard, clean, plan, remaining
 from deepfill_jax.inpaint.windows import STRATEGIES
 
 _MORE = """\
@@ -59,14 +60,14 @@ def run(options: argparse.Namespace) -> None:
     """Completes what is not there yet, tells of each picture, and sums up.
 
     Raises:
-        UsageError: No work can be done: see `batch.plan` and `Inpainter.load`; or the only picture
+        UsageError: No work can be done: see `plan.plan` and `Inpainter.load`; or the only picture
             cannot be used.
         FailedError: In the end, if some pictures could not be completed.
     """
     started = time.monotonic()
     keep_format = options.format == "keep"
     planned = options.shard.of(
-        batch.plan(
+        plan(
             options.images,
             options.masks,
             options.output,
@@ -74,8 +75,8 @@ def run(options: argparse.Namespace) -> None:
             keep_format=keep_format,
         )
     )
-    batch.clean(planned)
-    todo = planned if options.overwrite else batch.remaining(planned)
+    clean(planned)
+    todo = planned if options.overwrite else remaining(planned)
     load = functools.partial(
         batch.load,
         threshold=options.mask_threshold,
@@ -83,10 +84,10 @@ def run(options: argparse.Namespace) -> None:
         resize=options.resize_mask,
         max_pixels=int(1e6 * options.max_megapixels),
     )
-    fill = _filler(options) if any(isinstance(item, batch.Job) for item in todo) else None
+    fill = _filler(options) if any(isinstance(item, Job) for item in todo) else None
     with _progress(len(todo)) as report:
         ended = batch.complete(todo, load=load, fill=fill, report=report)
-    failures = [end for end in ended if isinstance(end, batch.Failure)]
+    failures = [end for end in ended if isinstance(end, Failure)]
     if len(planned) == 1 and failures and failures[0].is_wrong_use:
         raise UsageError(failures[0].reason)
     print(
@@ -126,7 +127,7 @@ def _filler(options: argparse.Namespace) -> batch.Fill:
 
 
 @contextlib.contextmanager
-def _progress(count: int) -> Iterator[Callable[[batch.Done | batch.Failure], None]]:
+def _progress(count: int) -> Iterator[Callable[[batch.Done | Failure], None]]:
     """Gives what to tell each end to: a bar on a terminal with failures above; elsewhere lines."""
     terminal = sys.stdout.isatty()
     columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
@@ -134,7 +135,7 @@ def _progress(count: int) -> Iterator[Callable[[batch.Done | batch.Failure], Non
         task = progress.add_task("", total=count)
 
         def report(end):
-            if isinstance(end, batch.Failure) or not terminal:
+            if isinstance(end, Failure) or not terminal:
                 print(end, flush=True)
             progress.advance(task)
 
@@ -211,7 +212,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--shard",
         type=_shard,
-        default=batch.Shard(1, 1),
+        default=Shard(1, 1),
         metavar="I/N",
         help="do the I-th of N parts, counted from 1",
     )
@@ -224,11 +225,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _shard(text: str) -> batch.Shard:
+def _shard(text: str) -> Shard:
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, such as 3/16")
-    return batch.Shard(int(index), int(count))
+    return Shard(int(index), int(count))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
-"""Many pictures: which mask is whose, what is still to do, and doing it.
+"""Does the jobs of a plan: reads, fills and writes many pictures.
 
 A file that cannot be used stops no other: a `Failure`, with the reason, takes its job's place.
 """
 
-import os
-import re
 import threading
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -16,37 +14,17 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from deepfill_jax import pictures
-from deepfill_jax.atomic_write import unfinished_path
 from deepfill_jax.errors import UsageError
-from deepfill_jax.pictures import READABLE, WRITABLE, Picture, size
+from deepfill_jax.inpaint.plan import Failure, Item, Job
+from deepfill_jax.pictures import Picture, size
 
 READ_AHEAD = 4  # Pictures that are read or being read, the one being filled among them.
 WRITE_BEHIND = 4  # Pictures that are being written.
 IN_MEMORY = READ_AHEAD + WRITE_BEHIND - 1  # While one is filled, its place with a writer is free.
 
-Item = TypeVar("Item")
 Made = TypeVar("Made")
 # Completed pixels, and by what strategy, of pixels, mask and, if there is one, sketch.
 Fill = Callable[..., tuple[np.ndarray, str]]
-
-
-class Job(NamedTuple):
-    """One picture to complete."""
-
-    image: Path
-    mask: Path | None  # None: the hole is what is transparent in the picture.
-    result: Path
-    sketch: Path | None = None  # Lines that guide the fill.
-
-
-class Failure(NamedTuple):
-    """A picture that is not completed, and why: a sentence that names it."""
-
-    reason: str
-    is_wrong_use: bool = True  # And not of the disk, the memory, the device.
-
-    def __str__(self) -> str:
-        return f"failed: {self.reason}"
 
 
 class Done(NamedTuple):
@@ -60,182 +38,6 @@ class Done(NamedTuple):
     def __str__(self) -> str:
         image, _, result, _ = self.job
         return f"{image} -> {result}: {self.size}, {self.strategy}, {self.seconds:.1f} s"
-
-
-class Shard(NamedTuple):
-    """Every `count`-th item, beginning with the `index`-th, counted from 1."""
-
-    index: int
-    count: int
-
-    def of(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Returns this shard's items; the shards together hold each item once."""
-        return items[self.index - 1 :: self.count]
-
-
-# What is to do.
-
-
-def plan(
-    images: Path,
-    masks: Path | None,
-    output: Path,
-    *,
-    sketches: Path | None = None,
-    keep_format: bool = False,
-) -> list[Job | Failure]:
-    """Finds each picture's masks and a name for each result, and makes the results' folder.
-
-    A mask has its picture's name up to the suffix, or that with `_mask` and any digits behind it,
-    as LaMa names masks: `a.jpg` goes with `a.png`, `a_mask.png` and `a_mask001.png`. A picture has
-    a result for each mask, of the mask's name; of its own, if the mask is shared or there is none.
-
-    Args:
-        images: A picture, or a folder of them; folders in it are not searched.
-        masks: A mask for all; a folder of masks, also that of the pictures, where only LaMa's names
-            are masks; or None, if the hole is what is transparent in the pictures.
-        output: A file, if `images` is one and this has a suffix that Pillow writes; otherwise a
-            folder.
-        sketches: A sketch for all; a folder of sketches, each of its picture's or mask's name up to
-            the suffix; or None.
-        keep_format: Results in a folder have their picture's suffix instead of `.png`.
-
-    Returns:
-        A job for each result, sorted by picture and mask. A failure in its place where a picture
-        has no mask or no sketch, its suffix cannot be written, or two results would have the same
-        name.
-
-    Raises:
-        UsageError: There are no pictures, no masks or no place to write, or a result would take
-            the place of what is read.
-    """
-    found, masks_of = _pair(images, masks)
-    is_file = images.is_file() and output.suffix.lower() in WRITABLE
-    folder = output.parent if is_file else output
-    planned: list[Job | Failure] = []
-    for image in found:
-        if not masks_of[image]:
-            planned.append(
-                Failure(f"{image}: {masks} holds no mask named {image.stem} or {image.stem}_mask.")
-            )
-        for mask in masks_of[image]:
-            stem = image.stem if mask in (None, masks) else mask.stem
-            name = stem + (image.suffix if keep_format else ".png")
-            planned.append(Job(image, mask, output if is_file else folder / name))
-    planned = _with_sketches(_writable(planned), sketches)
-    _make_folder(folder)
-    for path in () if is_file else (images, masks, sketches):
-        if path and path.is_dir() and path.samefile(folder):
-            raise UsageError(f"{folder} is read from; results need another folder.")
-    for job in _jobs(planned):
-        read = (job.image, job.mask, job.sketch)
-        if job.result.resolve() in (path.resolve() for path in read if path):
-            raise UsageError(f"{job.result} is read from; its result needs another name.")
-    return planned
-
-
-def _pair(
-    images: Path, masks: Path | None
-) -> tuple[list[Path], dict[Path, list[Path] | list[None]]]:
-    """The pictures, and the masks of each; no masks where none is found."""
-    found = _pictures(images)
-    if masks is None:
-        return found, {image: [None] for image in found}
-    candidates = _pictures(masks)
-    if masks.is_file():
-        if images.is_dir():  # Which may hold the mask as well.
-            found = [image for image in found if image.resolve() != masks.resolve()]
-        return found, {image: candidates for image in found}
-    if masks.samefile(images if images.is_dir() else images.parent):
-        stems = {file.stem for file in candidates}
-        candidates = [file for file in candidates if _before_mask(file) in stems]
-        names = {file.name for file in candidates} if images.is_dir() else set()
-        found = [image for image in found if image.name not in names]
-    by_stem = defaultdict(list)
-    stems = {image.stem for image in found}
-    for mask in candidates:
-        by_stem[mask.stem if mask.stem in stems else _before_mask(mask)].append(mask)
-    return found, {image: by_stem[image.stem] for image in found}
-
-
-def _pictures(path: Path) -> list[Path]:
-    """The picture, or those in a folder, sorted."""
-    in_folder = (file for file in path.glob("[!.]*") if file.suffix.lower() in READABLE)
-    found = [path] if path.is_file() else sorted(in_folder)
-    if not found:
-        raise UsageError(f"{path} is neither a picture nor a folder that holds pictures.")
-    return found
-
-
-def _before_mask(file: Path) -> str | None:
-    """The name of the picture that LaMa's name for a mask begins with, or None."""
-    named = re.fullmatch(r"(.+)_mask\d*", file.stem)
-    return named and named[1]
-
-
-def _writable(planned: list[Job | Failure]) -> list[Job | Failure]:
-    """Puts failures for jobs whose results have no name of their own, or no format."""
-    times = Counter(job.result for job in _jobs(planned))
-
-    def check(item: Job | Failure) -> Job | Failure:
-        if isinstance(item, Failure):
-            return item
-        if times[item.result] > 1:
-            return Failure(
-                f"{item.image}: {item.result} would be the result of other files as well; files "
-                "are matched by their names up to the suffix, so rename one."
-            )
-        if item.result.suffix.lower() not in WRITABLE:
-            return Failure(f"{item.image}: {item.result.suffix} can be read, but not written.")
-        return item
-
-    return [check(item) for item in planned]
-
-
-def _with_sketches(planned: list[Job | Failure], sketches: Path | None) -> list[Job | Failure]:
-    """Gives each job its sketch, or puts a failure where there is none."""
-    if sketches is None:
-        return planned
-    found = _pictures(sketches)
-    by_stem = {file.stem: file for file in found}
-
-    def give(item: Job | Failure) -> Job | Failure:
-        if isinstance(item, Failure):
-            return item
-        stems = list(dict.fromkeys(path.stem for path in (item.mask, item.image) if path))
-        named = found if sketches.is_file() else [by_stem[s] for s in stems if s in by_stem]
-        if not named:
-            return Failure(f"{item.image}: {sketches} holds no sketch named {' or '.join(stems)}.")
-        return item._replace(sketch=named[0])
-
-    return [give(item) for item in planned]
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be a folder for the results: {error}.") from error
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"{folder} cannot be written to.")
-
-
-def _jobs(planned: Iterable[Job | Failure]) -> Iterator[Job]:
-    return (item for item in planned if isinstance(item, Job))
-
-
-def remaining(planned: Sequence[Job | Failure]) -> list[Job | Failure]:
-    """Leaves out the jobs whose results are there: a result that is there is whole."""
-    return [item for item in planned if isinstance(item, Failure) or not item.result.exists()]
-
-
-def clean(planned: Sequence[Job | Failure]) -> None:
-    """Deletes what a killed run left of these jobs, and nothing of another shard's."""
-    for job in _jobs(planned):
-        unfinished_path(job.result).unlink(missing_ok=True)
-
-
-# Doing it.
 
 
 def load(
