@@ -22,6 +22,7 @@ from deepfill_jax.convert import run
 from deepfill_jax.errors import FailedError, StoppedError, UsageError
 from deepfill_jax.evaluate import event_files, visualization
 from deepfill_jax.train import build, loop
+from deepfill_jax.train.captions import conditions
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -249,14 +250,14 @@ def test_conditions_say_what_figures_depend_on(folder):
     config = make_config(folder, **{"data.crop_size": 36})
     about = {"step": 7, "recipe": {"l1_hole": 1.0}, "licence": "CC BY-NC 4.0"}
     model = weights.Model(build.variant(config), generator={}, about=about)
-    found = build.conditions(config, model)
+    found = conditions(config, model)
     assert found["Network"] == "official, width 2" and found["Weights"] == "step 7"
     assert found["Licence"] == "CC BY-NC 4.0"
     assert found["Data"] == f"folder:{folder}, crops of 36 px at 32 px"
     assert found["Masks"] == "box_or_strokes 1"
-    unknown = build.conditions(config, weights.Model(model.variant, generator={}))
+    unknown = conditions(config, weights.Model(model.variant, generator={}))
     assert unknown["Licence"] == "not stated"
-    assert not {"Network", "Weights", "Licence"} & build.conditions(config, None).keys()
+    assert not {"Network", "Weights", "Licence"} & conditions(config, None).keys()
 
 
 @pytest.mark.parametrize("name", ["places", "celeba_hq"])

@@ -1,7 +1,7 @@
 """From a config to the parts of a run: networks, optimisers, data, weights."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -163,25 +163,6 @@ def validation_batches(config: ConfigDict) -> Callable[[], Iterator[pipeline.Bat
         ),
         flip=False,
     )
-
-
-def conditions(config: ConfigDict, model: weights.Model | None) -> dict[str, str]:
-    """What the figures of an evaluation depend on, in words; without a model, none is spoken of."""
-    words = {}
-    if model is not None:
-        about = {key: x for key, x in model.about.items() if not isinstance(x, Mapping)}
-        words["Network"] = f"{model.variant.name}, width {model.variant.width}"
-        words["Licence"] = about.pop("licence", None) or "not stated"
-        words["Weights"] = ", ".join(f"{key} {x}" for key, x in about.items()) or "nothing known"
-    kinds = {kind: weight for kind, weight in config.masks.kinds.items() if weight}
-    devices = jax.devices()[0].device_kind
-    crop = f"crops of {config.data.crop_size} px" if config.data.crop_size else "whole pictures"
-    return words | {
-        "Data": f"{config.data.val_source}, {crop} at {config.image_size} px",
-        "Masks": ", ".join(f"{kind} {weight:g}" for kind, weight in kinds.items()),
-        "Seed": f"{config.eval.seed}, of crops and masks",
-        "Computed by": f"jax {jax.__version__} on {jax.device_count()} {devices}",
-    }
 
 
 def _batches(config, source, stream, *, flip):

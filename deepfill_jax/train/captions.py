@@ -1,0 +1,27 @@
+"""What the figures of an evaluation depend on, in words, for its report."""
+
+from collections.abc import Mapping
+
+import jax
+from ml_collections import ConfigDict
+
+from deepfill_jax import weights
+
+
+def conditions(config: ConfigDict, model: weights.Model | None) -> dict[str, str]:
+    """What the figures of an evaluation depend on, in words; without a model, none is spoken of."""
+    words = {}
+    if model is not None:
+        about = {key: x for key, x in model.about.items() if not isinstance(x, Mapping)}
+        words["Network"] = f"{model.variant.name}, width {model.variant.width}"
+        words["Licence"] = about.pop("licence", None) or "not stated"
+        words["Weights"] = ", ".join(f"{key} {x}" for key, x in about.items()) or "nothing known"
+    kinds = {kind: weight for kind, weight in config.masks.kinds.items() if weight}
+    devices = jax.devices()[0].device_kind
+    crop = f"crops of {config.data.crop_size} px" if config.data.crop_size else "whole pictures"
+    return words | {
+        "Data": f"{config.data.val_source}, {crop} at {config.image_size} px",
+        "Masks": ", ".join(f"{kind} {weight:g}" for kind, weight in kinds.items()),
+        "Seed": f"{config.eval.seed}, of crops and masks",
+        "Computed by": f"jax {jax.__version__} on {jax.device_count()} {devices}",
+    }
