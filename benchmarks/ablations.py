@@ -27,7 +27,7 @@ from pathlib import Path
 import jax
 from absl import logging
 
-from deepfill_jax import compiler, sharding
+from deepfill_jax import compile_cache, sharding
 from deepfill_jax.convert import sources
 from deepfill_jax.evaluate import scoring
 from deepfill_jax.evaluate.methods import network_complete
@@ -235,7 +235,8 @@ def main(arguments=None):
         if not options.workdir:
             parser.error("--photos needs --workdir, a folder for the trainings")
         logging.set_verbosity(logging.WARNING)
-        compiler.cache_on_disk()  # A row is compiled to measure its cost, and again for each seed.
+        # A row is compiled to measure its cost, and again for each seed.
+        compile_cache.cache_on_disk()
         update(options)
     lines = "\n".join(table())
     if options.tables:

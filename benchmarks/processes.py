@@ -25,7 +25,7 @@ import jax
 import programs
 from peers.protocol import Case
 
-from deepfill_jax import compiler, distributed
+from deepfill_jax import compile_cache, distributed
 
 STEPS = 3  # That are timed, in each round.
 BYTES = {"f32": 4, "bf16": 2}
@@ -72,7 +72,7 @@ def measure_here(case: Case, options: argparse.Namespace) -> None:
         coordinator, *numbers = options.join
         distributed.join(coordinator, *map(int, numbers))
         distributed.check_same("The case", str(case))
-    compiler.cache_on_disk()
+    compile_cache.cache_on_disk()
     program = programs.make_program(case, "mmagic", options.width, "float32")
     seconds = []
     for _ in range(1 + STEPS):  # As many in each process, as they wait for one another.

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from peers.protocol import Case
 
-from deepfill_jax import compiler, sharding
+from deepfill_jax import compiler, memory, sharding
 from deepfill_jax.evaluate.methods import make_inference_step
 from deepfill_jax.models import Discriminator, Generator, attention, make_variant
 from deepfill_jax.models.variants import UNIT_VARIANCE
@@ -97,8 +97,8 @@ def make_state(networks: Networks, mesh: Mesh) -> TrainState:
 def make_inference(case: Case, networks: Networks, mesh: Mesh):
     """The generator on uint8 pictures, attention in the blocks of `Inpainter`."""
     blocked, whole = (
-        make_inference_step(networks[0].clone(attention_memory=memory), mesh)
-        for memory in (compiler.attention_memory(), None)
+        make_inference_step(networks[0].clone(attention_memory=size), mesh)
+        for size in (memory.attention_memory(), None)
     )
     return blocked, whole, jax.jit(lambda: make_state(networks, mesh).generator.params)()
 
@@ -122,8 +122,8 @@ def make_attention(case: Case, networks: Networks, mesh: Mesh):
         return attention.contextual_attention(features, features, mask, memory=memory, **rules)
 
     blocked, whole = (
-        jax.jit(functools.partial(attend, memory=memory), compiler_options=compiler.options())
-        for memory in (compiler.attention_memory(), None)
+        jax.jit(functools.partial(attend, memory=size), compiler_options=compiler.options())
+        for size in (memory.attention_memory(), None)
     )
     return blocked, whole, jax.random.normal(jax.random.key(0), shape, dtype)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from deepfill_jax import compiler
+from deepfill_jax import compile_cache, compiler, memory
 
 KEYS = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
 
@@ -21,13 +21,13 @@ def no_cache():
 
 def test_cache_is_in_the_users_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path / 'xdg'}")
-    compiler.cache_on_disk()
+    compile_cache.cache_on_disk()
     assert jax.config.jax_compilation_cache_dir == f"{tmp_path / 'xdg' / 'deepfill_jax' / 'jax'}"
     assert Path(jax.config.jax_compilation_cache_dir).is_dir()
     jax.config.update("jax_compilation_cache_dir", None)
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", f"{tmp_path}")
-    compiler.cache_on_disk()
+    compile_cache.cache_on_disk()
     expected = tmp_path / ".cache" / "deepfill_jax" / "jax"
     assert jax.config.jax_compilation_cache_dir == f"{expected}"
 
@@ -35,7 +35,7 @@ def test_cache_is_in_the_users_folder(tmp_path, monkeypatch):
 def test_the_users_choice_stays(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path / 'xdg'}")
     jax.config.update("jax_compilation_cache_dir", f"{tmp_path / 'own'}")
-    compiler.cache_on_disk()
+    compile_cache.cache_on_disk()
     assert jax.config.jax_compilation_cache_dir == f"{tmp_path / 'own'}"
     assert list(tmp_path.iterdir()) == []
 
@@ -43,18 +43,18 @@ def test_the_users_choice_stays(tmp_path, monkeypatch):
 def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path / 'file'}")
-    compiler.cache_on_disk()
+    compile_cache.cache_on_disk()
     assert jax.config.jax_compilation_cache_dir is None
 
 
 def test_attention_takes_an_eighth_of_a_gpu(monkeypatch):
-    assert compiler.attention_memory() == 2**26
+    assert memory.attention_memory() == 2**26
     stats = {"bytes_limit": 64 * 2**30}
     device = type("Gpu", (), {"memory_stats": lambda self: stats})()
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
-    assert compiler.attention_memory() == 8 * 2**30
+    assert memory.attention_memory() == 8 * 2**30
     stats["bytes_limit"] = 2**28
-    assert compiler.attention_memory() == 2**26
+    assert memory.attention_memory() == 2**26
 
 
 def test_only_gpus_need_an_option_to_repeat_bit_for_bit(monkeypatch):

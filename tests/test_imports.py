@@ -11,9 +11,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "deepfill_jax"
 
 # A folder, or a file of the root, imports only from rows above its own, besides itself.
-LAYERS = """
+LAYERS = """\
 errors
-atomic_write cli compiler config distributed huge_pages image masks sharding trained
+atomic_write cli compile_cache compiler config distributed huge_pages image masks memory \
+sharding trained
 data flags models pictures
 checkpoint tensors
 weights
@@ -23,7 +24,7 @@ train
 doctor
 __init__ main
 """
-LAYERS = [set(row.split()) for row in LAYERS.split("\n") if row]
+LAYERS = [set(row.split()) for row in LAYERS.splitlines()]
 # What `pip install deepfill_jax` does not install, and who may import it.
 TRAINING = {"tensorflow", "tensorflow_datasets", "tensorboard", "clu", "ml_collections"}
 TRAINERS = {"config", "data", "doctor", "evaluate.event_files", "flags", "main", "train"}

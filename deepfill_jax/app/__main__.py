@@ -49,13 +49,13 @@ def run(options: argparse.Namespace) -> None:
     # Here, and not above: gradio and JAX take seconds.
     import uvicorn
 
-    from deepfill_jax import compiler
+    from deepfill_jax import compile_cache
     from deepfill_jax.app.guard import Login
     from deepfill_jax.app.service import Service, available
     from deepfill_jax.app.web import make_app
 
     listening = _listen(options.host, options.port)
-    compiler.cache_on_disk()
+    compile_cache.cache_on_disk()
     service = Service(
         available(options.model),
         max_pixels=int(1e6 * options.max_megapixels),

@@ -103,10 +103,10 @@ def run(options: argparse.Namespace) -> None:
 def _filler(options: argparse.Namespace) -> batch.Fill:
     """Loads the model."""
     # Here, and not above: JAX takes a second, and what is wrong with the command comes first.
-    from deepfill_jax import compiler
+    from deepfill_jax import compile_cache
     from deepfill_jax.inpaint.inpainter import Inpainter
 
-    compiler.cache_on_disk()
+    compile_cache.cache_on_disk()
     inpainter = Inpainter.load(options.model, working_size=options.working_size)
     if options.sketches and not inpainter.guided:
         raise UsageError(f"{options.model} takes no sketches; leave out --sketches.")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from deepfill_jax import compiler, weights
+from deepfill_jax import compiler, memory, weights
 from deepfill_jax.errors import UsageError
 from deepfill_jax.image import composite
 from deepfill_jax.inpaint import mask_edges
@@ -56,7 +56,7 @@ class Inpainter:
             working_size: Side of the pictures that the network works best on, a multiple of 8; if
                 None, that it was trained at. Larger windows are scaled down to it.
             attention_memory: About how many bytes attention's scores may take; if None, what
-                `compiler.attention_memory` says.
+                `memory.attention_memory` says.
 
         Raises:
             UsageError: The working size is no positive multiple of 8.
@@ -65,7 +65,7 @@ class Inpainter:
         if self.working_size < MULTIPLE or self.working_size % MULTIPLE:
             raise UsageError(f"The working size must be a multiple of 8, not {self.working_size}.")
         if attention_memory is None:
-            attention_memory = compiler.attention_memory()
+            attention_memory = memory.attention_memory()
         self.guided = model.variant.guided
         network = Generator(model.variant, attention_memory=attention_memory)
 
@@ -243,7 +243,7 @@ class Inpainter:
             if len(self._programs) == MOST_PROGRAMS:
                 self._programs.clear()
             self._programs[image.shape] = self._predict.lower(*arguments).compile()
-            compiler.give_back_memory()
+            memory.give_back_memory()
         return self._programs[image.shape](*arguments)
 
 
