@@ -22,14 +22,10 @@ from deepfill_jax import pictures, trained, weights
 from deepfill_jax.app import __main__ as command
 from deepfill_jax.app import guard, painting
 from deepfill_jax.app.guard import Guard, Login
-from deepfill_jax.app.service import (
-    BusyError,
-    GoneError,
-    Options,
-    Service,
-    available,
-    plain_name,
-)
+from deepfill_jax.app.queue import BusyError, GoneError
+from deepfill_jax.app.reading import plain_name
+from deepfill_jax.app.registry import available
+from deepfill_jax.app.service import Options, Service
 from deepfill_jax.app.sessions import MOST_SESSIONS, Sessions
 from deepfill_jax.app.web import make_app
 from deepfill_jax.errors import UsageError
@@ -311,7 +307,7 @@ def test_what_comes_in_chunks_is_counted(client):
 
 def test_one_too_many(client, service):
     files = asked()[2]
-    with service.place(), service.place(), service.place():
+    with service.queue.place(), service.queue.place(), service.queue.place():
         answer = ask(client, files)
         assert "try again" in refused(answer, 503) and answer.headers["retry-after"] == "10"
     assert ask(client, files).status_code == 200
@@ -338,7 +334,7 @@ def test_one_at_a_time_and_who_leaves_is_not_waited_for(model):
 
     async def run():
         first, second, third = (
-            asyncio.ensure_future(service.turn(lambda stop, name=name: work(name, stop)))
+            asyncio.ensure_future(service.queue.turn(lambda stop, name=name: work(name, stop)))
             for name in ("first", "second", "third")
         )
         await asyncio.to_thread(beginning.wait)
@@ -362,8 +358,8 @@ def test_a_fill_stops_before_its_next_window(service):
 
 def test_a_place_is_given_back(service):
     for _ in range(2):
-        with service.place(), service.place(), service.place():
-            with pytest.raises(BusyError), service.place():
+        with service.queue.place(), service.queue.place(), service.queue.place():
+            with pytest.raises(BusyError), service.queue.place():
                 pass
 
 

@@ -51,7 +51,8 @@ def run(options: argparse.Namespace) -> None:
 
     from deepfill_jax import compile_cache
     from deepfill_jax.app.guard import Login
-    from deepfill_jax.app.service import Service, available
+    from deepfill_jax.app.registry import available
+    from deepfill_jax.app.service import Service
     from deepfill_jax.app.web import make_app
 
     listening = _listen(options.host, options.port)

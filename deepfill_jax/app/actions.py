@@ -11,7 +11,9 @@ import numpy as np
 from deepfill_jax import pictures
 from deepfill_jax.app import layout
 from deepfill_jax.app.painting import painted
-from deepfill_jax.app.service import GoneError, Options, Service, Sides, plain_name
+from deepfill_jax.app.queue import GoneError
+from deepfill_jax.app.reading import plain_name
+from deepfill_jax.app.service import Options, Service, Sides
 from deepfill_jax.app.sessions import Session, Sessions, Source
 from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import WRITABLE
@@ -114,9 +116,9 @@ class Actions:
                 told += ". The lines were left out: this model takes none."
             return session.write(source.name, filled.before, after), told
 
-        with service.place():
+        with service.queue.place():
             session.stop()
-            session.work = asyncio.ensure_future(service.turn(work))
+            session.work = asyncio.ensure_future(service.queue.turn(work))
             result, told = await _end_of(session.work)
         session.keep(result=result)
         own = result.own and WRITABLE.get(result.own.suffix.lower())

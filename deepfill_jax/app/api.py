@@ -14,15 +14,8 @@ from starlette.exceptions import HTTPException
 
 from deepfill_jax import pictures
 from deepfill_jax.app.guard import INPAINT
-from deepfill_jax.app.service import (
-    FORMATS,
-    Options,
-    Service,
-    Sides,
-    plain_name,
-    read,
-    result_name,
-)
+from deepfill_jax.app.reading import FORMATS, plain_name, read, result_name
+from deepfill_jax.app.service import Options, Service, Sides
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint.windows import STRATEGIES
 from deepfill_jax.pictures import Encoded
@@ -152,7 +145,7 @@ def make_api(service: Service) -> FastAPI:
             result = result_name(plain_name(image.filename), format)
             return result, pictures.encode(result, filled.pixels, filled.before)
 
-        done = await _while_connected(request, service.turn(work))
+        done = await _while_connected(request, service.queue.turn(work))
         if done is None:
             return Response(status_code=_CLIENT_GONE)
         result, encoded = done

@@ -13,7 +13,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deepfill_jax.app.service import BusyError, Service
+from deepfill_jax.app.queue import BusyError
+from deepfill_jax.app.service import Service
 
 MAX_BYTES = 100_000_000  # Of a request.
 UPLOAD_SECONDS = 300  # In which it must have come.
@@ -95,7 +96,7 @@ class Guard:
         try:
             self._check(scope)
             fills = scope["path"] == INPAINT and scope["method"] == "POST"
-            with self.service.place() if fills else contextlib.nullcontext():
+            with self.service.queue.place() if fills else contextlib.nullcontext():
                 await _Exchange(receive, send, self.max_bytes).of(self.app, scope)
         except _RefusalError as refusal:
             await refusal.response(scope, receive, send)

@@ -10,7 +10,8 @@ import gradio.processing_utils
 
 from deepfill_jax.app.actions import Actions
 from deepfill_jax.app.layout import Layout
-from deepfill_jax.app.service import BusyError, GoneError, Service
+from deepfill_jax.app.queue import BusyError, GoneError
+from deepfill_jax.app.service import Service
 from deepfill_jax.app.sessions import Sessions
 from deepfill_jax.errors import UsageError
 

@@ -1,42 +1,20 @@
-"""What is asked for, and what is returned; no web in it."""
+"""Fills pictures with the models that are served; no web in it."""
 
-import asyncio
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
-from deepfill_jax import pictures, trained, weights
+from deepfill_jax import pictures, weights
+from deepfill_jax.app.queue import WAITING, GoneError, Queue
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint import mask_edges
 from deepfill_jax.inpaint.canvas import extend
 from deepfill_jax.inpaint.inpainter import Inpainter
-from deepfill_jax.pictures import WRITABLE, Encoded, Picture, size
-
-FORMATS = ("png", "keep")
-_NAME = 80  # Characters of a picture's name that are kept.
-WAITING = 8  # Pictures that may wait while one is filled.
-
-Made = TypeVar("Made")
-
-
-class BusyError(Exception):
-    """So many wait already that one more would wait too long."""
-
-    def __init__(self):
-        super().__init__("Too many pictures are waiting; try again in a while.")
-
-
-class GoneError(Exception):
-    """Who asked has gone away, or asked for something else."""
-
-    def __init__(self):
-        super().__init__("The fill was stopped.")
+from deepfill_jax.pictures import Picture
 
 
 class Sides(NamedTuple):
@@ -68,88 +46,12 @@ class Filled(NamedTuple):
     seconds: float
 
 
-def available(named: Sequence[str]) -> dict[str, weights.Model]:
-    """Returns models by the names that people choose them by.
-
-    Args:
-        named: Names or files, see `weights.load`; if there are none, all that come with the
-            package.
-
-    Raises:
-        UsageError: There is none, two have the same name, or one cannot be loaded.
-    """
-    named = named or trained.names()
-    if not named:
-        raise UsageError("There is no model to fill with; name one with --model FILE.")
-    models = {}
-    for path in named:
-        name = Path(path).name.removesuffix(trained.SUFFIX)
-        if name in models:
-            raise UsageError(f"Two models are called {name}; give one of the files another name.")
-        models[name] = weights.load(path)
-    return models
-
-
-def read(
-    image: Encoded,
-    mask: Encoded | None,
-    sketch: Encoded | None = None,
-    *,
-    max_pixels: int = pictures.MAX_PIXELS,
-) -> tuple[Picture, np.ndarray, np.ndarray | None]:
-    """Reads a picture, its hole, bool [H, W, 1], and its sketch, if it has one, the same.
-
-    Args:
-        image: Without a mask, the hole is what is transparent in it, if it has transparency.
-        mask: See `pictures.read_mask`.
-        sketch: Lines, read as masks are.
-        max_pixels: What is larger is refused.
-
-    Raises:
-        UsageError: One of them cannot be used, or they do not fit.
-    """
-    picture = pictures.read(image, max_pixels=max_pixels)
-
-    def fitting(kind: str, source: Encoded) -> np.ndarray:
-        area = pictures.read_mask(source, max_pixels=max_pixels)
-        if area.shape[:2] != picture.pixels.shape[:2]:
-            raise UsageError(
-                f"{source.name} is {size(area)}, but {image.name} is {size(picture.pixels)} (width "
-                f"x height); a {kind} needs its picture's size."
-            )
-        return area
-
-    if mask is not None:
-        hole = fitting("mask", mask)
-    elif picture.alpha is not None:
-        picture, hole = pictures.split_hole(picture)
-    else:
-        hole = np.zeros((*picture.pixels.shape[:2], 1), bool)
-    return picture, hole, None if sketch is None else fitting("sketch", sketch)
-
-
-def result_name(name: str, format: str) -> str:
-    """Returns what the result of a picture of this name is called, in one of `FORMATS`."""
-    path = Path(name)
-    return f"{path.stem}_completed{path.suffix if format == 'keep' else '.png'}"
-
-
-def can_keep(name: str) -> bool:
-    """Whether a picture of this name can be written in its own format, and that is not PNG."""
-    return WRITABLE.get(Path(name).suffix.lower(), "PNG") != "PNG"
-
-
-def plain_name(filename: str | None) -> str:
-    """Returns a client's name for a file as it may stand in messages and name the result."""
-    name = PurePosixPath((filename or "").replace("\\", "/")).name
-    return "".join(c for c in name if c.isprintable())[-_NAME:] or "picture"
-
-
 class Service:
     """Fills pictures one after the other, each with all cores.
 
     Attributes:
         models: By name.
+        queue: Where requests wait for their turn.
         max_pixels: Of a picture, before and after it is extended.
     """
 
@@ -163,22 +65,7 @@ class Service:
         """Takes models, and how many pictures may wait while one is filled."""
         self.models, self.max_pixels = dict(models), max_pixels
         self._inpainters = {name: _Stoppable(model) for name, model in models.items()}
-        self._places = threading.BoundedSemaphore(waiting + 1)
-        self._turn = asyncio.Lock()
-
-    @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """Takes a place in the queue, to be held until a result is there.
-
-        Raises:
-            BusyError: All are taken.
-        """
-        if not self._places.acquire(blocking=False):
-            raise BusyError
-        try:
-            yield
-        finally:
-            self._places.release()
+        self.queue = Queue(waiting)
 
     def working_size(self, name: str) -> int:
         """Returns the side of the pictures that a model works best on."""
@@ -191,24 +78,6 @@ class Service:
     def licence(self, name: str) -> str | None:
         """Returns the licence of a model's weights, if it is known."""
         return self.models[name].about.get("licence")
-
-    async def turn(self, work: Callable[[threading.Event], Made]) -> Made:
-        """Does work in a thread, when all that asked before is done; for who has a place.
-
-        Args:
-            work: Takes an event that is set when nobody waits any more: as this is cancelled. The
-                turn ends as `work` does, so that two never run beside each other.
-        """
-        async with self._turn:
-            stop = threading.Event()
-            working = asyncio.ensure_future(asyncio.to_thread(work, stop))
-            try:
-                return await asyncio.shield(working)
-            except asyncio.CancelledError:
-                stop.set()
-                await asyncio.wait([working])
-                working.exception()  # Looked at, so that nobody warns of it.
-                raise
 
     def fill(
         self,

@@ -15,7 +15,7 @@ import numpy as np
 
 from deepfill_jax import pictures
 from deepfill_jax.app.painting import preview
-from deepfill_jax.app.service import can_keep, read, result_name
+from deepfill_jax.app.reading import can_keep, read, result_name
 from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import Encoded, Picture
 
@@ -34,7 +34,7 @@ class Source:
     mask_name: str = ""
 
     def read(self, max_pixels: int) -> tuple[Picture, np.ndarray]:
-        """Reads the picture, and its hole, bool [H, W, 1]; raises what `service.read` does."""
+        """Reads the picture, and its hole, bool [H, W, 1]; raises what `reading.read` does."""
         image = Encoded(self.image.read_bytes(), self.name)
         mask = self.mask and Encoded(self.mask.read_bytes(), self.mask_name)
         picture, hole, _ = read(image, mask, max_pixels=max_pixels)
