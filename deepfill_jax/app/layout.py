@@ -10,21 +10,6 @@ from deepfill_jax.app.service import Service
 from deepfill_jax.inpaint.windows import STRATEGIES
 
 EXAMPLES = ("astronaut", "chelsea", "coffee")  # Of scikit-image, where it is installed.
-CSS = """
-.gradio-container > .main {max-width: 1240px !important; margin: 0 auto; padding: 16px 24px}
-#title h1 {margin-bottom: 0}
-#title p {margin: 0; opacity: 0.75}
-#about p, #status p {font-size: 0.85rem; opacity: 0.75; margin: 0}
-#upload .wrap {font-size: 0.95rem; padding-top: 20px}
-#fill {font-size: 1.1rem}
-/* Over what an error kept as it was; a box says what was wrong. */
-.wrap:has(> .error) {display: none !important}
-#sides {gap: 8px; flex-wrap: nowrap}
-#sides [data-testid="block-info"] {font-size: 0.8rem; padding: 2px 4px}
-@media (max-width: 640px) {
-  .gradio-container > .main {padding: 8px}
-}
-"""
 
 
 class Layout:

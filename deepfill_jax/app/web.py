@@ -7,7 +7,7 @@ import gradio as gr
 
 from deepfill_jax.app.api import make_api
 from deepfill_jax.app.guard import MAX_BYTES, Guard, Login
-from deepfill_jax.app.layout import CSS, theme
+from deepfill_jax.app.layout import theme
 from deepfill_jax.app.page import make_page
 from deepfill_jax.app.service import Service
 
@@ -34,6 +34,6 @@ def make_app(
         enable_monitoring=False,
         max_file_size=max_bytes,
         theme=theme(),
-        css=CSS,
+        css=Path(__file__).with_name("style.css").read_text(encoding="utf-8"),
     )
     return Guard(app, service, login=login, hosts=hosts, max_bytes=max_bytes)

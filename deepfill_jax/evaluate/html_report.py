@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -34,56 +35,6 @@ _CHARTS = {
     },
     "Hinges of the discriminator": {"real": "train/hinge/real", "fake": "train/hinge/fake"},
 }
-
-_STYLE = """
-:root { color-scheme: light dark; --text: #1c2330; --soft: #5b6675; --rule: #d9dee5;
-  --back: #fff; --panel: #f5f7f9; --best: #dff2e3; }
-@media (prefers-color-scheme: dark) { :root { --text: #e3e7ed; --soft: #98a3b3; --rule: #333b47;
-  --back: #14181e; --panel: #1c222a; --best: #1f4a2d; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 76rem; background: var(--back);
-  color: var(--text); font: 1rem/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 1rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; padding-top: .75rem;
-  border-top: 1px solid var(--rule); }
-h3 { font-size: 1rem; margin: 1.75rem 0 .5rem; }
-p, figcaption, small, dt, .soft { color: var(--soft); }
-p { margin: .5rem 0; max-width: 46rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.25rem; margin: 0 0 1rem; }
-dd { margin: 0; overflow-wrap: anywhere; }
-pre { margin: .5rem 0; padding: .75rem 1rem; background: var(--panel); border-radius: .4rem;
-  font-size: .82rem; line-height: 1.45; white-space: pre-wrap; word-break: break-all; }
-summary { cursor: pointer; color: var(--soft); }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem; text-align: right; font-weight: 400; white-space: nowrap; }
-th:first-child { text-align: left; }
-thead th, .metric th { font-weight: 600; }
-thead th { white-space: normal; vertical-align: bottom; border-bottom: 1px solid var(--rule); }
-.metric th { padding-top: 1rem; }
-@media (max-width: 40rem) { table { font-size: .8rem; } th, td { padding: .3rem; } }
-.best { background: var(--best); font-weight: 600; border-radius: .3rem; }
-article { margin: .75rem 0 1.5rem; }
-.scores { display: flex; flex-wrap: wrap; gap: 0 1.25rem; margin: 0 0 .35rem; font-size: .9rem; }
-.row { display: grid; gap: .6rem .5rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(13rem, 45%), 1fr)); }
-figure { margin: 0; }
-figcaption { font-size: .8rem; line-height: 1.3; }
-img { display: block; width: 100%; height: auto; border-radius: .2rem; }
-.pixelated { grid-template-columns: repeat(auto-fill, minmax(max(6.5rem, 100% / 9 - .5rem), 1fr)); }
-.pixelated img { image-rendering: pixelated; }
-.legends { display: flex; flex-wrap: wrap; gap: 1rem 3rem; margin: 1rem 0; }
-.legends figure { display: flex; gap: .9rem; align-items: center; max-width: 28rem; }
-.legends img { width: 5.5rem; flex: none; }
-.wheel img { border-radius: 50%; }
-.charts { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
-.chart strong { display: block; color: var(--text); font-weight: 600; }
-.chart { max-width: 36rem; }
-svg { display: block; width: 100%; height: auto; margin-top: .4rem; }
-svg text { font-size: 13px; fill: var(--soft); }
-svg .rule { stroke: var(--rule); }
-svg polyline { fill: none; stroke-width: 1.8; stroke-linecap: round; stroke-linejoin: round; }
-"""
 
 
 def render(
@@ -125,13 +76,11 @@ def render(
         *_examples(folders, reports[name]["pictures"]),
         *_charts(curves),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body>\n</html>\n"
+    template, style = (
+        Path(__file__).with_suffix(suffix).read_text(encoding="utf-8")
+        for suffix in (".html", ".css")
     )
+    return Template(template).substitute(title=escape(title), style=style, body="\n".join(parts))
 
 
 def _read_report(folder: Path) -> dict[str, Any]:
