@@ -76,11 +76,10 @@ def render(
         *_examples(folders, reports[name]["pictures"]),
         *_charts(curves),
     ]
-    template, style = (
-        Path(__file__).with_suffix(suffix).read_text(encoding="utf-8")
-        for suffix in (".html", ".css")
+    page, style = (Path(__file__).with_suffix(suffix) for suffix in (".html", ".css"))
+    return Template(page.read_text(encoding="utf-8")).substitute(
+        title=escape(title), style=style.read_text(encoding="utf-8"), body="\n".join(parts)
     )
-    return Template(template).substitute(title=escape(title), style=style, body="\n".join(parts))
 
 
 def _read_report(folder: Path) -> dict[str, Any]:
