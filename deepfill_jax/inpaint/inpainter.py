@@ -6,7 +6,6 @@ completed = Inpainter.load("model.safetensors")("photo.jpg", "mask.png")
 import collections
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,10 +15,10 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.image import composite
 from deepfill_jax.inpaint import mask_edges
 from deepfill_jax.inpaint.canvas import Canvas, blend
+from deepfill_jax.inpaint.inputs import Inputs, Picture, read_area, read_inputs
 from deepfill_jax.inpaint.windows import STRATEGIES, Window, choose_strategy, find_windows
 from deepfill_jax.models import Generator, Prediction
 from deepfill_jax.models.generator import MULTIPLE
-from deepfill_jax.pictures import Source, hole_of_values, read, read_mask, size
 
 WORKING_SIZE = 256  # Pixels a side that the published networks are trained at.
 BATCH_PIXELS = 8 * 256**2  # That are filled at once, or one window, if it is larger.
@@ -30,8 +29,6 @@ MOST_PROGRAMS = 100
 UNGUIDED = (
     "This model takes no sketch: it is not guided; leave the sketch out, or take one that is."
 )
-
-Picture = Source | np.ndarray
 
 
 class Inpainter:
@@ -145,7 +142,7 @@ class Inpainter:
         return choose_strategy(mask, self.working_size) if strategy == "auto" else strategy
 
     def _complete(
-        self, asked: Sequence["_Asked"], strategy: str, dilate: int, feather: int
+        self, asked: Sequence[Inputs], strategy: str, dilate: int, feather: int
     ) -> list[np.ndarray]:
         dilated = [mask_edges.dilate(one.hole, dilate) for one in asked]
         canvases = []
@@ -180,15 +177,15 @@ class Inpainter:
                 for (canvas, window), filled in zip(batch, completed, strict=False):
                     canvas.put(window, filled[: window.height, : window.width])
 
-    def _ask(self, image: Picture, mask: Picture | None, sketch: Picture | None) -> "_Asked":
+    def _ask(self, image: Picture, mask: Picture | None, sketch: Picture | None) -> Inputs:
         """Reads one picture and what belongs to it; guided, without sketch an empty one."""
-        asked = _ask(image, mask)
+        asked = read_inputs(image, mask)
         if sketch is None:
             lines = np.zeros_like(asked.hole) if self.guided else None
             return asked._replace(sketch=lines)
         if not self.guided:
             raise UsageError(UNGUIDED)
-        return asked._replace(sketch=_read_fitting("sketch", sketch, asked.pixels))
+        return asked._replace(sketch=read_area("sketch", sketch, asked.pixels))
 
     def predict(
         self, image: np.ndarray, mask: np.ndarray, sketch: np.ndarray | None = None
@@ -251,66 +248,3 @@ def _compiled_side(side: int) -> int:
     """The next of a few sides, multiples of 8: 8, 16, ..., 64, 80, ..., 128, 160, ..., 256, 320."""
     step = MULTIPLE << max((-(-side // MULTIPLE)).bit_length() - 3, 0)
     return -(-side // step) * step
-
-
-class _Asked(NamedTuple):
-    """One picture to complete, as an array."""
-
-    pixels: np.ndarray  # [H, W, 1] or [H, W, 3] of uint8, uint16 or floats in [-1, 1].
-    hole: np.ndarray  # bool [H, W, 1]
-    opacity: np.ndarray | None  # [H, W, 1], for the result.
-    shape: tuple[int, ...]  # Of the result.
-    sketch: np.ndarray | None = None  # bool [H, W, 1], of guided models.
-
-    def shaped(self, pixels: np.ndarray) -> np.ndarray:
-        """The result of these pixels."""
-        if self.opacity is not None:
-            pixels = np.concatenate([pixels, self.opacity], axis=2)
-        return pixels.reshape(self.shape)
-
-
-def _ask(image: Picture, mask: Picture | None) -> _Asked:
-    """Reads a picture and its mask and checks that they fit."""
-    if isinstance(image, Source):
-        picture = read(image)
-        height, width, channels = picture.pixels.shape
-        pixels, opacity = picture.pixels.repeat(3 // channels, axis=2), picture.alpha
-        shape, kept = (height, width, 3), None
-    else:
-        pixels, opacity = _check(np.asarray(image))
-        kept = opacity if mask is not None else None
-        shape = np.shape(image) if opacity is None or kept is not None else pixels.shape
-    if mask is not None:
-        hole = _read_fitting("mask", mask, pixels)
-    elif opacity is not None:
-        full = np.iinfo(opacity.dtype).max if opacity.dtype.kind == "u" else 1.0
-        hole = opacity < full / 2
-    else:
-        raise UsageError("The image has no opacity that could say where its hole is; give a mask.")
-    if pixels.dtype.kind == "f" and not (np.abs(pixels) <= 1).all(where=~hole):
-        raise UsageError("Outside its hole, an image of floats must be in [-1, 1].")
-    return _Asked(pixels, hole, kept, shape)
-
-
-def _read_fitting(name: str, source: Picture, pixels: np.ndarray) -> np.ndarray:
-    """Reads a mask or a sketch, bool [H, W, 1], and checks that it has the size of the pixels."""
-    area = read_mask(source) if isinstance(source, Source) else hole_of_values(source)
-    if pixels.shape[:2] != area.shape[:2]:
-        raise UsageError(
-            f"The {name} is {size(area)} pixels, the image {size(pixels)} (width x height); "
-            f"a {name} needs its image's size."
-        )
-    return area
-
-
-def _check(image: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Parts an array into pixels [H, W, 1 or 3] and opacity, [H, W, 1] or None."""
-    pixels = image[..., np.newaxis] if image.ndim == 2 else image
-    is_picture = pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4) and pixels.size
-    if not is_picture or not (image.dtype in (np.uint8, np.uint16) or image.dtype.kind == "f"):
-        raise UsageError(
-            "An image array must be [H, W], or [H, W, C] with 1 (grey), 3 (RGB) or 4 (RGB and "
-            "opacity) channels, of uint8, uint16 or floats in [-1, 1], not "
-            f"{image.dtype} {image.shape}."
-        )
-    return (pixels[..., :3], pixels[..., 3:]) if pixels.shape[2] == 4 else (pixels, None)
