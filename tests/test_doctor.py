@@ -16,7 +16,7 @@ from PIL import Image
 
 from deepfill_jax import sharding
 from deepfill_jax.data import sources
-from deepfill_jax.doctor import examination, machine, pictures, training
+from deepfill_jax.doctor import examination, machine, memory, pictures, training
 from deepfill_jax.doctor.case import OK, SKIPPED, WARNING, WRONG, Case
 from deepfill_jax.errors import FailedError
 
@@ -297,9 +297,9 @@ def test_tensorflow_that_holds_gpus(folders, tmp_path, monkeypatch):
 
 
 def test_memory_is_compared_with_the_plan(folders, tmp_path, monkeypatch):
-    assert training.judge_memory(5, 10, "are free").level == OK
-    assert training.judge_memory(9, 10, "are free").level == WARNING
-    monkeypatch.setattr(training, "_available_memory", lambda: 1000)
+    assert memory.judge_memory(5, 10, "are free").level == OK
+    assert memory.judge_memory(9, 10, "are free").level == WARNING
+    monkeypatch.setattr(memory, "_available_memory", lambda: 1000)
     found = examine(make_config(folders), tmp_path, ["devices", "memory", "speed"])
     level, text = only_finding(found, "memory")
     assert level == WRONG and "config.microbatches" in text

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from deepfill_jax.doctor import machine, pictures, training
+from deepfill_jax.doctor import machine, memory, pictures, training
 from deepfill_jax.doctor.case import OK, SKIPPED, WARNING, WRONG, Case, Check, Finding, SkippedError
 from deepfill_jax.errors import FailedError, UsageError
 
@@ -21,7 +21,7 @@ CHECKS: dict[str, Check] = {
     "validation": pictures.validation_pictures,
     "masks": pictures.hole_masks,
     "batch": pictures.batch,
-    "memory": training.memory,
+    "memory": memory.memory,
     "speed": training.speed,
     "overfit": training.overfit,
 }
