@@ -163,8 +163,8 @@ def _decode(opened: Image.Image, data: bytes, max_pixels: int) -> Picture:
         pixels, alpha = _bytes(opened)
     orientation = metadata.orientation(opened)
     return Picture(
-        _upright(pixels, orientation),
-        None if alpha is None else _upright(alpha, orientation),
+        metadata.upright(pixels, orientation),
+        None if alpha is None else metadata.upright(alpha, orientation),
         metadata.metadata(opened),
         metadata.jpeg(opened),
     )
@@ -244,14 +244,3 @@ def _cmyk_to_rgb(opened: Image.Image) -> Image.Image:
         return ImageCms.profileToProfile(opened, profile, srgb, outputMode="RGB")
     except (KeyError, OSError, ImportError, ImageCms.PyCMSError):
         return opened.convert("RGB")
-
-
-def _upright(x: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns [H, W, C] as EXIF's orientation says: which sides row 0 and column 0 are at."""
-    if orientation in (5, 6, 7, 8):
-        x = x.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        x = x[::-1]
-    if orientation in (2, 3, 6, 7):
-        x = x[:, ::-1]
-    return np.ascontiguousarray(x)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from PIL import Image, JpegImagePlugin
 from PIL.ExifTags import IFD, Base
 
@@ -71,3 +72,14 @@ def jpeg(opened: Image.Image) -> dict[str, Any]:
     # What Pillow cannot write (4:4:0, 4:1:1) keeps all of its chroma.
     subsampling = max(0, JpegImagePlugin.get_sampling(opened))
     return {"qtables": opened.quantization, "subsampling": subsampling}
+
+
+def upright(x: np.ndarray, orientation: int) -> np.ndarray:
+    """Turns [H, W, C] as EXIF's orientation says: which sides row 0 and column 0 are at."""
+    if orientation in (5, 6, 7, 8):
+        x = x.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        x = x[::-1]
+    if orientation in (2, 3, 6, 7):
+        x = x[:, ::-1]
+    return np.ascontiguousarray(x)
