@@ -6,21 +6,18 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import optax
-from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deepfill_jax import distributed, masks, sharding, weights
-from deepfill_jax.convert import sources as conversions
-from deepfill_jax.convert.guided import with_sketch_channels
+from deepfill_jax import distributed, masks, sharding
 from deepfill_jax.data import pipeline, sources
 from deepfill_jax.data.examples import Preprocessing
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import Discriminator, Generator, Variant, make_variant
 from deepfill_jax.models.generator import MULTIPLE
 from deepfill_jax.models.variants import UNIT_VARIANCE
-from deepfill_jax.train import losses
-from deepfill_jax.train.state import TrainState, create_train_state, make_optimizer, with_moments
+from deepfill_jax.train import losses, warm_start
+from deepfill_jax.train.state import TrainState, create_train_state, make_optimizer
 from deepfill_jax.train.step import TrainStep, make_train_step
 
 INITS = ("published", "unit_variance")
@@ -194,11 +191,9 @@ def initial_state(config: ConfigDict, mesh: Mesh) -> TrainState:
     Raises:
         UsageError: They cannot be read, or are of another architecture.
     """
-    model = conversions.read(config.init_from).model if config.init_from else None
-    if model is not None:
-        if config.model.guided and not model.variant.guided:
-            model = with_sketch_channels(model)
-        _check_architecture(model, variant(config), config.init_from)
+    source = config.init_from
+    # First, because it fails sooner than the state is drawn.
+    model = warm_start.read(source, variant(config)) if source else None
     state = create_train_state(
         *networks(config),
         *optimizers(config),
@@ -208,44 +203,9 @@ def initial_state(config: ConfigDict, mesh: Mesh) -> TrainState:
     )
     if model is None:
         return state
-    everywhere = sharding.replicated(mesh)
-    params = jax.device_put(model.generator, everywhere)
-    average = jax.tree.map(jnp.copy, params) if config.average_decay > 0 else {}
-    nets = {
-        "generator": state.generator.replace(params=params, average=average),
-        "discriminator": state.discriminator,
-    }
-    taken = ["generator"]
-    if model.discriminator is not None:
-        critic = jax.device_put(model.discriminator, everywhere)
-        nets["discriminator"] = nets["discriminator"].replace(**critic)
-        taken.append("discriminator")
-    for name, moments in model.moments.items():
-        moments = jax.device_put(moments, everywhere)
-        opt_state = with_moments(nets[name].opt_state, **moments)
-        nets[name] = nets[name].replace(opt_state=opt_state)
-        taken.append(f"Adam's moments of the {name} after {moments['count']} updates")
-    logging.info("Took from %s: %s. Training starts at step 0.", config.init_from, ", ".join(taken))
-    return state.replace(**nets)
-
-
-def _check_architecture(model: weights.Model, asked: Variant, source: str) -> None:
-    """Raises if weights do not fit the config's networks, with the differences."""
-    fields = {"name": "architecture", "width": "width", "guided": "guided"}
-    if model.discriminator is not None:
-        fields["discriminator_width"] = "discriminator_width"
-    differences = {
-        key: f"{key} {getattr(model.variant, field)!r} where the config asks for "
-        f"{getattr(asked, field)!r}"
-        for field, key in fields.items()
-        if getattr(model.variant, field) != getattr(asked, field)
-    }
-    if differences:
-        way_out = " `deepfill convert --generator-only` leaves the discriminator out."
-        raise UsageError(
-            f"config.init_from={source} holds {', '.join(differences.values())}."
-            + way_out * ("discriminator_width" in differences)
-        )
+    return warm_start.take(
+        model, state, averaged=config.average_decay > 0, mesh=mesh, source=source
+    )
 
 
 def abstract_state(config: ConfigDict, mesh: Mesh) -> TrainState:

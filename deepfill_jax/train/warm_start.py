@@ -1,0 +1,77 @@
+"""Training that starts from weights, `config.init_from`, instead of from drawn parameters."""
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+from jax.sharding import Mesh
+
+from deepfill_jax import sharding
+from deepfill_jax.convert import sources
+from deepfill_jax.convert.guided import with_sketch_channels
+from deepfill_jax.errors import UsageError
+from deepfill_jax.models import Variant
+from deepfill_jax.train.state import TrainState, with_moments
+from deepfill_jax.weights import Model
+
+
+def read(source: str, asked: Variant) -> Model:
+    """Reads weights; those of an unguided model get kernels for the sketch where that is asked for.
+
+    Raises:
+        UsageError: They cannot be read, or are of another architecture.
+    """
+    model = sources.read(source).model
+    if asked.guided and not model.variant.guided:
+        model = with_sketch_channels(model)
+    _check_architecture(model, asked, source)
+    return model
+
+
+def take(model: Model, state: TrainState, *, averaged: bool, mesh: Mesh, source: str) -> TrainState:
+    """Replaces what a model has of a drawn state: networks, and Adam's moments.
+
+    Args:
+        model: The weights.
+        state: Of step 0.
+        averaged: Whether the state keeps a running average.
+        mesh: Where the state lies.
+        source: Of the weights, for the log.
+    """
+    everywhere = sharding.replicated(mesh)
+    params = jax.device_put(model.generator, everywhere)
+    average = jax.tree.map(jnp.copy, params) if averaged else {}
+    nets = {
+        "generator": state.generator.replace(params=params, average=average),
+        "discriminator": state.discriminator,
+    }
+    taken = ["generator"]
+    if model.discriminator is not None:
+        discriminator = jax.device_put(model.discriminator, everywhere)
+        nets["discriminator"] = nets["discriminator"].replace(**discriminator)
+        taken.append("discriminator")
+    for name, moments in model.moments.items():
+        moments = jax.device_put(moments, everywhere)
+        opt_state = with_moments(nets[name].opt_state, **moments)
+        nets[name] = nets[name].replace(opt_state=opt_state)
+        taken.append(f"Adam's moments of the {name} after {moments['count']} updates")
+    logging.info("Took from %s: %s. Training starts at step 0.", source, ", ".join(taken))
+    return state.replace(**nets)
+
+
+def _check_architecture(model: Model, asked: Variant, source: str) -> None:
+    """Raises if weights do not fit the config's networks, with the differences."""
+    fields = {"name": "architecture", "width": "width", "guided": "guided"}
+    if model.discriminator is not None:
+        fields["discriminator_width"] = "discriminator_width"
+    differences = {
+        key: f"{key} {getattr(model.variant, field)!r} where the config asks for "
+        f"{getattr(asked, field)!r}"
+        for field, key in fields.items()
+        if getattr(model.variant, field) != getattr(asked, field)
+    }
+    if differences:
+        way_out = " `deepfill convert --generator-only` leaves the discriminator out."
+        raise UsageError(
+            f"config.init_from={source} holds {', '.join(differences.values())}."
+            + way_out * ("discriminator_width" in differences)
+        )
