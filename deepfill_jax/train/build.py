@@ -191,21 +191,19 @@ def initial_state(config: ConfigDict, mesh: Mesh) -> TrainState:
     Raises:
         UsageError: They cannot be read, or are of another architecture.
     """
-    source = config.init_from
+    source, averaged = config.init_from, config.average_decay > 0
     # First, because it fails sooner than the state is drawn.
     model = warm_start.read(source, variant(config)) if source else None
     state = create_train_state(
         *networks(config),
         *optimizers(config),
         seed=config.seed,
-        averaged=config.average_decay > 0,
+        averaged=averaged,
         mesh=mesh,
     )
     if model is None:
         return state
-    return warm_start.take(
-        model, state, averaged=config.average_decay > 0, mesh=mesh, source=source
-    )
+    return warm_start.take(model, state, averaged=averaged, mesh=mesh, source=source)
 
 
 def abstract_state(config: ConfigDict, mesh: Mesh) -> TrainState:
