@@ -5,11 +5,9 @@ its step, because batch n of the stream is a function of the seed and n.
 """
 
 import contextlib
-import json
 import shutil
 import time
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +20,23 @@ from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
 from deepfill_jax import sharding
+from deepfill_jax.checksums import (
+    DamagedError,
+    checksum,
+    checksums,
+    compare,
+    describe,
+    differences,
+    first_few,
+    shapes,
+)
 from deepfill_jax.errors import FailedError, UsageError
 
 PyTree = Any
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged"  # Beside it: where checkpoints go that cannot be read.
-NAMED = 5  # Arrays that a message names.
 DELETED_SECONDS = 1.0  # A checkpoint that training deletes is there no longer than this.
-
-
-class DamagedError(Exception):
-    """A checkpoint is not what was saved."""
 
 
 class Checkpoints:
@@ -80,7 +83,7 @@ class Checkpoints:
                 int(state.step),
                 args=ocp.args.StandardSave(state),
                 metrics=metrics,
-                custom_metadata=_describe(state),
+                custom_metadata=describe(state),
             )
 
     @contextlib.contextmanager
@@ -130,21 +133,21 @@ class Checkpoints:
     def _restore(self, step: int, target: PyTree) -> PyTree:
         """Restores a checkpoint and compares what it is with what was saved."""
         try:
-            shapes, expected = _described(self._manager, step)
+            saved, expected = _described(self._manager, step)
         except Exception as error:
             raise DamagedError(_first_line(error)) from error
-        differences = _differences(shapes, _shapes(target))
-        if differences:
+        wrong = differences(saved, shapes(target))
+        if wrong:
             raise UsageError(
                 f"Checkpoint {step} of {self._folder} does not fit this config: "
-                f"{_some(differences)}. Give another --workdir, or the config that it was made "
+                f"{first_few(wrong)}. Give another --workdir, or the config that it was made "
                 "with."
             )
         try:
             state = self._manager.restore(step, args=ocp.args.StandardRestore(target))
         except Exception as error:
             raise DamagedError(_first_line(error)) from error
-        _compare(checksums(state), expected)
+        compare(checksums(state), expected)
         return state
 
     def _set_aside(self, step: int, error: DamagedError) -> None:
@@ -167,64 +170,16 @@ class Checkpoints:
             self._manager.close()
 
 
-def checksums(state: Any) -> dict[str, int]:
-    """CRC-32 of the bytes of each array of a tree, by its path; waits for the devices."""
-    arrays = _by_path(jax.device_get(state))
-    return {path: zlib.crc32(np.ascontiguousarray(x).view(np.uint8)) for path, x in arrays.items()}
-
-
-def _describe(state: PyTree) -> dict[str, Any]:
-    """Shapes and checksums of a state's arrays, and a checksum of these, for JSON."""
-    arrays = {"shapes": _shapes(state), "crc32": checksums(state)}
-    return {"arrays": arrays, "crc32": _checksum(arrays)}
-
-
 def _described(manager: ocp.CheckpointManager, step: int) -> tuple[dict, dict]:
-    """The shapes and checksums of `_describe` that were saved with a checkpoint.
+    """The shapes and checksums of `describe` that were saved with a checkpoint.
 
     Raises:
         DamagedError: They are not what was saved.
     """
     saved = manager.metadata(step).custom_metadata  # What orbax cannot read, it logs.
-    if not saved or _checksum(saved["arrays"]) != saved["crc32"]:
+    if not saved or checksum(saved["arrays"]) != saved["crc32"]:
         raise DamagedError("its metadata cannot be read")
     return saved["arrays"]["shapes"], saved["arrays"]["crc32"]
-
-
-def _checksum(record: Any) -> int:
-    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
-
-
-def _compare(found: Mapping[str, int], expected: Mapping[str, int]) -> None:
-    """Raises DamagedError if arrays are not what was saved; names them."""
-    wrong = [path for path, checksum in found.items() if checksum != expected[path]]
-    if wrong:
-        raise DamagedError(f"not what was saved: {_some(wrong)}")
-
-
-def _differences(saved: Mapping[str, list], asked: Mapping[str, list]) -> list[str]:
-    """Says of each array what a checkpoint has where a config asks for something else."""
-    return [
-        f"{path} is {saved.get(path, 'missing')} where the config asks for "
-        f"{asked.get(path, 'no such array')}"
-        for path in sorted(saved.keys() | asked.keys())
-        if saved.get(path) != asked.get(path)
-    ]
-
-
-def _some(items: Sequence[str]) -> str:
-    """The first few, and how many more there are."""
-    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
-    return ", ".join(items[:NAMED]) + more
-
-
-def _shapes(tree: Any) -> dict[str, list[int]]:
-    return {path: list(x.shape) for path, x in _by_path(tree).items()}
-
-
-def _by_path(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _first_line(error: Exception) -> str:
@@ -284,5 +239,5 @@ def _read_networks(folder: Path, step: int, abstract: Mapping[str, Any]) -> dict
             step,
             args=ocp.args.PyTreeRestore(item, restore_args=restore_args, partial_restore=True),
         )
-        _compare(checksums(restored), _described(manager, step)[1])
+        compare(checksums(restored), _described(manager, step)[1])
     return {**restored, "generator": restored["generator"][name]}

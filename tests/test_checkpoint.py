@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from absl import logging
 
-from deepfill_jax import checkpoint, sharding
+from deepfill_jax import checkpoint, checksums, sharding
 from deepfill_jax.errors import FailedError, UsageError
 from deepfill_jax.tensors import expected_tensors, unflatten
 from deepfill_jax.train import build
@@ -136,11 +136,11 @@ def test_a_bit_flipped_anywhere_never_changes_what_is_restored(
 
 
 def test_a_damaged_array_is_named(states):
-    expected = checkpoint.checksums(states[0])
+    expected = checksums.checksums(states[0])
     kernel = "generator/params/coarse/encode1/kernel"
     assert kernel in expected
-    with pytest.raises(checkpoint.DamagedError, match=f"not what was saved: {kernel}$"):
-        checkpoint._compare(expected, expected | {kernel: expected[kernel] ^ 1})
+    with pytest.raises(checksums.DamagedError, match=f"not what was saved: {kernel}$"):
+        checksums.compare(expected, expected | {kernel: expected[kernel] ^ 1})
 
 
 def test_nothing_whole_is_an_error_that_says_where_it_all_went(config, mesh, workdir, monkeypatch):

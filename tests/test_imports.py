@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "deepfill_jax"
 # A folder, or a file of the root, imports only from rows above its own, besides itself.
 LAYERS = """\
 errors
-atomic_write cli compile_cache compiler config distributed huge_pages image masks memory \
-sharding trained
+atomic_write checksums cli compile_cache compiler config distributed huge_pages image masks \
+memory sharding trained
 data flags models pictures
 checkpoint tensors
 weights
