@@ -30,7 +30,7 @@ KEYS = {
         "l1_valid": float,
         "joint_pass": bool,
     },
-    "optimizer": {  # train_state.make_optimizer; both networks have one of these.
+    "optimizer": {  # train/state.make_optimizer; both networks have one of these.
         "learning_rate": float,
         "beta1": float,
         "beta2": float,
