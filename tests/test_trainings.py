@@ -19,7 +19,7 @@ def test_stages_are_kept_without_paths_of_the_machine(tmp_path, monkeypatch):
         "speed/steps_per_second": Curve(np.array([100, 200]), np.array([1.0, 0.5])),
         "eval/l1_hole": Curve(np.array([200]), np.array([8.25])),
     }
-    monkeypatch.setattr(trainings.curves, "read", lambda run: found)
+    monkeypatch.setattr(trainings.event_files, "read", lambda run: found)
     run = tmp_path / "run"
     run.mkdir()
     data = {"source": f"folder:{tmp_path}/faces/train", "edges": ""}
