@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow notebook lint bench
+.PHONY: demo train-bundled test test-slow notebook lint bench
 
 .venv/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -20,6 +20,12 @@ demo: .venv/installed
 	$(BIN)/python -m deepfill_jax.inpaint --model demo/model.safetensors --images demo/photos/photo.png \
 	    --masks demo/photos/photo_mask.png --output demo/photo_completed.png --overwrite
 	@echo "Look at demo/photo_completed.png beside demo/photos/photo.png, and at demo/eval/index.html."
+
+# PHOTOS holds MODEL/train and MODEL/val.
+MODEL ?= scenes
+PHOTOS ?= photos
+train-bundled: .venv/installed
+	$(BIN)/python benchmarks/train_bundled.py $(MODEL) --photos $(PHOTOS)
 
 test: .venv/installed
 	$(BIN)/python -m pytest

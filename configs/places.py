@@ -68,6 +68,9 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
     config.loss.l1_hole = 1.0
     config.loss.l1_valid = 1.0
     config.loss.joint_pass = False
+    config.loss.adversarial_ramp_steps = 0
+    config.loss.perceptual = 0.0
+    config.loss.perceptual_network = "alexnet"
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-4

@@ -29,6 +29,9 @@ KEYS = {
         "l1_hole": float,
         "l1_valid": float,
         "joint_pass": bool,
+        "adversarial_ramp_steps": int,
+        "perceptual": float,
+        "perceptual_network": str,
     },
     "optimizer": {  # train/state.make_optimizer; both networks have one of these.
         "learning_rate": float,

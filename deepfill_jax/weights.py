@@ -51,13 +51,12 @@ class Model:
 
 
 def save(path: str | Path, model: Model, *, dtype: np.typing.DTypeLike = np.float32) -> None:
-    """Writes a model file; the generator's tensors are stored as `dtype`.
+    """Writes a model file; the networks are stored as `dtype`, moments as they are.
 
     Raises:
         UsageError: It cannot be written there.
     """
-    tree = jax.tree.map(np.asarray, networks(model))
-    tree["generator"] = jax.tree.map(lambda x: x.astype(dtype), tree["generator"])
+    tree = jax.tree.map(lambda x: np.asarray(x).astype(dtype), networks(model))
     if model.moments:
         tree["moments"] = jax.tree.map(np.asarray, dict(model.moments))
     description = {

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "deepfill_jax"
 LAYERS = """\
 errors
 atomic_write checksums cli compile_cache compiler config distributed huge_pages image masks \
-memory sharding trained
+memory perceptual sharding trained
 data flags models pictures
 checkpoint tensors
 weights

@@ -34,7 +34,7 @@ def convert(
     Args:
         source: See `sources.read`.
         output: The file to write: a model file, `.safetensors`, or MMagic's `.pth`.
-        dtype: "float32" or "float16", for the generator in a model file.
+        dtype: "float32" or "float16", for the networks in a model file.
         moments: Keep what Adam remembers, if the source has it; only a model file holds it.
         generator_only: Leave the discriminator out, and all moments: filling needs neither.
         licence: Of the weights, for the model file; None leaves what is known of them.

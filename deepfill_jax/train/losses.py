@@ -24,6 +24,10 @@ class Recipe:
     # Does the discriminator see completed and real images in one pass (TF1 release) or in two
     # (MMagic)? Each pass makes one power iteration, so spectral norms differ a little.
     joint_pass: bool
+    # The adversarial weight grows from 0 over so many steps, in which the discriminator learns.
+    adversarial_ramp_steps: int = 0
+    perceptual: float = 0.0  # Of LPIPS between completed and real images; in no published recipe.
+    perceptual_network: str = "alexnet"  # One of `perceptual.NETWORKS`.
 
 
 def hinge_real(scores: jax.Array) -> jax.Array:
@@ -39,6 +43,13 @@ def hinge_fake(scores: jax.Array) -> jax.Array:
 def adversarial(scores: jax.Array) -> jax.Array:
     """-mean(D(completed)), the generator's side of the hinge."""
     return -jnp.mean(scores)
+
+
+def adversarial_weight(recipe: Recipe, step: jax.Array) -> jax.Array | float:
+    """Weight of the adversarial loss after `step` steps, an int32 scalar."""
+    if not recipe.adversarial_ramp_steps:
+        return recipe.adversarial
+    return recipe.adversarial * jnp.minimum(1.0, step / recipe.adversarial_ramp_steps)
 
 
 def l1(predicted: jax.Array, image: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
