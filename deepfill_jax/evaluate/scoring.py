@@ -96,7 +96,7 @@ def evaluate(
             of a network also in `coarse` and `attention`, see `visualization.offset_map`; for
             `report.json`; for `grid.png`, the first eight as masked, completed and truth.
         measure: Makes [B, ...] arrays by name of completed pictures, truth and mask, see
-            metrics.py; it is compiled. "hole_area" must be among them.
+            metrics.py. "hole_area" must be among them.
 
     Returns:
         The report on the pictures of all processes.
@@ -105,7 +105,6 @@ def evaluate(
         UsageError: There is no picture, or `output` already holds some or cannot be a folder.
     """
     folder = None if output is None else _create_output(Path(output))
-    measure = jax.jit(measure)
     measured, samples = [], []
     for batch in batches:
         result = complete(batch)
