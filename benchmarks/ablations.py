@@ -43,7 +43,7 @@ BASE = {
     "batch_size": 16,
     "loss.l1_whole": 0.0,
     "loss.l1_hole": 1.0,
-    "loss.l1_valid": 0.2,
+    "loss.l1_known": 0.2,
     "optimizer.learning_rate": 1e-3,
 }
 # What each row changes in it,
@@ -55,11 +55,11 @@ ROWS = {
     "L1 of the whole, not of the hole": {
         "loss.l1_whole": 1.0,
         "loss.l1_hole": 0.0,
-        "loss.l1_valid": 0.0,
+        "loss.l1_known": 0.0,
     },
-    "known pixels count as the hole": {"loss.l1_valid": 1.0},
-    "known pixels do not count": {"loss.l1_valid": 0.0},
-    "no average of parameters": {"average_decay": 0.0},
+    "known pixels count as the hole": {"loss.l1_known": 1.0},
+    "known pixels do not count": {"loss.l1_known": 0.0},
+    "no average of parameters": {"ema_decay": 0.0},
     "constant rate": {"optimizer.decay_steps": 0},
     "no warm-up": {"optimizer.warmup_steps": 0},
     "half the rate": {"optimizer.learning_rate": 5e-4},
@@ -68,7 +68,7 @@ ROWS = {
     "batch 8": {"batch_size": 8},
     "batch 32": {"batch_size": 32},
     "no flips": {"data.flip": False},
-    "large holes alone": {"masks.kinds.irregular": 1.0, "masks.kinds.box_or_strokes": 0.0},
+    "large holes alone": {"masks.weights.irregular": 1.0, "masks.weights.box_and_strokes": 0.0},
 }
 # and in configs/best.py. Twice the width has half the rate: Adam's best rate falls with the width
 # (Yang et al. 2021, https://arxiv.org/abs/2203.03466).
@@ -157,15 +157,15 @@ def set_steps(config, number):
         config.optimizer.warmup_steps = number // 20
     if config.optimizer.decay_steps:
         config.optimizer.decay_steps = number
-    if config.average_decay:
-        config.average_decay = 1 - 20 / number
+    if config.ema_decay:
+        config.ema_decay = 1 - 20 / number
 
 
 def score(config, workdir):
     """Means of the metrics over held-out pictures, with holes as the published tables have them."""
     config.eval.num_examples = PICTURES
-    for kind in config.masks.kinds:
-        config.masks.kinds[kind] = float(kind == "irregular")
+    for kind in config.masks.weights:
+        config.masks.weights[kind] = float(kind == "irregular")
     model = sources.read(str(workdir)).model
     complete = network_complete(Generator(model.variant), model.generator, sharding.make_mesh())
     report = scoring.evaluate(complete, build.validation_batches(config)())

@@ -31,7 +31,7 @@ from programs import spread
 
 from deepfill_jax import weights
 from deepfill_jax.convert import mmagic, nipponjo, torch_file
-from deepfill_jax.errors import FailedError, UsageError, run_command
+from deepfill_jax.errors import RunError, UsageError, run_command
 from deepfill_jax.models import Variant, make_variant
 from deepfill_jax.tensors import expected_tensors, flatten, subtree, unflatten
 
@@ -99,7 +99,7 @@ class Worker:
             self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            raise FailedError(f"{self._peer.name} stopped in {self._case}; see above for why.")
+            raise RunError(f"{self._peer.name} stopped in {self._case}; see above for why.")
         return json.loads(answer)
 
     def turn(self) -> float:
@@ -126,7 +126,7 @@ def compare(case: Case, ours: Peer, theirs: Peer, rounds: int) -> dict[str, Any]
     """Measures a case; ours alone if it is too large for theirs.
 
     Raises:
-        FailedError: A side stopped, or they do not find the same.
+        RunError: A side stopped, or they do not find the same.
     """
     sides = [ours] if case.size > theirs.largest else [ours, theirs]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -158,7 +158,7 @@ def largest_difference(case: Case, sides: Sequence[Peer], workers: Sequence[Work
     """Of what the workers found last, relative where it is above 1.
 
     Raises:
-        FailedError: It is more than `TOLERANCE`.
+        RunError: It is more than `TOLERANCE`.
     """
     found, wanted = workers[0].result(), workers[-1].result()
     differences = {
@@ -168,7 +168,7 @@ def largest_difference(case: Case, sides: Sequence[Peer], workers: Sequence[Work
     # Not `max`, which would not see a NaN.
     wrong = {name: x for name, x in differences.items() if not x <= TOLERANCE}
     if wrong:
-        raise FailedError(
+        raise RunError(
             f"{' and '.join(side.name for side in sides)} do not find the same in {case}: "
             f"differences {wrong}, tolerance {TOLERANCE}; times of other work say nothing."
         )
@@ -237,7 +237,7 @@ def make_environment(folder: Path) -> Path:
     """Makes MMagic's environment if it is not there, and returns its Python.
 
     Raises:
-        FailedError: Something could not be installed.
+        RunError: Something could not be installed.
     """
     python, stamp = folder / "bin/python", folder / "requirements.txt"
     wanted = "\n".join((*REQUIREMENTS, MMAGIC_RELEASE, ""))
@@ -252,7 +252,7 @@ def make_environment(folder: Path) -> Path:
     )
     for command in commands:
         if subprocess.run(command).returncode:
-            raise FailedError(f"The environment {folder} could not be made; see above for why.")
+            raise RunError(f"The environment {folder} could not be made; see above for why.")
     stamp.write_text(wanted)
     return python
 

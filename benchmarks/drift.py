@@ -2,8 +2,8 @@
 
     python benchmarks/drift.py [--case training-64-2] [--steps 20] [--init unit_variance]
 
-Trains three times from one draw of weights: as users do; with XLA's own convolutions, doubled maps
-doubled first; and so again, from weights one float32 rounding larger, which shows how much the
+Trains three times from one draw of weights: as users do; with XLA's own convolutions, maps
+upsampled first; and so again, from weights one float32 rounding larger, which shows how much the
 steps themselves magnify. Prints the largest relative differences of losses to the second.
 """
 
@@ -24,17 +24,17 @@ from deepfill_jax.train.step import make_train_step
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
     """The plain form of every convolution that is traced within it."""
-    fast = layers.convolve_doubled
+    fast = layers.convolve_upsampled2x
 
-    def convolve_doubled(x, kernel, bias, *, pointwise, **options):
-        return pointwise(layers.convolve(image.double(x), kernel, bias, **options))
+    def convolve_upsampled2x(x, kernel, bias, *, pointwise, **options):
+        return pointwise(layers.convolve(image.upsample2x(x), kernel, bias, **options))
 
-    layers.convolve_doubled = convolve_doubled
+    layers.convolve_upsampled2x = convolve_upsampled2x
     try:
         with cpu_convolution.plain():
             yield
     finally:
-        layers.convolve_doubled = fast
+        layers.convolve_upsampled2x = fast
 
 
 def train(networks, batches, nudge=1.0):
@@ -44,7 +44,7 @@ def train(networks, batches, nudge=1.0):
     params = jax.tree.map(lambda x: x * np.float32(nudge), state.generator.params)
     state = state.replace(generator=state.generator.replace(params=params))
     optimizers = programs.OPTIMIZER, programs.OPTIMIZER
-    options = {"average_decay": 0.0, "microbatches": 1, "mesh": mesh}
+    options = {"ema_decay": 0.0, "grad_accum_steps": 1, "mesh": mesh}
     step = make_train_step(*networks, *optimizers, recipe=programs.RECIPE, **options)
     for batch in batches:
         state, scalars = step(state, sharding.shard_batch(batch, mesh))

@@ -71,7 +71,7 @@ def measure_here(case: Case, options: argparse.Namespace) -> None:
     if options.join:
         coordinator, *numbers = options.join
         distributed.join(coordinator, *map(int, numbers))
-        distributed.check_same("The case", str(case))
+        distributed.assert_same_on_all_processes("The case", str(case))
     compile_cache.cache_on_disk()
     program = programs.make_program(case, "mmagic", options.width, "float32")
     seconds = []

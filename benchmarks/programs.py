@@ -31,7 +31,12 @@ PRECISIONS = {
     "bfloat16": (jnp.bfloat16, "default"),
 }
 RECIPE = losses.Recipe(
-    discriminator=1.0, adversarial=0.1, l1_whole=0.0, l1_hole=1.0, l1_valid=1.0, joint_pass=False
+    discriminator=1.0,
+    adversarial=0.1,
+    l1_whole=0.0,
+    l1_hole=1.0,
+    l1_known=1.0,
+    concat_real_fake=False,
 )
 OPTIMIZER = make_optimizer(
     learning_rate=1e-4, beta1=0.9, beta2=0.999, warmup_steps=0, decay_steps=0, clip_norm=0.0
@@ -105,7 +110,7 @@ def make_inference(case: Case, networks: Networks, mesh: Mesh):
 
 def make_training(case: Case, networks: Networks, mesh: Mesh):
     """One training step of both networks."""
-    options = {"average_decay": 0.0, "microbatches": 1, "mesh": mesh}
+    options = {"ema_decay": 0.0, "grad_accum_steps": 1, "mesh": mesh}
     step = make_train_step(*networks, OPTIMIZER, OPTIMIZER, recipe=RECIPE, **options)
     return step, step, make_state(networks, mesh)
 

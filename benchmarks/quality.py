@@ -52,8 +52,8 @@ def make_config(photos, pictures, masks, number):
     config.data.crop_size = CROPS[pictures]
     config.eval.num_examples = number
     config.masks.folder = str(photos / "masks")
-    for kind in config.masks.kinds:
-        config.masks.kinds[kind] = float(kind == MASKS[masks])
+    for kind in config.masks.weights:
+        config.masks.weights[kind] = float(kind == MASKS[masks])
     return config
 
 

@@ -27,7 +27,7 @@ import trainings
 
 from deepfill_jax import weights
 from deepfill_jax.convert import run
-from deepfill_jax.errors import EXIT_CODES, StoppedError, run_command
+from deepfill_jax.errors import EXIT_CODES, PreemptedError, run_command
 
 ROOT = Path(__file__).parents[1]
 CURVE = ("step", "l1_hole", "psnr", "ssim")
@@ -63,7 +63,7 @@ def train(arguments, hours):
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)
             code = process.wait()
-    if code not in (0, EXIT_CODES[StoppedError]):
+    if code not in (0, EXIT_CODES[PreemptedError]):
         sys.exit(f"The training ended with exit code {code}; its state was not written.")
 
 
@@ -85,20 +85,23 @@ def stage(workdir):
 def write_state(model, workdir):
     """Writes the newest checkpoint as the state, after the stages that the last state lists."""
     path = state_path(model)
-    before = weights.load(path if path.is_file() else model).about
+    before = weights.load(path if path.is_file() else model).metadata
     # The stage of a run that is resumed replaces the one that it had when it was stopped.
     stages = [x for x in before.get("stages", ()) if x.get("run") != run_id(workdir)]
     stages.append(stage(workdir) | {"run": run_id(workdir)})
     read = run.read(workdir)
-    about = {
-        **read.about,
+    metadata = {
+        **read.metadata,
         "step": sum(x["steps"] for x in stages),
         "hours": round(sum(x["hours"] for x in stages), 3),
-        "licence": before.get("licence"),
+        "license": before.get("license"),
         "stages": stages,
     }
-    weights.save(path, dataclasses.replace(read, about=about), dtype=np.float16)
-    print(f"State after {about['step']} steps and {about['hours']:.2f} hours: {path}", flush=True)
+    weights.save(path, dataclasses.replace(read, metadata=metadata), dtype=np.float16)
+    print(
+        f"State after {metadata['step']} steps and {metadata['hours']:.2f} hours: {path}",
+        flush=True,
+    )
 
 
 def run_id(workdir):

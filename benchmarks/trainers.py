@@ -44,7 +44,7 @@ from programs import spread
 
 from deepfill_jax import sharding, weights
 from deepfill_jax.convert import mmagic, run
-from deepfill_jax.errors import EXIT_CODES, FailedError, StoppedError, run_command
+from deepfill_jax.errors import EXIT_CODES, PreemptedError, RunError, run_command
 from deepfill_jax.tensors import unflatten
 from deepfill_jax.train import build
 
@@ -57,7 +57,7 @@ KEPT = 10  # The losses of every tenth step are kept, and the first's.
 PLOTTED = {
     "l1/refined/hole": "L1 of the hole, second stage",
     "l1/coarse/hole": "L1 of the hole, first stage",
-    "l1/refined/valid": "L1 of the known pixels, second stage",
+    "l1/refined/known": "L1 of the known pixels, second stage",
     "hinge/real": "hinge loss, real pictures",
     "hinge/fake": "hinge loss, completed pictures",
 }
@@ -88,8 +88,8 @@ def make_config(options: argparse.Namespace) -> ConfigDict:
 def draw(config: ConfigDict) -> weights.Model:
     """The weights with which both begin, as a run of ours draws them."""
     state = build.initial_state(config, sharding.make_mesh())
-    critic = {"params": state.discriminator.params, "spectral": state.discriminator.spectral}
-    return weights.Model(build.variant(config), state.generator.params, critic)
+    discriminator = {"params": state.discriminator.params, "spectral": state.discriminator.spectral}
+    return weights.Model(build.variant(config), state.generator.params, discriminator)
 
 
 def nudge(model: weights.Model) -> weights.Model:
@@ -111,7 +111,7 @@ def train(case: Case, peers: Sequence[Peer], batches: Path, steps: int) -> list[
     """Trains every side, in turns of `BLOCK` steps; the first turn is one step.
 
     Raises:
-        FailedError: A side stopped, a loss is not finite, or they do not find the same in the
+        RunError: A side stopped, a loss is not finite, or they do not find the same in the
             first step.
     """
     losses, answers = ([[] for _ in peers] for _ in range(2))
@@ -129,7 +129,7 @@ def train(case: Case, peers: Sequence[Peer], batches: Path, steps: int) -> list[
                     losses[index].append(worker.result())
                     if not all(map(np.isfinite, losses[index][-1].values())):
                         name = peers[index].name
-                        raise FailedError(f"A loss of {name} is not finite in step {step + 1}.")
+                        raise RunError(f"A loss of {name} is not finite in step {step + 1}.")
             for other in range(1, len(peers)) if first == 0 else ():
                 both = (peers[0], peers[other]), (workers[0], workers[other])
                 largest_difference(case, *both)
@@ -164,7 +164,7 @@ def train_for(
         folder: For its checkpoints.
 
     Raises:
-        FailedError: It could not train.
+        RunError: It could not train.
     """
     given = {"image_size": config.image_size, "eval.every": 0}
     given |= {f"data.{key}": config.data[key] for key in ("source", "val_source", "crop_size")}
@@ -175,8 +175,8 @@ def train_for(
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
     process.send_signal(signal.SIGTERM)
-    if process.wait() not in (0, EXIT_CODES[StoppedError]):
-        raise FailedError(f"--config={name} did not train for {seconds:.0f} s; see above for why.")
+    if process.wait() not in (0, EXIT_CODES[PreemptedError]):
+        raise RunError(f"--config={name} did not train for {seconds:.0f} s; see above for why.")
     return run.read(folder)
 
 
@@ -354,7 +354,7 @@ def main() -> None:
             label = Path(options.config).name
             models[label] = train_for(seconds, options.config, changes, config, folder / "run")
             found["config"] = [options.config, *changes]
-            found["config_steps"] = models[label].about["step"]
+            found["config_steps"] = models[label].metadata["step"]
         print("scoring", file=sys.stderr, flush=True)
         found["scores"] = score(models, config, folder)
     RESULTS.mkdir(parents=True, exist_ok=True)

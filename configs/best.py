@@ -41,10 +41,10 @@ def get_config(stage: str = "64") -> ConfigDict:
     # The first twentieth of the steps is for the warm-up, the last is averaged.
     config.optimizer.warmup_steps = config.num_steps // 20
     config.optimizer.decay_steps = config.num_steps
-    config.average_decay = 1 - 20 / config.num_steps
+    config.ema_decay = 1 - 20 / config.num_steps
     config.data.flip = True
-    config.masks.kinds.box_or_strokes = 0.4
-    config.masks.kinds.irregular = 0.6
+    config.masks.weights.box_and_strokes = 0.4
+    config.masks.weights.irregular = 0.6
     config.eval.num_examples = 200
     config.eval.every = 500
     config.checkpoint_every = 250

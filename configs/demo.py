@@ -23,12 +23,12 @@ def get_config() -> ConfigDict:
     config.num_steps = 300
     config.optimizer.warmup_steps = 20
     config.optimizer.decay_steps = 300
-    config.average_decay = 0.98
+    config.ema_decay = 0.98
     config.data.source = "folder:demo/photos/train"
     config.data.val_source = "folder:demo/photos/val"
     config.data.crop_size = 128
-    config.masks.kinds.box_or_strokes = 1.0
-    config.masks.kinds.irregular = 0.0
+    config.masks.weights.box_and_strokes = 1.0
+    config.masks.weights.irregular = 0.0
     config.eval.num_examples = 64
     config.eval.every = 100
     config.log_every = 25

@@ -11,7 +11,8 @@ blurred, and lines say where what is. Half of the examples have a sketch, so tha
 holes with lines and without. --config.init_from=MODEL starts from an unguided model of this width,
 and computes what that one does until it has learnt to see lines; the authors train from scratch.
 
-Its two scores: --mode=eval with --config.data.edge_share=1 and with --config.data.edge_share=0.
+Its two scores: --mode=eval with --config.data.sketch_probability=1 and with
+--config.data.sketch_probability=0.
 """
 
 import runpy
@@ -29,5 +30,5 @@ def get_config() -> ConfigDict:
     config.model.guided = True
     config.data.edges = "folder:data/edges/train"
     config.data.val_edges = "folder:data/edges/val"
-    config.data.edge_share = 0.5
+    config.data.sketch_probability = 0.5
     return config

@@ -16,8 +16,8 @@ Cost: 1.6 million images, 4.6 TFLOP a step, about 3 s for each image on two CPU 
 
 GPUs: any number of which the batch is a multiple, the published 2 images on each of 8 or all 16 on
 one, which takes 12 GB in float32 by XLA's plan. The result is the same but for rounding, as losses
-are means over the whole batch. For less memory: --config.microbatches=4, or
---config.model.checkpoint_stages=True.
+are means over the whole batch. For less memory: --config.grad_accum_steps=4, or
+--config.model.remat=True.
 
 --config.model.dtype=bfloat16 computes in bfloat16; parameters, Adam, losses, softmax and norms stay
 float32. In float32, GPUs round the factors of products to TF32 unless
@@ -59,15 +59,15 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
     config.model.init = "published"
     config.model.dtype = "float32"
     config.model.guided = False
-    config.model.checkpoint_stages = False
+    config.model.remat = False
 
     config.loss = ConfigDict()
     config.loss.discriminator = 1.0
     config.loss.adversarial = 0.1
     config.loss.l1_whole = 0.0
     config.loss.l1_hole = 1.0
-    config.loss.l1_valid = 1.0
-    config.loss.joint_pass = False
+    config.loss.l1_known = 1.0
+    config.loss.concat_real_fake = False
     config.loss.adversarial_ramp_steps = 0
     config.loss.perceptual = 0.0
     config.loss.perceptual_network = "alexnet"
@@ -79,22 +79,22 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
     config.optimizer.warmup_steps = 0
     config.optimizer.decay_steps = 0
     config.optimizer.clip_norm = 0.0
-    config.average_decay = 0.0
-    config.microbatches = 1
+    config.ema_decay = 0.0
+    config.grad_accum_steps = 1
 
     config.data = ConfigDict()
     config.data.source = "tfds:places365_small:train"
     config.data.val_source = "tfds:places365_small:validation"
     config.data.edges = ""
     config.data.val_edges = ""
-    config.data.edge_share = 1.0
+    config.data.sketch_probability = 1.0
     config.data.crop_size = 384
     config.data.enlarge = False
     config.data.flip = False
 
     config.masks = ConfigDict()
-    config.masks.kinds = ConfigDict(
-        {"box": 0.0, "strokes": 0.0, "box_or_strokes": 0.0, "irregular": 1.0, "folder": 0.0}
+    config.masks.weights = ConfigDict(
+        {"box": 0.0, "strokes": 0.0, "box_and_strokes": 0.0, "irregular": 1.0, "folder": 0.0}
     )
     config.masks.min_area = 0.15
     config.masks.max_area = 0.65
@@ -119,11 +119,11 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
         config.loss.adversarial = 1.0
         config.loss.l1_whole = 1.0
         config.loss.l1_hole = 0.0
-        config.loss.l1_valid = 0.0
-        config.loss.joint_pass = True
+        config.loss.l1_known = 0.0
+        config.loss.concat_real_fake = True
         config.optimizer.beta1 = 0.5
         config.data.crop_size = 256
         config.data.enlarge = True
-        config.masks.kinds.irregular = 0.0
-        config.masks.kinds.box_or_strokes = 1.0
+        config.masks.weights.irregular = 0.0
+        config.masks.weights.box_and_strokes = 1.0
     return config

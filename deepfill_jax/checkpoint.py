@@ -21,7 +21,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from deepfill_jax import sharding
 from deepfill_jax.checksums import (
-    DamagedError,
+    CorruptCheckpointError,
     checksum,
     checksums,
     compare,
@@ -30,7 +30,7 @@ from deepfill_jax.checksums import (
     first_few,
     shapes,
 )
-from deepfill_jax.errors import FailedError, UsageError
+from deepfill_jax.errors import RunError, UsageError
 
 PyTree = Any
 
@@ -75,7 +75,7 @@ class Checkpoints:
             l1_hole: On the validation set, if it was measured at this step.
 
         Raises:
-            FailedError: This or the one before cannot be written. Earlier ones are kept.
+            RunError: This or the one before cannot be written. Earlier ones are kept.
         """
         metrics = None if l1_hole is None else {"l1_hole": l1_hole}
         with self._writing():
@@ -93,7 +93,7 @@ class Checkpoints:
         except Exception as error:  # Orbax and tensorstore raise many kinds.
             self._manager.reload()
             kept = sorted(self._manager.all_steps())
-            raise FailedError(
+            raise RunError(
                 f"A checkpoint could not be written to {self._folder}: {_first_line(error)}. "
                 f"Those of steps {kept} are kept; start again to go on from there."
             ) from error
@@ -121,7 +121,7 @@ class Checkpoints:
         for step in found:
             try:
                 return self._restore(step, target)
-            except DamagedError as error:
+            except CorruptCheckpointError as error:
                 self._set_aside(step, error)
         if found:
             raise UsageError(
@@ -135,7 +135,7 @@ class Checkpoints:
         try:
             saved, expected = _described(self._manager, step)
         except Exception as error:
-            raise DamagedError(_first_line(error)) from error
+            raise CorruptCheckpointError(_first_line(error)) from error
         wrong = differences(saved, shapes(target))
         if wrong:
             raise UsageError(
@@ -146,11 +146,11 @@ class Checkpoints:
         try:
             state = self._manager.restore(step, args=ocp.args.StandardRestore(target))
         except Exception as error:
-            raise DamagedError(_first_line(error)) from error
+            raise CorruptCheckpointError(_first_line(error)) from error
         compare(checksums(state), expected)
         return state
 
-    def _set_aside(self, step: int, error: DamagedError) -> None:
+    def _set_aside(self, step: int, error: CorruptCheckpointError) -> None:
         place = self._folder.with_name(DAMAGED) / str(step)
         logging.error("Checkpoint %d is damaged: %s. It is now in %s.", step, error, place)
         if jax.process_index() == 0:
@@ -164,7 +164,7 @@ class Checkpoints:
         """Waits until everything is written.
 
         Raises:
-            FailedError: The last checkpoint cannot be written. Earlier ones are kept.
+            RunError: The last checkpoint cannot be written. Earlier ones are kept.
         """
         with self._writing():
             self._manager.close()
@@ -174,11 +174,11 @@ def _described(manager: ocp.CheckpointManager, step: int) -> tuple[dict, dict]:
     """The shapes and checksums of `describe` that were saved with a checkpoint.
 
     Raises:
-        DamagedError: They are not what was saved.
+        CorruptCheckpointError: They are not what was saved.
     """
     saved = manager.metadata(step).custom_metadata  # What orbax cannot read, it logs.
     if not saved or checksum(saved["arrays"]) != saved["crc32"]:
-        raise DamagedError("its metadata cannot be read")
+        raise CorruptCheckpointError("its metadata cannot be read")
     return saved["arrays"]["shapes"], saved["arrays"]["crc32"]
 
 

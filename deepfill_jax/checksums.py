@@ -13,7 +13,7 @@ PyTree = Any
 NAMED = 5  # Arrays that a message names.
 
 
-class DamagedError(Exception):
+class CorruptCheckpointError(Exception):
     """A checkpoint is not what was saved."""
 
 
@@ -35,10 +35,10 @@ def checksum(record: Any) -> int:
 
 
 def compare(found: Mapping[str, int], expected: Mapping[str, int]) -> None:
-    """Raises DamagedError if arrays are not what was saved; names them."""
+    """Raises CorruptCheckpointError if arrays are not what was saved; names them."""
     wrong = [path for path, crc32 in found.items() if crc32 != expected[path]]
     if wrong:
-        raise DamagedError(f"not what was saved: {first_few(wrong)}")
+        raise CorruptCheckpointError(f"not what was saved: {first_few(wrong)}")
 
 
 def differences(saved: Mapping[str, list], asked: Mapping[str, list]) -> list[str]:

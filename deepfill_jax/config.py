@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from deepfill_jax import renamed
 from deepfill_jax.errors import UsageError
 
 KEYS = {
@@ -20,15 +21,15 @@ KEYS = {
         "init": str,  # "published", or "unit_variance", from which the generator learns faster.
         "dtype": str,  # Of the arithmetic: "float32" or "bfloat16".
         "guided": bool,  # By sketches of the hole, see data.edges.
-        "checkpoint_stages": bool,  # Less memory, about a third more time.
+        "remat": bool,  # Less memory, about a third more time.
     },
     "loss": {  # losses.Recipe
         "discriminator": float,
         "adversarial": float,
         "l1_whole": float,
         "l1_hole": float,
-        "l1_valid": float,
-        "joint_pass": bool,
+        "l1_known": float,
+        "concat_real_fake": bool,
         "adversarial_ramp_steps": int,
         "perceptual": float,
         "perceptual_network": str,
@@ -41,23 +42,23 @@ KEYS = {
         "decay_steps": int,
         "clip_norm": float,
     },
-    "average_decay": float,  # Of the generator's running average; 0 for none.
-    "microbatches": int,  # Parts of a batch, run one after the other to save memory.
+    "ema_decay": float,  # Of the generator's running average; 0 for none.
+    "grad_accum_steps": int,  # Parts of a batch, run one after the other to save memory.
     "data": {
         "source": str,  # folder:PATH, flist:FILE or tfds:NAME[:SPLIT]
         "val_source": str,
         "edges": str,  # Of guided models: folder:PATH of the source's edge maps (data/edges.py),
         "val_edges": str,  # and of the val_source's.
-        "edge_share": float,  # Of examples with a sketch; others have an empty one.
+        "sketch_probability": float,  # Of examples with a sketch; others have an empty one.
         "crop_size": int,  # data.examples.Preprocessing
         "enlarge": bool,
         "flip": bool,
     },
     "masks": {
-        "kinds": {  # Weights of the kinds in the mix; masks.py draws them.
+        "weights": {  # Weights of the kinds in the mix; masks.py draws them.
             "box": float,
             "strokes": float,
-            "box_or_strokes": float,
+            "box_and_strokes": float,
             "irregular": float,
             "folder": float,
         },
@@ -114,11 +115,19 @@ def _leaves(keys: Mapping[str, Any], path: str) -> Iterator[tuple[str, type]]:
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
-    """The key that was meant: of nearly the same path, or of nearly the same last part."""
+    """The key that was meant: the new name, one with nearly the same path or last part."""
+    if renamed_name := _renamed(name):
+        return f", did you mean {renamed_name}?"
     last = {full.rpartition(".")[2]: full for full in known}
     near = difflib.get_close_matches(name.rpartition(".")[2], last, n=1)
     near = [last[part] for part in near] or difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     return f", did you mean {near[0]}?" if near else ""
+
+
+def _renamed(name: str) -> str:
+    """The name of today of a key that has been renamed, or ""."""
+    found = "config." + renamed.new_key(name.removeprefix("config."))
+    return "" if found == name else found
 
 
 def _problems(config: Mapping[str, Any], keys: Mapping[str, Any], path: str) -> list[str]:
@@ -126,7 +135,8 @@ def _problems(config: Mapping[str, Any], keys: Mapping[str, Any], path: str) -> 
     for key in config:
         if key not in keys:
             nearest = difflib.get_close_matches(key, keys, n=1)
-            hint = f", did you mean {path}.{nearest[0]}" if nearest else ""
+            meant = _renamed(f"{path}.{key}") or (nearest and f"{path}.{nearest[0]}")
+            hint = f", did you mean {meant}" if meant else ""
             problems.append(f"{path}.{key} does not exist{hint}")
     for key, kind in keys.items():
         if key not in config:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from deepfill_jax.errors import FailedError, StoppedError, UsageError, report
+from deepfill_jax.errors import PreemptedError, RunError, UsageError, report
 
 # A peer that has been silent for so long is gone. On CPUs a broken connection says so at once.
 HEARTBEAT_SECONDS = 30
@@ -69,7 +69,7 @@ def join(
         ) from error
 
 
-def check_same(what: str, value: str) -> None:
+def assert_same_on_all_processes(what: str, value: str) -> None:
     """Checks that all processes say the same.
 
     Call it once before compiling anything long: processes on CPUs must first speak to one another
@@ -121,7 +121,7 @@ class StopSignal:
 
 
 @contextlib.contextmanager
-def leave_on_errors() -> Iterator[None]:
+def abort_on_error() -> Iterator[None]:
     """Where a run has several processes, an error in one ends it at once, with the error's line.
 
     At a usual exit JAX waits for the others. They may be waiting for this one, until they have
@@ -129,14 +129,14 @@ def leave_on_errors() -> Iterator[None]:
     """
     try:
         yield
-    except StoppedError:  # All of them stop.
+    except PreemptedError:  # All of them stop.
         raise
     except Exception as error:
         if jax.process_count() == 1:
             raise
         who = f"Process {jax.process_index()} of {jax.process_count()}"
         if isinstance(error, jax.errors.JaxRuntimeError):
-            error = FailedError(
+            error = RunError(
                 f"{who} has lost another one, or a device ({str(error).splitlines()[0]}). Start "
                 "all of them again: training goes on from the newest checkpoint."
             )

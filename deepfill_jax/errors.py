@@ -13,7 +13,7 @@ class UsageError(ValueError):
     """
 
 
-class FailedError(RuntimeError):
+class RunError(RuntimeError):
     """The work, or a part of it, could not be done; what was done is kept.
 
     The message names what failed, and where to go on. Commands print it without a traceback and
@@ -21,14 +21,14 @@ class FailedError(RuntimeError):
     """
 
 
-class StoppedError(Exception):
+class PreemptedError(Exception):
     """The work was stopped on request; what was done is saved, and the same command goes on.
 
     Commands print it and exit with code 75, which launchers take as: start it again.
     """
 
 
-EXIT_CODES = {UsageError: 2, FailedError: 1, StoppedError: 75}
+EXIT_CODES = {UsageError: 2, RunError: 1, PreemptedError: 75}
 
 
 def report(error: Exception) -> int:
@@ -40,7 +40,7 @@ def report(error: Exception) -> int:
     if type(error) not in EXIT_CODES:
         traceback.print_exception(error)
         return 1
-    label = "" if isinstance(error, StoppedError) else "error: "
+    label = "" if isinstance(error, PreemptedError) else "error: "
     print(f"{label}{error}", file=sys.stderr, flush=True)
     return EXIT_CODES[type(error)]
 

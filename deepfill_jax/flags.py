@@ -7,6 +7,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from deepfill_jax import config as config_keys
+from deepfill_jax import renamed
 from deepfill_jax.errors import UsageError
 
 FLAGS = flags.FLAGS
@@ -23,13 +24,13 @@ flags.DEFINE_string(
     "model", None, "eval: name or file of a model, instead of a checkpoint of the workdir"
 )
 flags.DEFINE_string("baseline", None, "eval: telea, navier_stokes, patchmatch, biharmonic or mean")
-flags.DEFINE_string("results", None, "eval: a folder of results, named by the picture's index")
+flags.DEFINE_string("predictions", None, "eval: a folder of results, named by the picture's index")
 flags.DEFINE_integer("step", None, "eval: which checkpoint of the workdir")
 flags.DEFINE_string(
     "output", None, "eval: where to write; default WORKDIR/eval/NAME, or REPORT/NAME"
 )
 flags.DEFINE_string("report", None, "eval: a folder for index.html, a page of the evaluation")
-flags.DEFINE_list("beside", "telea,navier_stokes,mean", "eval: baselines that the page compares")
+flags.DEFINE_list("compare", "telea,navier_stokes,mean", "eval: baselines that the page compares")
 
 
 def parse(argv: Sequence[str]) -> ConfigDict:
@@ -38,6 +39,7 @@ def parse(argv: Sequence[str]) -> ConfigDict:
     Raises:
         UsageError: A flag or a config key is wrong, or the config is missing.
     """
+    renamed.refuse_old_flags(argv[1:])
     config_keys.check_overrides(argv[1:])
     try:
         rest = FLAGS(argv)[1:]

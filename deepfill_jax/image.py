@@ -51,7 +51,7 @@ def composite(filled: jax.Array, known: jax.Array, mask: jax.Array) -> jax.Array
     return jnp.where(mask > 0.5, filled, known)
 
 
-def shrink(x: jax.Array, factor: int, *, nearest: str) -> jax.Array:
+def downsample_nearest(x: jax.Array, factor: int, *, nearest: str) -> jax.Array:
     """Divides height and width of [B, H, W, C] by `factor`, taking the nearest pixel.
 
     "Nearest" is not one rule. PyTorch takes pixel `factor * i` ("floor"). The TF1 release resizes
@@ -78,6 +78,6 @@ def _aligned_indices(size: int, shrunk: int) -> jax.Array:
     return jnp.floor(positions + 0.5).astype(jnp.int32)
 
 
-def double(x: jax.Array) -> jax.Array:
+def upsample2x(x: jax.Array) -> jax.Array:
     """Doubles height and width of [B, H, W, C] by repeating pixels: nearest, in every library."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)

@@ -19,8 +19,8 @@ def main(argv: Sequence[str]) -> None:
 
     Raises:
         UsageError: A flag or a config key is wrong, or a file is missing.
-        FailedError: Training cannot go on, or the doctor found something wrong.
-        StoppedError: Training was asked to stop.
+        RunError: Training cannot go on, or the doctor found something wrong.
+        PreemptedError: Training was asked to stop.
     """
     config = parse(argv)
     if FLAGS.mode != "eval":
@@ -32,9 +32,9 @@ def main(argv: Sequence[str]) -> None:
 
         return examination.run(config, FLAGS.workdir)
     distributed.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    with distributed.leave_on_errors():
-        distributed.check_same("The config", config.to_json())
-        distributed.check_same("--workdir", f"{FLAGS.workdir}")
+    with distributed.abort_on_error():
+        distributed.assert_same_on_all_processes("The config", config.to_json())
+        distributed.assert_same_on_all_processes("--workdir", f"{FLAGS.workdir}")
         if FLAGS.mode == "train":
             from deepfill_jax.train import loop
 
@@ -56,13 +56,13 @@ def _evaluate(config: ConfigDict) -> None:
         mesh,
         model=FLAGS.model,
         baseline=FLAGS.baseline,
-        results=FLAGS.results,
+        predictions=FLAGS.predictions,
         workdir=FLAGS.workdir,
         step=FLAGS.step,
     )
     folders = command.output_folders(
         method.name,
-        FLAGS.beside if FLAGS.report else (),
+        FLAGS.compare if FLAGS.report else (),
         output=FLAGS.output,
         report=FLAGS.report,
         workdir=FLAGS.workdir,

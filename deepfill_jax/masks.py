@@ -77,7 +77,7 @@ def _zigzag(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return np.array(vertices, np.int32)
 
 
-def box_or_strokes(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def box_and_strokes(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """The union of a box and brush strokes: the training mask of the TF1 release."""
     return box(rng, height, width) | brush_strokes(rng, height, width)
 
@@ -158,14 +158,14 @@ def from_file(path: str | Path, height: int, width: int) -> np.ndarray:
 
 
 def sampler(
-    kinds: Mapping[str, float], *, min_area: float, max_area: float, folder: str
+    weights: Mapping[str, float], *, min_area: float, max_area: float, folder: str
 ) -> DrawMask:
     """Makes the function that draws masks of several kinds, each as often as its weight says.
 
     One mask of each kind is drawn here, so that a setting that cannot work fails at once.
 
     Args:
-        kinds: Weight of each kind: "box", "strokes", "box_or_strokes", "irregular", "folder".
+        weights: Weight of each kind: "box", "strokes", "box_and_strokes", "irregular", "folder".
             Weights need not sum to 1; a kind of weight 0 is not used.
         min_area: See `irregular`.
         max_area: See `irregular`.
@@ -178,20 +178,20 @@ def sampler(
     makers = {
         "box": lambda: box,
         "strokes": lambda: brush_strokes,
-        "box_or_strokes": lambda: box_or_strokes,
+        "box_and_strokes": lambda: box_and_strokes,
         "irregular": lambda: functools.partial(irregular, min_area=min_area, max_area=max_area),
         "folder": lambda: _folder_sampler(folder),
     }
-    if unknown := sorted(set(kinds) - set(makers)):
+    if unknown := sorted(set(weights) - set(makers)):
         raise UsageError(
             f"There is no mask kind {', '.join(unknown)}; the kinds are {', '.join(makers)}."
         )
-    weights = np.array(list(kinds.values()), float)
-    if not (weights >= 0).all() or not 0 < weights.sum() < math.inf:
-        raise UsageError(f"The mask weights {dict(kinds)} must be 0 or more, and not all 0.")
+    shares = np.array(list(weights.values()), float)
+    if not (shares >= 0).all() or not 0 < shares.sum() < math.inf:
+        raise UsageError(f"The mask weights {dict(weights)} must be 0 or more, and not all 0.")
 
-    draws = [makers[name]() for name, weight in kinds.items() if weight > 0]
-    shares = np.cumsum(weights[weights > 0])
+    draws = [makers[name]() for name, weight in weights.items() if weight > 0]
+    shares = np.cumsum(shares[shares > 0])
     shares /= shares[-1]  # Exactly 1 at the end, which rng.random() stays below.
     for draw in draws:
         draw(np.random.default_rng(0), PUBLISHED_SIZE, PUBLISHED_SIZE)

@@ -17,7 +17,7 @@ def attention_memory() -> int:
     return max(stats.get("bytes_limit", 0) // 8, 2**26)
 
 
-def give_back_memory() -> None:
+def release_freed_memory() -> None:
     """Gives the system the memory that compiling has freed, which glibc would keep: 0.05 to 0.3 GB.
 
     Does nothing where the C library is another.

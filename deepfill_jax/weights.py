@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from deepfill_jax import trained
+from deepfill_jax import renamed, trained
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import Variant, make_variant
@@ -43,8 +43,8 @@ class Model:
     generator: PyTree  # The generator's parameters.
     discriminator: PyTree | None = None  # {"params": ..., "spectral": ...}.
     # What a reader should know, values are JSON. Of a training: step, batch_size, image_size,
-    # recipe, data. Of a conversion: converted_from, release, step. And licence, if it is known.
-    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    # recipe, data. Of a conversion: converted_from, release, step. And license, if it is known.
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # What Adam remembers of "generator" and "discriminator", if it is kept: {"count": updates,
     # "mu", "nu": trees like the parameters}, the fields of optax.ScaleByAdamState.
     moments: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
@@ -60,7 +60,7 @@ def save(path: str | Path, model: Model, *, dtype: np.typing.DTypeLike = np.floa
     if model.moments:
         tree["moments"] = jax.tree.map(np.asarray, dict(model.moments))
     description = {
-        **model.about,
+        **model.metadata,
         "format": FORMAT,
         "architecture": model.variant.name,
         "width": model.variant.width,
@@ -90,6 +90,7 @@ def load(name_or_path: str | Path) -> Model:
     try:
         with safetensors.safe_open(path, "numpy") as file:
             description = json.loads((file.metadata() or {})[METADATA_KEY])
+            description = {renamed.METADATA.get(k, k): x for k, x in description.items()}
             is_newer = description.pop("format") > FORMAT
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
@@ -129,5 +130,5 @@ def load(name_or_path: str | Path) -> Model:
 
 def networks(model: Model) -> dict[str, PyTree]:
     """The generator and, if there is one, the discriminator, as a tree."""
-    critic = {} if model.discriminator is None else {"discriminator": model.discriminator}
-    return {"generator": model.generator, **critic}
+    discriminator = {} if model.discriminator is None else {"discriminator": model.discriminator}
+    return {"generator": model.generator, **discriminator}

@@ -52,10 +52,10 @@ def test_a_shorter_training_warms_up_and_averages_for_the_same_share(tmp_path):
     config = ablations.make_config("best", tmp_path, 0)
     ablations.set_steps(config, 400)
     assert (config.num_steps, config.optimizer.decay_steps) == (400, 400)
-    assert (config.optimizer.warmup_steps, config.average_decay) == (20, 0.95)
+    assert (config.optimizer.warmup_steps, config.ema_decay) == (20, 0.95)
     config = ablations.make_config("no average of parameters", tmp_path, 0)
     ablations.set_steps(config, 400)
-    assert config.average_decay == 0
+    assert config.ema_decay == 0
 
 
 def test_rows_of_one_network_and_batch_are_measured_once(results, tmp_path, monkeypatch):

@@ -22,11 +22,11 @@ from deepfill_jax import pictures, trained, weights
 from deepfill_jax.app import __main__ as command
 from deepfill_jax.app import guard, painting
 from deepfill_jax.app.guard import Guard, Login
-from deepfill_jax.app.queue import BusyError, GoneError
+from deepfill_jax.app.queue import CancelledError, QueueFullError
 from deepfill_jax.app.reading import plain_name
 from deepfill_jax.app.registry import available
 from deepfill_jax.app.service import Options, Service
-from deepfill_jax.app.sessions import MOST_SESSIONS, Sessions
+from deepfill_jax.app.sessions import MAX_SESSIONS, Sessions
 from deepfill_jax.app.web import make_app
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint.canvas import extend
@@ -184,7 +184,7 @@ def test_its_own_format_with_its_metadata(client, inpainter):
     jpeg = file(smooth, "JPEG", quality=70, dpi=(300, 300))
     picture = pictures.read(pictures.Encoded(jpeg))
     files["image"] = ("photo.jpeg", jpeg)
-    answer = ask(client, files, format="keep")
+    answer = ask(client, files, format="same")
     assert answer.headers["content-type"] == "image/jpeg"
     assert answer.headers["content-disposition"].endswith("photo_completed.jpeg")
     expected = pictures.encode("x.jpg", inpainter(picture.pixels, mask), picture)
@@ -210,7 +210,7 @@ def test_models_are_listed(client):
         "architecture": "official",
         "working_size": 256,
         "guided": False,
-        "licence": None,
+        "license": None,
     }
 
 
@@ -267,8 +267,8 @@ PICTURE, MASK, _ = asked()
             "s.png is 56x9, but a.png is 56x40 (width x height); a sketch needs its picture's size",
         ),
         ({"sketch": ("s.txt", b"x")}, {"model": "guided"}, 422, "s.txt cannot be read as a pic"),
-        ({"image": ("a.gif", file(PICTURE))}, {"format": "keep"}, 422, ".gif is no format of ours"),
-        ({"image": ("a", file(PICTURE))}, {"format": "keep"}, 422, "no suffix is no format of"),
+        ({"image": ("a.gif", file(PICTURE))}, {"format": "same"}, 422, ".gif is no format of ours"),
+        ({"image": ("a", file(PICTURE))}, {"format": "same"}, 422, "no suffix is no format of"),
         ({"image": ("a.png", bytes(200_000))}, {}, 413, "larger than the limit of 200,000 bytes"),
         ({}, {"feather": "3", "dilate": "2"}, 422, "feather=3 must be from 0 to dilate=2"),
         ({}, {"dilate": "-1"}, 422, "dilate: Input should be greater than or equal to 0."),
@@ -307,7 +307,7 @@ def test_what_comes_in_chunks_is_counted(client):
 
 def test_one_too_many(client, service):
     files = asked()[2]
-    with service.queue.place(), service.queue.place(), service.queue.place():
+    with service.queue.slot(), service.queue.slot(), service.queue.slot():
         answer = ask(client, files)
         assert "try again" in refused(answer, 503) and answer.headers["retry-after"] == "10"
     assert ask(client, files).status_code == 200
@@ -334,7 +334,7 @@ def test_one_at_a_time_and_who_leaves_is_not_waited_for(model):
 
     async def run():
         first, second, third = (
-            asyncio.ensure_future(service.queue.turn(lambda stop, name=name: work(name, stop)))
+            asyncio.ensure_future(service.queue.exclusive(lambda stop, name=name: work(name, stop)))
             for name in ("first", "second", "third")
         )
         await asyncio.to_thread(beginning.wait)
@@ -352,14 +352,14 @@ def test_a_fill_stops_before_its_next_window(service):
     stop = threading.Event()
     stop.set()
     options = Options("tiny")
-    with pytest.raises(GoneError):
+    with pytest.raises(CancelledError):
         service.fill(pictures.Picture(picture), mask[..., np.newaxis] > 0, None, options, stop)
 
 
 def test_a_place_is_given_back(service):
     for _ in range(2):
-        with service.queue.place(), service.queue.place(), service.queue.place():
-            with pytest.raises(BusyError), service.queue.place():
+        with service.queue.slot(), service.queue.slot(), service.queue.slot():
+            with pytest.raises(QueueFullError), service.queue.slot():
                 pass
 
 
@@ -635,11 +635,11 @@ def test_nothing_is_fetched_nor_read_for_a_client(called, monkeypatch):
 
 def test_sessions_are_few(tmp_path):
     sessions = Sessions(tmp_path)
-    for number in range(MOST_SESSIONS + 3):
+    for number in range(MAX_SESSIONS + 3):
         assert sessions.of(f"{number}").folder.is_dir()
-    assert len(list(tmp_path.iterdir())) == MOST_SESSIONS
+    assert len(list(tmp_path.iterdir())) == MAX_SESSIONS
     kept = sessions.of("4").folder
-    for number in range(100, 100 + MOST_SESSIONS):
+    for number in range(100, 100 + MAX_SESSIONS):
         assert kept.is_dir()
         sessions.of(f"{number}")
     assert not kept.exists()

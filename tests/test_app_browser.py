@@ -248,7 +248,7 @@ def test_a_mask_from_a_file_is_what_the_api_fills(browser, server):
     browser.shot("masked", "#editor")
     found = browser.fill()
     own = browser.download("#own")
-    for format, ours in (("png", found), ("keep", own)):
+    for format, ours in (("png", found), ("same", own)):
         files = {
             "image": ("photo.jpg", (browser.folder / "photo.jpg").read_bytes()),
             "mask": ("mask.png", (browser.folder / "mask.png").read_bytes()),

@@ -52,7 +52,10 @@ def eventually(holds):
 
 def test_twenty_clients_at_once(tmp_path, inpainter):
     pictures = [make_picture(300 + 7 * i, 420 - 5 * i, i) for i in range(CLIENTS)]
-    with served(tmp_path, "--queue", f"{CLIENTS}") as server, ThreadPoolExecutor(CLIENTS) as pool:
+    with (
+        served(tmp_path, "--max-queue", f"{CLIENTS}") as server,
+        ThreadPoolExecutor(CLIENTS) as pool,
+    ):
         np.testing.assert_array_equal(
             pixels_of(ask(server.url, *pictures[0])), inpainter(*pictures[0])
         )
@@ -67,7 +70,7 @@ def test_twenty_clients_at_once(tmp_path, inpainter):
 
 def test_more_than_may_wait_are_told_so(tmp_path, inpainter):
     pictures = [make_picture(500, 500, i) for i in range(8)]
-    with served(tmp_path, "--queue", "2") as server, ThreadPoolExecutor(8) as pool:
+    with served(tmp_path, "--max-queue", "2") as server, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda pair: ask(server.url, *pair), pictures))
         statuses = [answer.status_code for answer in answers]
         assert set(statuses) == {200, 503} and statuses.count(200) >= 3
@@ -90,7 +93,7 @@ def request_of(server, picture, mask):
 def test_clients_that_go_away(tmp_path, inpainter):
     picture, mask = make_picture(60, 70)
     large, scattered = make_picture(2000, 2000)
-    with served(tmp_path, "--queue", "1") as server:
+    with served(tmp_path, "--max-queue", "1") as server:
         # While it uploads, more often than there are places.
         whole, address = request_of(server, large, scattered)
         for length in (300, 30_000, len(whole) - 1):

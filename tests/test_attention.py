@@ -106,7 +106,7 @@ def test_no_hole_pixel_is_copied():
     x = rng.normal(size=(1, 16, 16, 4)).astype(np.float32)
     for variant in (OFFICIAL, MMAGIC):
         # 4x4 patches of available keys reach one pixel into the 2x2 pixels around them.
-        small = image.shrink(mask, 2, nearest=variant.nearest)
+        small = image.downsample_nearest(mask, 2, nearest=variant.nearest)
         touched = scipy.ndimage.maximum_filter(small[0, ..., 0], 3, mode="constant") > 0
         seen = np.pad(~touched, 1).repeat(2, 0).repeat(2, 1)
         near = [np.roll(seen, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)]
@@ -247,7 +247,7 @@ def test_features_in_bfloat16_are_scored_in_float32():
 def test_scores_can_be_left_unfused():
     queries, keys = np.random.default_rng(0).normal(size=(2, 1, 12, 12, 4)).astype(np.float32)
     mask = np.zeros((1, 12, 12, 1), np.float32)
-    small = (image.shrink(x, 2, nearest=OFFICIAL.nearest)[0] for x in (queries, keys))
+    small = (image.downsample_nearest(x, 2, nearest=OFFICIAL.nearest)[0] for x in (queries, keys))
     weights = np.asarray(jax.nn.softmax(10 * match_by_patches(*small), axis=-1))
     expected = paste_by_patches(weights, keys[0]) / 4
     variant = dataclasses.replace(OFFICIAL, fused=False)

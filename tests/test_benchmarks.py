@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from deepfill_jax import weights
-from deepfill_jax.errors import FailedError
+from deepfill_jax.errors import RunError
 from deepfill_jax.models import make_variant
 from deepfill_jax.tensors import flatten
 
@@ -90,7 +90,7 @@ def test_sides_that_do_not_do_the_same_are_not_timed():
         command=[sys.executable, "-c", FAKE.replace("VALUE", "0.5").replace("completed", "x")]
     )
     for other in (fake("0.502"), fake("np.nan"), unnamed):
-        with pytest.raises(FailedError, match="fake and fake do not find the same in forward-8-1"):
+        with pytest.raises(RunError, match="fake and fake do not find the same in forward-8-1"):
             compare.compare(case, fake("0.5"), other, 1)
 
 
@@ -102,7 +102,7 @@ def test_a_case_too_large_for_the_peer_is_ours_alone():
 
 
 def test_a_peer_that_stops_is_named():
-    with pytest.raises(FailedError, match="fake stopped in forward-8-1"):
+    with pytest.raises(RunError, match="fake stopped in forward-8-1"):
         compare.compare(Case("forward", 8, 1), fake("0.5"), fake("1 / 0"), 1)
 
 

@@ -32,10 +32,10 @@ def make_canvas(channels=3, dtype=np.uint8, scaled=False):
 def test_only_the_windows_hole_changes_to_the_fill(channels, dtype, scaled):
     canvas, window = make_canvas(channels, dtype, scaled)
     before = canvas.pixels.copy()
-    image, hole = canvas.see(window)
+    image, hole = canvas.read_window(window)
     assert image.shape == (window.height, window.width, 3) and image.dtype == np.float32
     assert hole.shape == (window.height, window.width, 1) and hole.dtype == bool
-    canvas.put(window, np.full_like(image, 0.25))
+    canvas.paste(window, np.full_like(image, 0.25))
     assert canvas.pixels.dtype == dtype
     inside = np.zeros((20, 30), bool)
     inside[5:11, 7:15] = True
@@ -48,7 +48,7 @@ def test_only_the_windows_hole_changes_to_the_fill(channels, dtype, scaled):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_is_seen_scaled_is_means_of_known_pixels(dtype):
     canvas, window = make_canvas(dtype=dtype, scaled=True)
-    image, hole = canvas.see(window)
+    image, hole = canvas.read_window(window)
     expected_hole = canvas.hole[:16, 2:22].reshape(8, 2, 10, 2).any(axis=(1, 3))
     np.testing.assert_array_equal(hole[..., 0], expected_hole)
     seen = canvas.pixels[:16, 2:22].astype(float)
@@ -60,9 +60,9 @@ def test_what_is_seen_scaled_is_means_of_known_pixels(dtype):
 
 def test_what_is_in_the_hole_is_not_seen_scaled():
     canvas, window = make_canvas(dtype=np.float32, scaled=True)
-    expected = canvas.see(window)[0]
+    expected = canvas.read_window(window)[0]
     canvas.pixels[canvas.hole[..., 0]] = np.nan
-    np.testing.assert_array_equal(canvas.see(window)[0], expected)
+    np.testing.assert_array_equal(canvas.read_window(window)[0], expected)
 
 
 def test_a_window_waits_for_the_holes_that_it_sees():
@@ -72,9 +72,9 @@ def test_a_window_waits_for_the_holes_that_it_sees():
     first, second, far = window(0), window(6), window(18)
     canvas = Canvas(np.zeros((20, 30, 1), np.uint8), np.zeros((20, 30, 1), bool), [])
     canvas.windows = [first, second, far]
-    assert canvas.take_ready() == [first, far]
-    assert canvas.take_ready() == [second]
-    assert canvas.take_ready() == []
+    assert canvas.pop_independent() == [first, far]
+    assert canvas.pop_independent() == [second]
+    assert canvas.pop_independent() == []
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -122,9 +122,9 @@ def test_thin_lines_stay_when_a_window_is_scaled_down():
     whole = Box(0, 0, 64, 64)
     window = Window(whole, Box(16, 16, 32, 32), 8, 8)
     canvas = Canvas(make_pixels(64, 64, 3, np.uint8), hole, [window], sketch)
-    _, seen, lines = canvas.see(window)
+    _, seen, lines = canvas.read_window(window)
     expected = sketch & hole  # Eight pixels each way, any of which counts.
     np.testing.assert_array_equal(lines, expected.reshape(8, 8, 8, 8, 1).any(axis=(1, 3)))
     assert lines[2:6, 4].all() and lines.sum() == 4 and not (lines & ~seen).any()
-    canvas.put(window, np.zeros((8, 8, 3), np.float32))
-    assert not canvas.see(window)[2].any()  # What is filled needs no lines.
+    canvas.paste(window, np.zeros((8, 8, 3), np.float32))
+    assert not canvas.read_window(window)[2].any()  # What is filled needs no lines.

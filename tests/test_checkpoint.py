@@ -12,7 +12,7 @@ import pytest
 from absl import logging
 
 from deepfill_jax import checkpoint, checksums, sharding
-from deepfill_jax.errors import FailedError, UsageError
+from deepfill_jax.errors import RunError, UsageError
 from deepfill_jax.tensors import expected_tensors, unflatten
 from deepfill_jax.train import build
 
@@ -22,7 +22,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 @pytest.fixture(scope="module")
 def config():
     config = runpy.run_path(str(CONFIGS / "smoke.py"))["get_config"]("official")
-    config.average_decay = 0.5
+    config.ema_decay = 0.5
     return config
 
 
@@ -139,7 +139,7 @@ def test_a_damaged_array_is_named(states):
     expected = checksums.checksums(states[0])
     kernel = "generator/params/coarse/encode1/kernel"
     assert kernel in expected
-    with pytest.raises(checksums.DamagedError, match=f"not what was saved: {kernel}$"):
+    with pytest.raises(checksums.CorruptCheckpointError, match=f"not what was saved: {kernel}$"):
         checksums.compare(expected, expected | {kernel: expected[kernel] ^ 1})
 
 
@@ -155,7 +155,7 @@ def test_nothing_whole_is_an_error_that_says_where_it_all_went(config, mesh, wor
     "key, value, message",
     [
         ("model.width", 4, r"generator/.* is \[.*\] where the config asks for \[.*\] and \d+ more"),
-        ("average_decay", 0.0, r"generator/average/.* where the config asks for no such array"),
+        ("ema_decay", 0.0, r"generator/average/.* where the config asks for no such array"),
         ("optimizer.warmup_steps", 5, r"opt_state/.*/count is missing where the config asks for"),
     ],
 )
@@ -203,7 +203,7 @@ def test_a_full_disk_costs_no_checkpoint(config, mesh, states, small_disk):
     with pytest.raises(OSError), filler.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
-    with pytest.raises(FailedError, match=r"could not be written .* Those of steps \[1\] are kept"):
+    with pytest.raises(RunError, match=r"could not be written .* Those of steps \[1\] are kept"):
         checkpoints.save(states[1])
         checkpoints.close()
     assert_equal(restore(config, small_disk, mesh), states[0])

@@ -51,22 +51,22 @@ def test_mmagics_settings(name, steps):
         "loss.adversarial": 0.1,
         "loss.l1_whole": 0.0,
         "loss.l1_hole": 1.0,
-        "loss.l1_valid": 1.0,
+        "loss.l1_known": 1.0,
         "optimizer.learning_rate": 1e-4,
         "optimizer.beta1": 0.9,
         "optimizer.beta2": 0.999,
-        "average_decay": 0.0,
+        "ema_decay": 0.0,
         "optimizer.clip_norm": 0.0,
         "optimizer.decay_steps": 0,
-        "microbatches": 1,
+        "grad_accum_steps": 1,
         "data.crop_size": 384,
         "data.flip": False,
-        "masks.kinds.irregular": 1.0,
+        "masks.weights.irregular": 1.0,
         "masks.min_area": 0.15,
         "masks.max_area": 0.65,
     }
     assert_values(values, expected)
-    assert sum(values.masks.kinds.values()) == 1
+    assert sum(values.masks.weights.values()) == 1
 
 
 @pytest.mark.parametrize("name, crop, enlarge", [("places", 256, True), ("celeba_hq", 0, False)])
@@ -80,24 +80,24 @@ def test_the_releases_settings(name, crop, enlarge):
         "loss.adversarial": 1.0,
         "loss.l1_whole": 1.0,
         "loss.l1_hole": 0.0,
-        "loss.l1_valid": 0.0,
-        "loss.joint_pass": True,
+        "loss.l1_known": 0.0,
+        "loss.concat_real_fake": True,
         "optimizer.learning_rate": 1e-4,
         "optimizer.beta1": 0.5,
         "optimizer.beta2": 0.999,
         "data.crop_size": crop,
         "data.enlarge": enlarge,
-        "masks.kinds.box_or_strokes": 1.0,
+        "masks.weights.box_and_strokes": 1.0,
     }
     assert_values(values, expected)
-    assert sum(values.masks.kinds.values()) == 1
+    assert sum(values.masks.weights.values()) == 1
 
 
 def test_all_problems_are_listed_with_the_nearest_key():
     values = load("smoke").to_dict()
     values["batchsize"] = values.pop("batch_size")
     values["loss"]["adversarial"] = "0.1"
-    values["model"]["checkpoint_stages"] = 1
+    values["model"]["remat"] = 1
     values["num_steps"] = True
     with pytest.raises(UsageError) as caught:
         config.check(values)
@@ -105,12 +105,12 @@ def test_all_problems_are_listed_with_the_nearest_key():
     assert "config.batchsize does not exist, did you mean config.batch_size" in message
     assert "config.batch_size is missing" in message
     assert "config.loss.adversarial='0.1' is str, must be float" in message
-    assert "config.model.checkpoint_stages=1 is int, must be bool" in message
+    assert "config.model.remat=1 is int, must be bool" in message
     assert "config.num_steps=True is bool, must be int" in message
 
 
 def test_unknown_overrides_are_listed_with_the_nearest_key():
-    config.check_overrides(["--config=x.py", "--config.seed=1", "--config.masks.kinds.box=0.5"])
+    config.check_overrides(["--config=x.py", "--config.seed=1", "--config.masks.weights.box=0.5"])
     with pytest.raises(UsageError) as caught:
         config.check_overrides(["--config.learning_rat=1", "--config.data.xyz=0", "--workdir=w"])
     assert "learning_rat does not exist, did you mean config.optimizer.learning_rate?" in str(

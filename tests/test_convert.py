@@ -191,7 +191,7 @@ def test_command_converts_a_pth_file(tmp_path, capsys):
     assert last.startswith(f"{output}: 41.")
     loaded = weights.load(output)
     assert_same(loaded, references.mmagic_model())
-    assert loaded.about == {"converted_from": "MMagic", "release": None, "step": 100_000}
+    assert loaded.metadata == {"converted_from": "MMagic", "release": None, "step": 100_000}
 
     before = output.read_bytes()
     assert run(source, "--output", output, "--dtype", "float16") == 2
@@ -253,7 +253,7 @@ def test_a_generator_alone_goes_back(tmp_path):
     model = sources.read(tmp_path / "theirs.pth").model
     mmagic.write(tmp_path / "back.pth", dataclasses.replace(model, discriminator=None))
     again = sources.read(tmp_path / "back.pth").model
-    assert again.discriminator is None and again.about["step"] == 100_000
+    assert again.discriminator is None and again.metadata["step"] == 100_000
     jax.tree.map(np.testing.assert_array_equal, again.generator, model.generator)
 
 
@@ -282,8 +282,8 @@ def test_moments_of_a_training_are_kept_if_asked(tmp_path, capsys):
         optimizer[module] = references.stepped_adam(trained, steps=steps)
     source = save(tmp_path / "iter_2.pth", tensors, optimizer=optimizer)
     assert run(source, "--output", tmp_path / "plain.safetensors") == 0
-    assert "Adam's moments are left out; --moments keeps them" in capsys.readouterr().out
-    assert run(source, "--output", tmp_path / "full.safetensors", "--moments") == 0
+    assert "Adam's moments are left out; --optimizer-state keeps them" in capsys.readouterr().out
+    assert run(source, "--output", tmp_path / "full.safetensors", "--optimizer-state") == 0
     assert "adam_updates.discriminator  3" in capsys.readouterr().out
     assert not weights.load(tmp_path / "plain.safetensors").moments
     moments = weights.load(tmp_path / "full.safetensors").moments
@@ -326,8 +326,8 @@ def test_the_report_has_a_line_for_every_tensor(tmp_path, capsys):
 def test_a_licence_is_kept(tmp_path):
     source = save(tmp_path / "theirs.pth", narrow())
     output = tmp_path / "model.safetensors"
-    assert run(source, "--output", output, "--licence", "CC0 1.0") == 0
-    assert weights.load(output).about["licence"] == "CC0 1.0"
+    assert run(source, "--output", output, "--license", "CC0 1.0") == 0
+    assert weights.load(output).metadata["license"] == "CC0 1.0"
 
 
 @pytest.mark.torch
@@ -335,7 +335,7 @@ def test_published_files_are_known(tmp_path, monkeypatch):
     path = save(tmp_path / "renamed.pth", narrow())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     monkeypatch.setitem(releases.MMAGIC, digest, "published")
-    assert sources.read(path).model.about["release"] == "published"
+    assert sources.read(path).model.metadata["release"] == "published"
 
 
 class HistoryBuffer:
@@ -444,9 +444,12 @@ def test_command_names_what_it_cannot_do(tmp_path, capsys):
     assert reason in capsys.readouterr().err
     assert run(source, "--output", tmp_path / "model.npz") == 2
     assert "model.npz must end in .safetensors, as model files do" in capsys.readouterr().err
-    for flags in (["--moments"], ["--dtype", "float16"]):
+    for flags in (["--optimizer-state"], ["--dtype", "float16"]):
         assert run(source, "--output", tmp_path / "back.pth", *flags) == 2
-        assert "back.pth is for MMagic: float32, and without --moments" in capsys.readouterr().err
+        assert (
+            "back.pth is for MMagic: float32, and without --optimizer-state"
+            in capsys.readouterr().err
+        )
     assert not output.exists()
 
 

@@ -51,14 +51,19 @@ def take(count, batches):
 
 def training(source, preprocessing=RANDOM, *, seed=0, batch_size=4, **options):
     return pipeline.training_batches(
-        source, preprocessing, masks.box_or_strokes, seed=seed, batch_size=batch_size, **options
+        source, preprocessing, masks.box_and_strokes, seed=seed, batch_size=batch_size, **options
     )
 
 
 def evaluation(source, preprocessing=WHOLE, *, seed=0, batch_size=4, **options):
     return list(
         pipeline.evaluation_batches(
-            source, preprocessing, masks.box_or_strokes, seed=seed, batch_size=batch_size, **options
+            source,
+            preprocessing,
+            masks.box_and_strokes,
+            seed=seed,
+            batch_size=batch_size,
+            **options,
         )
     )
 
@@ -265,7 +270,7 @@ def test_batches_do_not_depend_on_which_process_is_slow(tmp_path):
     Image.fromarray(noise(1500, 1500)).save(tmp_path / "03.png")  # Takes as long as 100 others.
     order = [examples.generator(0, epoch, examples.ORDER).permutation(10) for epoch in range(4)]
     alone = [
-        examples.make_example(source.picture(i), RANDOM, masks.box_or_strokes, seed=0, index=index)
+        examples.make_example(source.picture(i), RANDOM, masks.box_and_strokes, seed=0, index=index)
         for index, i in enumerate(np.concatenate(order))
     ]
     batches = take(10, training(source))

@@ -53,9 +53,9 @@ def test_half_of_what_is_needed_is_refused(joined):
 
 
 def test_processes_that_differ_from_the_first_are_named(monkeypatch):
-    distributed.check_same("The config", "a")
+    distributed.assert_same_on_all_processes("The config", "a")
     monkeypatch.setattr(
         multihost_utils, "process_allgather", lambda own: np.array([own, own + 1, own, own + 2])
     )
     with pytest.raises(UsageError, match="The config must be the same for all 4 .* 1, 3 are not"):
-        distributed.check_same("The config", "a")
+        distributed.assert_same_on_all_processes("The config", "a")

@@ -18,7 +18,7 @@ from deepfill_jax import sharding
 from deepfill_jax.data import sources
 from deepfill_jax.doctor import examination, machine, memory, pictures, training
 from deepfill_jax.doctor.case import OK, SKIPPED, WARNING, WRONG, Case
-from deepfill_jax.errors import FailedError
+from deepfill_jax.errors import RunError
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,7 +71,7 @@ def test_nothing_is_wrong_with_a_healthy_set_up_and_only_one_folder_is_written(
 ):
     monkeypatch.setattr(training, "TIMED_STEPS", 3)
     # Its step is the one that test_train compiles.
-    config = make_config(folders, average_decay=0.5, **{"optimizer.learning_rate": 1e-4})
+    config = make_config(folders, ema_decay=0.5, **{"optimizer.learning_rate": 1e-4})
     found = examine(config, tmp_path / "run")
     assert list(found) == list(examination.CHECKS)
     texts = {name: finding.text for name, each in found.items() for finding in each}
@@ -95,10 +95,10 @@ def test_nothing_is_wrong_with_a_healthy_set_up_and_only_one_folder_is_written(
 def test_one_wrong_thing_does_not_hide_the_next(folders, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(machine, "nvidia_gpu", lambda: "NVIDIA H100")
     masks = write_masks(tmp_path / "masks", area=0.9)
-    kinds = {"masks.kinds.folder": 1.0, "masks.folder": str(masks)}
+    kinds = {"masks.weights.folder": 1.0, "masks.folder": str(masks)}
     config = make_config(folders, batch_size=12, **kinds, **{"data.source": "folder:/no/such"})
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(FailedError, match="5 wrong"):
+    with pytest.raises(RunError, match="5 wrong"):
         examination.run(config, tmp_path / "run")
     lines = capsys.readouterr().out.splitlines()
     wrong = {line.split()[1]: line for line in lines if line.startswith(WRONG)}
@@ -273,7 +273,7 @@ def test_wide_pictures_need_a_crop(folders):
 @pytest.mark.parametrize("area, level", [(0.9, WRONG), (1.0, WRONG), (0.3, OK), (0.01, WRONG)])
 def test_mask_files_may_be_inverted_or_empty(folders, tmp_path, area, level):
     masks = write_masks(tmp_path / "masks", area)
-    changes = {"masks.kinds.folder": 1.0, "masks.folder": str(masks)}
+    changes = {"masks.weights.folder": 1.0, "masks.folder": str(masks)}
     file_finding = examine(make_config(folders, **changes), tmp_path, ["masks"])["masks"][0]
     assert file_finding.level == level
     assert (f"{masks}" in file_finding.text) and (area < 0.5 or "inverted?" in file_finding.text)
@@ -281,7 +281,7 @@ def test_mask_files_may_be_inverted_or_empty(folders, tmp_path, area, level):
 
 def test_areas_of_drawn_masks(folders, tmp_path):
     level, text = only_finding(examine(make_config(folders), tmp_path, ["masks"]), "masks")
-    assert level == OK and text.startswith("box_or_strokes: the hole is ")
+    assert level == OK and text.startswith("box_and_strokes: the hole is ")
     counts = [int(n) for n in re.findall(r"%: (\d+)", text)]
     assert sum(counts) == pictures.DRAWN and len(counts) > 2
     assert pictures.judge_areas("box", [0.01, 0.02], from_files=False).level == WARNING
@@ -302,7 +302,7 @@ def test_memory_is_compared_with_the_plan(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_available_memory", lambda: 1000)
     found = examine(make_config(folders), tmp_path, ["devices", "memory", "speed"])
     level, text = only_finding(found, "memory")
-    assert level == WRONG and "config.microbatches" in text
+    assert level == WRONG and "config.grad_accum_steps" in text
     assert only_finding(found, "speed") == (SKIPPED, "needs the train step, see above.")
 
 

@@ -50,7 +50,7 @@ def test_maps_lie_as_their_pictures_do_and_are_written_once(folder):
 def test_sketches_are_cropped_resized_and_flipped_with_their_picture(folder):
     """Where maps are the red channel, lines are where an image's red is above the threshold."""
     source = open_with_edges(folder)
-    batches = take(3, training(source, edge_share=1.0))
+    batches = take(3, training(source, sketch_probability=1.0))
     for batch in batches:
         assert batch["sketch"].dtype == np.uint8
         expected = (batch["image"][..., :1] > 0.6 * 255) & (batch["mask"] == 1)
@@ -67,7 +67,7 @@ def test_a_share_of_examples_has_a_sketch_by_seed_and_index():
 
     def make(index, share, seed=0):
         draw = lambda rng, height, width: np.ones((height, width, 1), np.uint8)  # noqa: E731
-        options = {"seed": seed, "index": index, "edge_share": share}
+        options = {"seed": seed, "index": index, "sketch_probability": share}
         return examples.make_example(picture, RANDOM, draw, **options)[2].all()
 
     drawn = [make(index, 0.3) for index in range(200)]
@@ -84,7 +84,7 @@ def test_what_cannot_be_used_is_named(folder):
         open_with_edges(folder)
     Image.fromarray(noise(20, 23)).save(folder / "edges/b/c.png")
     with pytest.raises(UsageError, match="24x20 and 23x20 pixels; make the map again"):
-        take(3, training(open_with_edges(folder), edge_share=1.0))
+        take(3, training(open_with_edges(folder), sketch_probability=1.0))
     with pytest.raises(UsageError, match="they are folder:PATH"):
         sources.open_source(f"folder:{folder}/in", edges=f"{folder}/edges")
     (folder / "lists").mkdir()
@@ -129,18 +129,20 @@ def test_a_config_opens_the_maps_and_starts_from_an_unguided_model(folder):
     shown = doctor.picture(batch)[:32, 64:]  # The first example's mask: lines are black.
     expected = 255 * (batch["mask"] - batch["sketch"])[0].repeat(3, axis=2)
     np.testing.assert_array_equal(shown, expected)
-    config.data.edge_share, config.data.edges = 0.0, ""
+    config.data.sketch_probability, config.data.edges = 0.0, ""
     assert not next(build.training_batches(config)(0))["sketch"].any()
-    config.data.edge_share = 1.5
-    with pytest.raises(UsageError, match=r"config\.data\.edge_share=1.5 must be from 0 to 1"):
+    config.data.sketch_probability = 1.5
+    with pytest.raises(
+        UsageError, match=r"config\.data\.sketch_probability=1.5 must be from 0 to 1"
+    ):
         build.training_batches(config)
 
     path = folder / "model.safetensors"
     mesh = sharding.make_mesh()
     plain = make_config(folder / "in", **{"model.guided": False})
     state = build.initial_state(plain, mesh)
-    critic = {"params": state.discriminator.params, "spectral": state.discriminator.spectral}
-    model = weights.Model(build.variant(plain), state.generator.params, critic)
+    discriminator = {"params": state.discriminator.params, "spectral": state.discriminator.spectral}
+    model = weights.Model(build.variant(plain), state.generator.params, discriminator)
     weights.save(path, model)
     config.init_from = plain.init_from = str(path)
     grown = with_sketch_channels(conversions.read(path).model)

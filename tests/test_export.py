@@ -25,7 +25,7 @@ pytest.importorskip("flatbuffers")  # As all of the extra `export`, not there in
 NAMES = sorted(VARIANTS)
 # Batch, height, width. An exporter has seen none, so one will do; each is a compilation.
 SHAPE, OTHER_SHAPE = (3, 80, 72), (1, 72, 96)
-ABOUT = {"licence": "CC BY-NC 4.0", "step": 7}
+METADATA = {"license": "CC BY-NC 4.0", "step": 7}
 
 
 @functools.cache
@@ -33,7 +33,7 @@ def model(name):
     """Kernels of such gain that features do not fade, so that each part of the network shows."""
     made = make_model(name)
     return dataclasses.replace(
-        made, generator=jax.tree.map(lambda x: 2.2 * x, made.generator), about=ABOUT
+        made, generator=jax.tree.map(lambda x: 2.2 * x, made.generator), metadata=METADATA
     )
 
 
@@ -100,7 +100,7 @@ def test_stablehlo_is_the_model(folder, name, capsys):
 
     exported = jax.export.deserialize(bytearray(output.read_bytes()))
     assert exported.platforms == ("cpu", "cuda")
-    assert json.loads(exported.fun_name) == ABOUT | {
+    assert json.loads(exported.fun_name) == METADATA | {
         "architecture": name,
         "width": 2,
         "guided": False,
@@ -225,8 +225,8 @@ def test_onnx_is_the_model(folder, name, capsys):
     proto = library.load(output)
     assert [x.version for x in proto.opset_import] == [17]
     metadata = {x.key: x.value for x in proto.metadata_props}
-    assert metadata.pop("model_license") == ABOUT["licence"]
-    expected = ABOUT | {"architecture": name, "width": 2, "guided": False}
+    assert metadata.pop("model_license") == METADATA["license"]
+    expected = METADATA | {"architecture": name, "width": 2, "guided": False}
     assert {key: json.loads(x) for key, x in metadata.items()} == {"deepfill_jax": expected}
     # Weights have their names.
     assert "coarse/encode1/kernel" in {x.name for x in proto.graph.initializer}

@@ -64,7 +64,7 @@ def test_training_goes_on_where_it_stopped(tmp_path, folder):
     assert (first["side"], second["side"]) == (32, 40)
     assert 0 < first["step"] < second["step"] and first["seconds"] < second["seconds"]
     assert first["loss/generator"] > 0 and 0 < first["scored/psnr"] < 40
-    assert weights.load(tmp_path / "out" / "model.safetensors").about["step"] == second["step"]
+    assert weights.load(tmp_path / "out" / "model.safetensors").metadata["step"] == second["step"]
     assert (tmp_path / "out" / "samples.png").stat().st_size > 0
     assert train(0.001) == [first, second]
     *_, last = train((second["seconds"] + 1) / 60)  # Of the second phase.

@@ -23,8 +23,8 @@ def make_model(name, *, guided=False, width=2):
     variant = make_variant(name, width=width, discriminator_width=width, guided=guided)
     networks = Generator(variant), Discriminator(variant)
     # Of a gain at which the first layer's inputs reach the result.
-    generator, critic = (random_variables(network, gain=2.3) for network in networks)
-    return weights.Model(variant, generator["params"], critic)
+    generator, discriminator = (random_variables(network, gain=2.3) for network in networks)
+    return weights.Model(variant, generator["params"], discriminator)
 
 
 def make_inputs(seed=0):
@@ -82,17 +82,20 @@ def test_the_sketch_is_the_pictures_fourth_channel(name):
 def test_the_sketch_is_the_discriminators_fifth_channel():
     model = make_model("official", guided=True)
     masked, mask, _ = make_inputs()
-    critic = {"params": dict(model.discriminator["params"]), "spectral": {}}
+    discriminator = {"params": dict(model.discriminator["params"]), "spectral": {}}
     kernel = np.array(model.discriminator["params"]["patch1"]["kernel"])
     v = model.discriminator["spectral"]["patch1"]["v"].reshape(25, 5).copy()
     v[:, 4] = v[:, 3]
     model.discriminator["spectral"]["patch1"]["v"] = v.ravel()
     kernel[:, :, 3] += kernel[:, :, 4]
-    critic["params"]["patch1"] = {**critic["params"]["patch1"], "kernel": kernel[:, :, :4]}
+    discriminator["params"]["patch1"] = {
+        **discriminator["params"]["patch1"],
+        "kernel": kernel[:, :, :4],
+    }
     u = model.discriminator["spectral"]["patch1"]["u"]
-    critic["spectral"] = {**model.discriminator["spectral"]}
-    critic["spectral"]["patch1"] = {"u": u, "v": v[:, :4].ravel()}
-    unguided = weights.Model(make_model("official").variant, None, critic)
+    discriminator["spectral"] = {**model.discriminator["spectral"]}
+    discriminator["spectral"]["patch1"] = {"u": u, "v": v[:, :4].ravel()}
+    unguided = weights.Model(make_model("official").variant, None, discriminator)
     expected = score(unguided, masked, mask)
     np.testing.assert_allclose(score(model, masked, mask, mask), expected, rtol=1e-4, atol=1e-5)
     assert np.abs(score(model, masked, mask, 0 * mask) - expected).max() > 1e-3
@@ -132,7 +135,7 @@ def test_the_first_step_is_the_unguided_one_and_both_networks_learn_to_see_the_s
     sketched = batch | {"sketch": batch["mask"] * (np.indices((64, 64)).sum(0) % 5 == 0)[..., None]}
 
     def step(model, batch):
-        networks = {"generator": model.generator, "critic": model.discriminator}
+        networks = {"generator": model.generator, "discriminator": model.discriminator}
         return test_steps.run(model.variant, OFFICIAL_RECIPE, [batch], learns=False, **networks)
 
     _, [expected] = step(plain, batch)

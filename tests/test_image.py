@@ -37,13 +37,13 @@ def test_composite_keeps_known_pixels_bit_for_bit_and_a_nan_inside():
 
 def test_shrink_takes_the_nearest_pixel_of_either_rule():
     x = np.arange(64, dtype=np.float32).reshape(1, 64, 1, 1) * np.ones((1, 1, 4, 1), np.float32)
-    floor = image.shrink(x, 2, nearest="floor")[0, :, 0, 0]
+    floor = image.downsample_nearest(x, 2, nearest="floor")[0, :, 0, 0]
     np.testing.assert_array_equal(floor, np.arange(0, 64, 2))
-    aligned = image.shrink(x, 2, nearest="align_corners")[0, :, 0, 0]
+    aligned = image.downsample_nearest(x, 2, nearest="align_corners")[0, :, 0, 0]
     # TF1's rule: 2i up to 30, then 2i + 1, so that the last pixel is the last.
     np.testing.assert_array_equal(aligned, [*range(0, 31, 2), *range(33, 64, 2)])
     with pytest.raises(AssertionError):
-        image.shrink(x, 2, nearest="linear")
+        image.downsample_nearest(x, 2, nearest="linear")
 
 
 @pytest.mark.parametrize("factor, size", [(2, 2), (2, 54), (2, 470), (4, 76), (4, 220), (4, 2048)])
@@ -53,7 +53,7 @@ def test_aligned_corners_are_computed_in_float32(factor, size):
     steps = np.arange(size // factor, dtype=np.float32) * scale
     expected = np.floor(steps + np.float32(0.5))
     x = np.arange(size, dtype=np.float32).reshape(1, size, 1, 1) * np.ones((1, 1, 4, 1), np.float32)
-    shrink = functools.partial(image.shrink, factor=factor, nearest="align_corners")
+    shrink = functools.partial(image.downsample_nearest, factor=factor, nearest="align_corners")
     for shrunk in (shrink(x), jax.jit(shrink)(x)):
         np.testing.assert_array_equal(shrunk[0, :, 0, 0], expected)
 
@@ -61,7 +61,7 @@ def test_aligned_corners_are_computed_in_float32(factor, size):
 def test_double_repeats_pixels():
     x = np.arange(4, dtype=np.float32).reshape(1, 2, 2, 1)
     np.testing.assert_array_equal(
-        image.double(x)[0, :, :, 0], [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+        image.upsample2x(x)[0, :, :, 0], [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
     )
 
 
@@ -69,5 +69,5 @@ def test_double_repeats_pixels():
 def test_shrinking_undoes_doubling_by_either_rule(size):
     x = np.random.default_rng(0).normal(size=(1, size, size, 1)).astype(np.float32)
     for nearest in ("floor", "align_corners"):
-        again = image.shrink(image.double(x), 2, nearest=nearest)
+        again = image.downsample_nearest(image.upsample2x(x), 2, nearest=nearest)
         np.testing.assert_array_equal(again, x)

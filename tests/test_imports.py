@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "deepfill_jax"
 # A folder, or a file of the root, imports only from rows above its own, besides itself.
 LAYERS = """\
 errors
+renamed
 atomic_write checksums cli compile_cache compiler config distributed huge_pages image masks \
 memory perceptual sharding trained
 data flags models pictures

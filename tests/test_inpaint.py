@@ -84,7 +84,7 @@ def test_command_completes_a_folder(here, filled, capsys):
 
 
 def test_formats(here, filled):
-    assert command("--format", "keep") == 0
+    assert command("--format", "same") == 0
     assert names() == ["a.bmp", "b.1.bmp", "c.bmp"]
     assert command(images="images/a.bmp", output="new/x.tif") == 0
     for path in ("out/a.bmp", "new/x.tif"):

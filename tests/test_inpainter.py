@@ -287,7 +287,7 @@ def test_a_hundred_sizes_compile_two_programs():
 
 
 def test_programs_are_kept_up_to_a_number(monkeypatch):
-    monkeypatch.setattr("deepfill_jax.inpaint.inpainter.MOST_PROGRAMS", 2)
+    monkeypatch.setattr("deepfill_jax.inpaint.inpainter.MAX_PROGRAMS", 2)
     inpainter = Inpainter(make_model("official"))
     expected = inpainter(*make_picture(8, 8))
     for width, kept in [(16, 2), (8, 2), (24, 1), (32, 2)]:

@@ -15,11 +15,11 @@ from deepfill_jax.convert.inspect import inspect, main
 from deepfill_jax.models import make_variant
 from deepfill_jax.tensors import flatten
 
-ABOUT = {
+METADATA = {
     "step": 12_000,
-    "recipe": {"l1_whole": 1.0, "joint_pass": True},
+    "recipe": {"l1_whole": 1.0, "concat_real_fake": True},
     "data": "folder:data/train",
-    "licence": "CC0 1.0",
+    "license": "CC0 1.0",
 }
 
 
@@ -27,7 +27,9 @@ ABOUT = {
 def path(tmp_path):
     model = make_model("official")
     path = tmp_path / "model.safetensors"
-    weights.save(path, weights.Model(model.variant, model.generator, about=ABOUT), dtype="float16")
+    weights.save(
+        path, weights.Model(model.variant, model.generator, metadata=METADATA), dtype="float16"
+    )
     return path
 
 
@@ -41,7 +43,7 @@ def test_a_model_file(path):
         "parameters": {"generator": count, "discriminator": None},
         "adam_updates": None,
         "dtype": "float16",
-        **ABOUT,
+        **METADATA,
         "files": {
             "model.safetensors": {
                 "bytes": path.stat().st_size,
@@ -57,9 +59,9 @@ def test_the_command_prints_lines_or_json(path, capsys):
     said = dict(line.split(maxsplit=1) for line in lines)
     assert said["architecture"] == "official"
     assert said["parameters.discriminator"] == "none"
-    assert said["recipe.joint_pass"] == "True"
+    assert said["recipe.concat_real_fake"] == "True"
     assert said["step"] == "12,000"
-    assert said["licence"] == "CC0 1.0"
+    assert said["license"] == "CC0 1.0"
     main([str(path), "--json"])
     assert json.loads(capsys.readouterr().out) == inspect(path)
 

@@ -65,7 +65,7 @@ def test_train_evaluate_export_inpaint(tmp_path):
     assert "l1_hole" in result.stdout
     assert len(list((workdir / "eval/step_4/completed").glob("*.png"))) == 6
 
-    report = ["--mode=eval", f"--report={tmp_path / 'page'}", "--beside=mean"]
+    report = ["--mode=eval", f"--report={tmp_path / 'page'}", "--compare=mean"]
     result = run(*common, *report)
     assert result.returncode == 0, result.stderr
     page = (tmp_path / "page/index.html").read_text()

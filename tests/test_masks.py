@@ -14,7 +14,7 @@ any_irregular = functools.partial(masks.irregular, min_area=0.0, max_area=1.01)
 KINDS = {
     "box": masks.box,
     "strokes": masks.brush_strokes,
-    "box_or_strokes": masks.box_or_strokes,
+    "box_and_strokes": masks.box_and_strokes,
     "irregular": any_irregular,
 }
 all_kinds = pytest.mark.parametrize("draw", KINDS.values(), ids=KINDS.keys())
@@ -129,7 +129,7 @@ def test_thick_lines_have_a_disc_on_every_vertex(monkeypatch):
 def test_box_or_strokes_is_a_union():
     rng = generator(3)
     union = masks.box(rng, 256, 256) | masks.brush_strokes(rng, 256, 256)
-    np.testing.assert_array_equal(masks.box_or_strokes(generator(3), 256, 256), union)
+    np.testing.assert_array_equal(masks.box_and_strokes(generator(3), 256, 256), union)
 
 
 def test_irregular_keeps_to_its_area():
@@ -243,7 +243,10 @@ def test_sampler_passes_over_a_bad_file_and_names_it_once(tmp_path, caplog):
 @pytest.mark.parametrize(
     "kinds, message",
     [
-        ({"ring": 1.0}, "no mask kind ring; the kinds are box, strokes, box_or_strokes, irregular"),
+        (
+            {"ring": 1.0},
+            "no mask kind ring; the kinds are box, strokes, box_and_strokes, irregular",
+        ),
         ({"box": -1.0, "strokes": 2.0}, "must be 0 or more"),
         ({"box": 0.0}, "not all 0"),
         ({"box": math.nan}, "must be 0 or more"),

@@ -28,8 +28,8 @@ def count(tree) -> int:
 def test_parameter_counts(variant, expected):
     arguments = jax.random.key(0), jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
     assert count(jax.eval_shape(Generator(variant).init, *arguments)["params"]) == expected
-    critic = jax.eval_shape(Discriminator(variant).init, *arguments)
-    assert count(critic["params"]) == 5_946_816
+    discriminator = jax.eval_shape(Discriminator(variant).init, *arguments)
+    assert count(discriminator["params"]) == 5_946_816
 
 
 @pytest.mark.parametrize("case", ["k3s2", "k3s2_odd", "k3d16", "k3out", "k3zeros"])
@@ -57,8 +57,8 @@ def test_convolution_of_a_doubled_map_needs_no_doubling(padding, height, width):
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (2, height, width, 3))
     kernel, bias = jax.random.normal(keys[1], (3, 3, 3, 4)), jax.random.normal(keys[2], (4,))
-    result = layers.convolve_doubled(x, kernel, bias, padding=padding)
-    expected = convolve(image.double(x), kernel, bias, padding=padding)
+    result = layers.convolve_upsampled2x(x, kernel, bias, padding=padding)
+    expected = convolve(image.upsample2x(x), kernel, bias, padding=padding)
     np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
@@ -216,8 +216,8 @@ def test_stages_can_be_checkpointed_without_a_change():
     mask = np.zeros((1, 64, 64, 1), np.float32)
     variables = random_variables(Generator(SMALL["mmagic"]))
 
-    def gradients(checkpoint_stages):
-        network = Generator(SMALL["mmagic"], checkpoint_stages=checkpoint_stages)
+    def gradients(remat):
+        network = Generator(SMALL["mmagic"], remat=remat)
         loss = lambda v: jnp.mean(network.apply(v, masked, mask).refined)  # noqa: E731
         return jax.jit(jax.grad(loss))(variables)
 

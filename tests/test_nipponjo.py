@@ -84,8 +84,8 @@ def test_a_training_file_brings_its_optimisers(name, tmp_path):
         content[f"{part}_optim"] = references.stepped_adam(trained, steps=steps)
     model = sources.read(write(tmp_path / "states.pth", content | {"n_iter": 3})).model
     assert model.variant == variant
-    about = {"converted_from": "nipponjo/deepfillv2-pytorch", "step": 3}
-    assert model.about.items() >= about.items()
+    metadata = {"converted_from": "nipponjo/deepfillv2-pytorch", "step": 3}
+    assert model.metadata.items() >= metadata.items()
     ours = flatten(weights.networks(model))
     for ours_name, origin in table.items():
         np.testing.assert_array_equal(ours[ours_name], origin.layout.to_ours(tensors[origin.name]))
@@ -127,7 +127,7 @@ def test_the_releases_weights_are_known_and_their_colours_too(tmp_path, monkeypa
     path = write(tmp_path / "states_tf.pth", {"G": split(tensors)["G"]})
     model = sources.read(path).model
     assert model.variant == NIPPONJO_TF and model.discriminator is None
-    assert model.about["release"] == "seeded" and "NC" in model.about["licence"]
+    assert model.metadata["release"] == "seeded" and "NC" in model.metadata["license"]
     jax.tree.map(np.testing.assert_array_equal, model.generator, official.generator)
 
 

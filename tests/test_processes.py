@@ -194,7 +194,7 @@ def test_what_is_read_beside_training_is_whole(folder, tmp_path):
     one = Run(folder, tmp_path, num_steps=10**6, checkpoint_every=1, keep_latest=1)
     one.wait_for("step 3/")  # Step 2 is being saved, so step 1 is there.
     # Checksums are compared as it is read.
-    steps = [int(run.read(tmp_path).about["step"]) for _ in range(READS)]
+    steps = [int(run.read(tmp_path).metadata["step"]) for _ in range(READS)]
     print(f"{READS} reads beside steps {steps[0]} to {steps[-1]}")
     assert steps == sorted(steps) and len(set(steps)) > READS / 4
     one.processes[0].terminate()

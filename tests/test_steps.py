@@ -23,10 +23,20 @@ from deepfill_jax.train.state import NetState, TrainState, create_train_state, m
 from deepfill_jax.train.step import make_train_step
 
 MMAGIC_RECIPE = losses.Recipe(
-    discriminator=1.0, adversarial=0.1, l1_whole=0.0, l1_hole=1.0, l1_valid=1.0, joint_pass=False
+    discriminator=1.0,
+    adversarial=0.1,
+    l1_whole=0.0,
+    l1_hole=1.0,
+    l1_known=1.0,
+    concat_real_fake=False,
 )
 OFFICIAL_RECIPE = losses.Recipe(
-    discriminator=0.5, adversarial=1.0, l1_whole=1.0, l1_hole=0.0, l1_valid=0.0, joint_pass=True
+    discriminator=0.5,
+    adversarial=1.0,
+    l1_whole=1.0,
+    l1_hole=0.0,
+    l1_known=0.0,
+    concat_real_fake=True,
 )
 L1_RECIPE = dataclasses.replace(OFFICIAL_RECIPE, adversarial=0.0)
 TINY = {v.name: make_variant(v.name, width=4, discriminator_width=4) for v in (OFFICIAL, MMAGIC)}
@@ -59,11 +69,11 @@ def watched(optimizer):
 
 
 OPTIMIZER = watched(adam())
-AVERAGE_DECAY = 0.75
+EMA_DECAY = 0.75
 
 
 @cache
-def make_step(variant, recipe, devices, microbatches, dtype):
+def make_step(variant, recipe, devices, grad_accum_steps, dtype):
     """The step and the devices it runs on. Kept, as compiling one takes longer than most tests."""
     mesh = sharding.make_mesh(jax.devices()[:devices])
     step = make_train_step(
@@ -72,8 +82,8 @@ def make_step(variant, recipe, devices, microbatches, dtype):
         OPTIMIZER,
         OPTIMIZER,
         recipe=recipe,
-        average_decay=AVERAGE_DECAY,
-        microbatches=microbatches,
+        ema_decay=EMA_DECAY,
+        grad_accum_steps=grad_accum_steps,
         mesh=mesh,
     )
     return step, mesh
@@ -84,16 +94,16 @@ def set_up(
     recipe,
     *,
     generator=None,
-    critic=None,
+    discriminator=None,
     learns=True,
     devices=1,
-    microbatches=1,
+    grad_accum_steps=1,
     dtype=jnp.float32,
 ):
     """A state with random weights, or the given ones, and the step to train it, or to try it."""
     generator = generator or random_variables(Generator(variant))["params"]
-    critic = critic or random_variables(Discriminator(variant))
-    step, mesh = make_step(variant, recipe, devices, microbatches, dtype)
+    discriminator = discriminator or random_variables(Discriminator(variant))
+    step, mesh = make_step(variant, recipe, devices, grad_accum_steps, dtype)
     init = lambda params: OPTIMIZER.init(params)._replace(rate=jnp.float32(learns))  # noqa: E731
     state = TrainState(
         step=np.zeros((), np.int32),
@@ -104,10 +114,10 @@ def set_up(
             spectral={},
         ),
         discriminator=NetState(
-            params=critic["params"],
-            opt_state=init(critic["params"]),
+            params=discriminator["params"],
+            opt_state=init(discriminator["params"]),
             average={},
-            spectral=critic["spectral"],
+            spectral=discriminator["spectral"],
         ),
     )
     # A copy, as the step donates the state that it is given.
@@ -137,9 +147,9 @@ MMAGIC_NAMES = {
     "fake_loss": ("hinge/fake", 1.0),
     "real_loss": ("hinge/real", 1.0),
     "stage1_loss_l1_hole": ("l1/coarse/hole", 1.0),
-    "stage1_loss_l1_valid": ("l1/coarse/valid", 1.0),
+    "stage1_loss_l1_valid": ("l1/coarse/known", 1.0),
     "stage2_loss_l1_hole": ("l1/refined/hole", 1.0),
-    "stage2_loss_l1_valid": ("l1/refined/valid", 1.0),
+    "stage2_loss_l1_valid": ("l1/refined/known", 1.0),
     "stage2_loss_g_fake": ("loss/adversarial", 0.1),
 }
 
@@ -161,7 +171,7 @@ def test_losses_and_gradients_are_mmagics():
         MMAGIC_RECIPE,
         [batch],
         generator=model.generator,
-        critic=model.discriminator,
+        discriminator=model.discriminator,
         learns=False,
     )
     compare(scalars, arrays["loss_names"], arrays["loss_values_f64"], rtol=1e-5)
@@ -201,7 +211,7 @@ def test_three_steps_are_mmagics():
         MMAGIC_RECIPE,
         batches,
         generator=model.generator,
-        critic=model.discriminator,
+        discriminator=model.discriminator,
     )
     for scalars, expected in zip(history, arrays["log_values"], strict=True):
         compare(scalars, arrays["log_names"], expected, rtol=1e-4)
@@ -235,10 +245,10 @@ def test_official_losses_are_the_papers():
     _, (scalars,) = run(variant, OFFICIAL_RECIPE, [batch], learns=False)
     image = batch["image"] / np.float32(127.5) - 1
     mask = batch["mask"].astype(np.float32)
-    generator, critic = Generator(variant), Discriminator(variant)
-    params, variables = random_variables(generator), random_variables(critic)
+    generator, discriminator = Generator(variant), Discriminator(variant)
+    params, variables = random_variables(generator), random_variables(discriminator)
     predicted = jax.jit(generator.apply)(params, image * (1 - mask), mask)
-    score = jax.jit(partial(critic.apply, update_spectral=True, mutable="spectral"))
+    score = jax.jit(partial(discriminator.apply, update_spectral=True, mutable="spectral"))
     both = np.concatenate([predicted.completed, image])
     scores, moved = score(variables, both, np.concatenate([mask, mask]))
     hinges = np.maximum(0, 1 + scores[:8]).mean(), np.maximum(0, 1 - scores[8:]).mean()
@@ -252,7 +262,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient():
     # Plain means add up exactly; the mean over holes is one of each part, so it is left out.
     batch = random_batch()
     whole, (expected,) = run(TINY["official"], L1_RECIPE, [batch])
-    parts, (scalars,) = run(TINY["official"], L1_RECIPE, [batch], microbatches=2, devices=2)
+    parts, (scalars,) = run(TINY["official"], L1_RECIPE, [batch], grad_accum_steps=2, devices=2)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7),
         whole.generator.opt_state.gradients,
@@ -283,7 +293,7 @@ def test_bfloat16_trains_float32_parameters_by_float32_losses():
 
 
 def test_power_iteration_goes_on_from_part_to_part():
-    options = {"microbatches": 2, "learns": False}
+    options = {"grad_accum_steps": 2, "learns": False}
     state, step, mesh = set_up(TINY["mmagic"], MMAGIC_RECIPE, **options)
     before = jax.device_get(state.discriminator.spectral)
     state, _ = step(state, sharding.shard_batch(random_batch(2), mesh))
@@ -303,9 +313,7 @@ def test_both_networks_learn_and_the_generator_is_averaged():
     for n in (1, 2):
         state, _ = step(state, sharding.shard_batch(random_batch(seed=n), mesh))
         new = jax.device_get(state.generator.params)
-        average = jax.tree.map(
-            lambda a, b: AVERAGE_DECAY * a + (1 - AVERAGE_DECAY) * b, average, new
-        )
+        average = jax.tree.map(lambda a, b: EMA_DECAY * a + (1 - EMA_DECAY) * b, average, new)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
         state.inference_params,
@@ -384,14 +392,12 @@ def test_inference_keeps_known_pixels_exactly():
     np.testing.assert_array_equal(np.asarray(result["completed"])[known], batch["image"][known])
 
 
-@pytest.mark.parametrize("checkpoint_stages", [False, True])
-def test_inference_gives_the_offsets_of_attention(checkpoint_stages):
+@pytest.mark.parametrize("remat", [False, True])
+def test_inference_gives_the_offsets_of_attention(remat):
     variant, batch = TINY["official"], random_batch(2)
     generator, mesh = Generator(variant), sharding.make_mesh(jax.devices()[:1])
     params = random_variables(generator)["params"]
-    infer = make_inference_step(
-        generator.clone(checkpoint_stages=checkpoint_stages), mesh, offsets=True
-    )
+    infer = make_inference_step(generator.clone(remat=remat), mesh, offsets=True)
     offsets = infer(params, sharding.shard_batch(batch, mesh))["offsets"]
     side = batch["image"].shape[1] // 8
     assert offsets.shape == (2, side, side, 2) and offsets.dtype == jnp.int32

@@ -224,7 +224,7 @@ def test_everything_in_a_checkpoint_is_converted(tmp_path):
     conversion = sources.read(save(tmp_path / "snap-40", tensors))
     model = conversion.model
     assert model.variant == VARIANT
-    assert model.about == {
+    assert model.metadata == {
         "converted_from": "generative_inpainting (TF1)",
         "release": None,
         "step": 40,
@@ -250,17 +250,17 @@ def test_after_very_many_updates_adam_corrects_nothing():
     count = int(model.moments["generator"]["count"])
     assert np.float32(1) - np.float32(0.999) ** count == 1
     model = tensorflow1.from_variables(tensors | {"global_step": 664_000}, source="").model
-    assert model.moments["discriminator"]["count"] == model.about["step"] == 664_000
+    assert model.moments["discriminator"]["count"] == model.metadata["step"] == 664_000
 
 
 def test_power_vectors_are_what_an_iteration_makes():
-    critic = tensorflow1.from_variables(variables(), source="").model.discriminator
+    discriminator = tensorflow1.from_variables(variables(), source="").model.discriminator
     arguments = np.zeros((1, 64, 64, 3)), np.zeros((1, 64, 64, 1))
     iterate = jax.jit(
         partial(Discriminator(VARIANT).apply, update_spectral=True, mutable="spectral")
     )
-    _, moved = iterate(critic, *arguments)
-    for layer, vectors in critic["spectral"].items():
+    _, moved = iterate(discriminator, *arguments)
+    for layer, vectors in discriminator["spectral"].items():
         np.testing.assert_allclose(vectors["v"], moved["spectral"][layer]["v"], atol=1e-6)
 
 
@@ -311,13 +311,13 @@ def test_releases_are_known_by_names_and_checksums(tmp_path, monkeypatch):
         for scope in ("inpaint_net/", "discriminator/")
     )
     monkeypatch.setitem(releases.TF1, "seeded", releases.Tf1Release(*digests))
-    known = sources.read(save(tmp_path / "snap-1", tensors)).model.about
-    assert known["release"] == "seeded" and known["licence"].startswith("CC BY-NC 4.0")
+    known = sources.read(save(tmp_path / "snap-1", tensors)).model.metadata
+    assert known["release"] == "seeded" and known["license"].startswith("CC BY-NC 4.0")
     alone = {k: x for k, x in tensors.items() if not k.startswith("discriminator/")}
-    assert sources.read(save(tmp_path / "snap-2", alone)).model.about["release"] == "seeded"
+    assert sources.read(save(tmp_path / "snap-2", alone)).model.metadata["release"] == "seeded"
     changed = tensors["discriminator/sn_patch_gan/conv3/bias"]
     tensors["discriminator/sn_patch_gan/conv3/bias"] = changed + 1
-    assert sources.read(save(tmp_path / "snap-3", tensors)).model.about["release"] is None
+    assert sources.read(save(tmp_path / "snap-3", tensors)).model.metadata["release"] is None
 
 
 def test_a_folder_without_a_checkpoint_is_no_source(tmp_path):

@@ -19,7 +19,7 @@ from references import random_variables
 
 from deepfill_jax import checkpoint, sharding, weights
 from deepfill_jax.convert import run
-from deepfill_jax.errors import FailedError, StoppedError, UsageError
+from deepfill_jax.errors import PreemptedError, RunError, UsageError
 from deepfill_jax.evaluate import event_files, visualization
 from deepfill_jax.train import build, loop
 from deepfill_jax.train.captions import conditions
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 def make_config(folder, **changes):
     config = runpy.run_path(str(CONFIGS / "smoke.py"))["get_config"]("official")
     config.batch_size = config.eval.batch_size = 8  # Tests run on eight virtual devices.
-    config.average_decay = 0.5
+    config.ema_decay = 0.5
     config.data.source = config.data.val_source = f"folder:{folder}"
     config.update_from_flattened_dict(changes)
     return config
@@ -113,9 +113,9 @@ def test_the_running_average_is_what_a_run_exports(workdir, folder):
     model = run.read(workdir)
     state = restore(make_config(folder), workdir)
     jax.tree.map(np.testing.assert_array_equal, model.generator, state.generator.average)
-    critic = {"params": state.discriminator.params, "spectral": state.discriminator.spectral}
-    jax.tree.map(np.testing.assert_array_equal, model.discriminator, critic)
-    assert model.about["step"] == 4
+    discriminator = {"params": state.discriminator.params, "spectral": state.discriminator.spectral}
+    jax.tree.map(np.testing.assert_array_equal, model.discriminator, discriminator)
+    assert model.metadata["step"] == 4
     earlier = run.read(workdir, step=2)
     kernels = (m.generator["coarse"]["encode1"]["kernel"] for m in (model, earlier))
     assert np.abs(np.subtract(*kernels)).max() > 0
@@ -144,7 +144,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_it_had_not(
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.build, "make_train_step", make_interrupted)
-        with pytest.raises(StoppedError, match="after step 3, as asked, and saved"):
+        with pytest.raises(PreemptedError, match="after step 3, as asked, and saved"):
             loop.train(config, tmp_path)
     assert signal.getsignal(signal.SIGTERM) == handler
     assert int(restore(config, tmp_path).step) == 3
@@ -157,7 +157,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_itself_and_the_step(f
     config.loss.adversarial = 0.0
     config.optimizer.learning_rate = 1e30
     config.log_every = 3
-    with pytest.raises(FailedError, match=r"loss/generator.* of step 2 is not finite"):
+    with pytest.raises(RunError, match=r"loss/generator.* of step 2 is not finite"):
         loop.train(config, tmp_path)
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
 
@@ -215,8 +215,8 @@ def test_training_goes_on_with_everything_a_model_file_holds(folder, tmp_path):
         assert adam.count == 7 and schedule.count == 0
         jax.tree.map(np.testing.assert_array_equal, adam.mu, moments[name]["mu"])
         jax.tree.map(np.testing.assert_array_equal, adam.nu, moments[name]["nu"])
-    critic = state.discriminator.spectral
-    jax.tree.map(np.testing.assert_array_equal, critic, drawn["discriminator"]["spectral"])
+    discriminator = state.discriminator.spectral
+    jax.tree.map(np.testing.assert_array_equal, discriminator, drawn["discriminator"]["spectral"])
     # As the state of a fresh start: it must fit the checkpoints of its own run.
     fresh = build.abstract_state(config, mesh)
     same = jax.tree.map(lambda x, y: x.shape == y.shape and x.dtype == y.dtype, state, fresh)
@@ -237,9 +237,9 @@ def test_training_goes_on_with_everything_a_model_file_holds(folder, tmp_path):
 def test_weights_of_another_architecture_are_not_begun_with(folder, tmp_path, changes, message):
     config = make_config(folder, init_from=str(tmp_path / "model.safetensors"))
     config.model.discriminator_width = 2
-    generator, critic = (random_variables(network) for network in build.networks(config))
+    generator, discriminator = (random_variables(network) for network in build.networks(config))
     variant = build.variant(config)
-    weights.save(config.init_from, weights.Model(variant, generator["params"], critic))
+    weights.save(config.init_from, weights.Model(variant, generator["params"], discriminator))
     for key, value in changes.items():
         config.update_from_flattened_dict({key: value})
     with pytest.raises(UsageError, match=message):
@@ -248,16 +248,16 @@ def test_weights_of_another_architecture_are_not_begun_with(folder, tmp_path, ch
 
 def test_conditions_say_what_figures_depend_on(folder):
     config = make_config(folder, **{"data.crop_size": 36})
-    about = {"step": 7, "recipe": {"l1_hole": 1.0}, "licence": "CC BY-NC 4.0"}
-    model = weights.Model(build.variant(config), generator={}, about=about)
+    metadata = {"step": 7, "recipe": {"l1_hole": 1.0}, "license": "CC BY-NC 4.0"}
+    model = weights.Model(build.variant(config), generator={}, metadata=metadata)
     found = conditions(config, model)
     assert found["Network"] == "official, width 2" and found["Weights"] == "step 7"
-    assert found["Licence"] == "CC BY-NC 4.0"
+    assert found["License"] == "CC BY-NC 4.0"
     assert found["Data"] == f"folder:{folder}, crops of 36 px at 32 px"
-    assert found["Masks"] == "box_or_strokes 1"
+    assert found["Masks"] == "box_and_strokes 1"
     unknown = conditions(config, weights.Model(model.variant, generator={}))
-    assert unknown["Licence"] == "not stated"
-    assert not {"Network", "Weights", "Licence"} & conditions(config, None).keys()
+    assert unknown["License"] == "not stated"
+    assert not {"Network", "Weights", "License"} & conditions(config, None).keys()
 
 
 @pytest.mark.parametrize("name", ["places", "celeba_hq"])
@@ -332,7 +332,7 @@ def test_a_config_says_in_what_the_networks_compute(folder, name, dtype):
     [
         ({"batch_size": 12}, "config.batch_size=12 must be a multiple of the 8 devices; try 8"),
         ({"eval.batch_size": 4}, "config.eval.batch_size=4 must be a multiple of the 8 devices"),
-        ({"microbatches": 3}, "must be a multiple of config.microbatches=3"),
+        ({"grad_accum_steps": 3}, "must be a multiple of config.grad_accum_steps=3"),
         ({"image_size": 36}, "config.image_size=36 must be a multiple of 8; try 32"),
         ({"model.architecture": "v1"}, "Unknown architecture 'v1'"),
         ({"model.init": "zeros"}, "config.model.init='zeros' must be one of"),

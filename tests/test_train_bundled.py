@@ -52,10 +52,12 @@ def test_state_carries_networks_recipe_and_history_through_every_stage(folder):
         train_bundled.main(arguments)
         state = weights.load(path)
         assert state.discriminator is not None
-        assert state.about["step"] == 2 * number and len(state.about["stages"]) == number
-        assert state.about["stages"][-1]["recipe"]["adversarial"] > 0
-        assert state.about["stages"][-1]["validation"]["step"] == [2]
-    assert state.about["hours"] == pytest.approx(sum(x["hours"] for x in state.about["stages"]))
+        assert state.metadata["step"] == 2 * number and len(state.metadata["stages"]) == number
+        assert state.metadata["stages"][-1]["recipe"]["adversarial"] > 0
+        assert state.metadata["stages"][-1]["validation"]["step"] == [2]
+    assert state.metadata["hours"] == pytest.approx(
+        sum(x["hours"] for x in state.metadata["stages"])
+    )
     # Writing the state again changes nothing: the stage of a run is replaced, not repeated.
     before = path.read_bytes()
     train_bundled.main([*arguments[:5], "--state-only"])

@@ -16,9 +16,9 @@ def dogs(tmp_path, monkeypatch):
     """A folder of models with one in it, "dogs"."""
     monkeypatch.setattr(trained, "FOLDER", tmp_path / "trained")
     model = make_model("official")
-    about = {"image_size": 64, "licence": "CC0 1.0"}
+    metadata = {"image_size": 64, "license": "CC0 1.0"}
     path = tmp_path / "trained" / "dogs.safetensors"
-    weights.save(path, weights.Model(model.variant, model.generator, about=about))
+    weights.save(path, weights.Model(model.variant, model.generator, metadata=metadata))
     return path
 
 
@@ -32,7 +32,7 @@ def test_a_name_is_taken_wherever_a_model_is(dogs, monkeypatch):
 def test_a_name_goes_before_a_folder_that_is_called_so(dogs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dogs").mkdir()
-    assert weights.load("dogs").about["licence"] == "CC0 1.0"
+    assert weights.load("dogs").metadata["license"] == "CC0 1.0"
     with pytest.raises(UsageError, match="dogs is no known source"):
         sources.read("./dogs")
 
@@ -44,7 +44,7 @@ def test_an_unknown_name_is_answered_with_those_that_there_are(dogs):
 
 def test_inspect_lists_all(dogs, capsys):
     inspect.main([])
-    assert "dogs.licence" in capsys.readouterr().out
+    assert "dogs.license" in capsys.readouterr().out
     inspect.main(["--json"])
     assert json.loads(capsys.readouterr().out) == {"dogs": inspect.inspect(dogs)}
 
@@ -60,11 +60,11 @@ def test_those_that_the_readme_names_are_there():
 def test_a_shipped_model_is_small_and_says_what_it_is(name):
     path = trained.find(name)
     assert path.stat().st_size < 10_000_000
-    about = inspect.inspect(name)
-    assert about["dtype"] == "float16" and about["licence"].startswith("Research use only")
-    assert about["step"] > 0
+    metadata = inspect.inspect(name)
+    assert metadata["dtype"] == "float16" and metadata["license"].startswith("Research use only")
+    assert metadata["step"] > 0
     card = path.with_suffix(".md").read_text()
-    assert about["files"][path.name]["sha256"][:16] in card  # It is of this file.
+    assert metadata["files"][path.name]["sha256"][:16] in card  # It is of this file.
 
 
 def slope_with_a_hole():

@@ -14,7 +14,7 @@ import pytest
 
 from deepfill_jax import weights
 from deepfill_jax.convert import layout, mmagic
-from deepfill_jax.errors import FailedError
+from deepfill_jax.errors import RunError
 from deepfill_jax.models import make_variant
 from deepfill_jax.tensors import flatten
 
@@ -92,9 +92,9 @@ def test_sides_take_the_same_batches_in_turn(config, tmp_path):
 
 
 def test_sides_that_begin_apart_or_lose_their_way_do_not_go_on(config, tmp_path):
-    with pytest.raises(FailedError, match="do not find the same in train-32-2"):
+    with pytest.raises(RunError, match="do not find the same in train-32-2"):
         train(config, tmp_path, fake("1"), fake("1.1"))
-    with pytest.raises(FailedError, match="A loss of fake is not finite in step 2"):
+    with pytest.raises(RunError, match="A loss of fake is not finite in step 2"):
         train(config, tmp_path, fake("1"), fake("1 if step == 1 else np.nan"))
 
 
@@ -156,6 +156,6 @@ def test_a_config_of_ours_trains_and_is_read(config, tmp_path):
     smoke = str(ROOT / "configs" / "smoke.py")
     changes = ["--config.num_steps=2", "--config.batch_size=8"]
     trained = trainers.train_for(600, smoke, changes, config, tmp_path / "run")
-    assert trained.about["step"] == 2 and trained.variant.width == 2
-    with pytest.raises(FailedError, match="did not train for 1 s"):
+    assert trained.metadata["step"] == 2 and trained.variant.width == 2
+    with pytest.raises(RunError, match="did not train for 1 s"):
         trainers.train_for(1, smoke, changes, config, tmp_path / "short")

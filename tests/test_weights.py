@@ -15,14 +15,14 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.models import Discriminator, Generator, make_variant
 from deepfill_jax.tensors import check_tensors
 
-ABOUT = {"source": "a test", "step": 7, "recipe": {"l1": 1.0}}
+METADATA = {"source": "a test", "step": 7, "recipe": {"l1": 1.0}}
 
 
 def make_model(*, discriminator=False, width=2):
     variant = make_variant("mmagic", width=width, discriminator_width=2)
     generator = random_variables(Generator(variant))["params"]
-    critic = random_variables(Discriminator(variant)) if discriminator else None
-    return weights.Model(variant, generator, critic, ABOUT)
+    second = random_variables(Discriminator(variant)) if discriminator else None
+    return weights.Model(variant, generator, second, METADATA)
 
 
 def assert_equal(ours, theirs, **tolerance):
@@ -59,7 +59,7 @@ def test_float32_comes_back_bit_for_bit(tmp_path, discriminator):
     if discriminator:
         assert_equal(loaded.discriminator, model.discriminator)
     assert loaded.variant == model.variant
-    assert loaded.about == ABOUT
+    assert loaded.metadata == METADATA
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
 
 
@@ -111,7 +111,7 @@ def test_float16_halves_the_size_of_both_networks(tmp_path):
 
 
 def test_a_description_cannot_be_overruled_by_what_is_told_about_it(tmp_path):
-    model = dataclasses.replace(make_model(), about={"architecture": "official", "width": 4})
+    model = dataclasses.replace(make_model(), metadata={"architecture": "official", "width": 4})
     weights.save(tmp_path / "model", model)
     assert weights.load(tmp_path / "model").variant == model.variant
 

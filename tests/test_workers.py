@@ -10,7 +10,7 @@ import recipes
 from PIL import Image
 
 from deepfill_jax.data import workers
-from deepfill_jax.errors import FailedError, UsageError
+from deepfill_jax.errors import RunError, UsageError
 
 
 def encoded(colour):
@@ -73,7 +73,7 @@ def test_a_recipe_that_cannot_be_sent_leaves_nothing_behind(pool):
 
 def test_a_process_that_dies_is_reported(pool):
     for _ in range(2):
-        with pytest.raises(FailedError, match="ended with exit code 7"):
+        with pytest.raises(RunError, match="ended with exit code 7"):
             run(pool, recipes.die, [encoded(1)])
 
 

@@ -63,8 +63,8 @@ def dilate(x, params):
 
 
 def decode(x, params):
-    for index, (doubled, _) in enumerate(tables.DECODER, start=1):
-        x = F.interpolate(x, scale_factor=2) if doubled else x
+    for index, (upsampled2x, _) in enumerate(tables.DECODER, start=1):
+        x = F.interpolate(x, scale_factor=2) if upsampled2x else x
         x = gated(x, params[f"decode{index}"])
     return torch.tanh(gated(x, params["to_rgb"], activation=lambda value: value).float())
 

@@ -29,19 +29,19 @@ import programs
 
 from deepfill_jax import checkpoint, masks, sharding, weights
 from deepfill_jax.data import examples
-from deepfill_jax.errors import FailedError, UsageError, run_command
+from deepfill_jax.errors import RunError, UsageError, run_command
 from deepfill_jax.evaluate import scoring
 from deepfill_jax.evaluate.methods import make_inference_step
 from deepfill_jax.train.state import create_train_state, make_optimizer
 from deepfill_jax.train.step import make_train_step
 
-MASKS = {"box_or_strokes": 0.5, "irregular": 0.5}
+MASKS = {"box_and_strokes": 0.5, "irregular": 0.5}
 SUFFIXES = (".jpg", ".jpeg", ".png")
 HELD_OUT = 20  # Every so many pictures one is scored instead of trained on,
 SCORED = 64  # but no more than these.
 AHEAD = 8  # Batches in the making.
 ADAM = {"beta1": 0.9, "beta2": 0.999, "warmup_steps": 200, "decay_steps": 0, "clip_norm": 1.0}
-AVERAGE_DECAY = 0.999
+EMA_DECAY = 0.999
 REPORT_SECONDS = 60
 
 Batch = dict[str, np.ndarray]
@@ -149,7 +149,7 @@ class Run:
 
     def _train_phase(self, phase: Phase, end: float) -> None:
         recipe = dataclasses.replace(programs.RECIPE, adversarial=phase.adversarial)
-        options = {"average_decay": AVERAGE_DECAY, "microbatches": 1, "mesh": self._mesh}
+        options = {"ema_decay": EMA_DECAY, "grad_accum_steps": 1, "mesh": self._mesh}
         step = make_train_step(*self._parts, recipe=recipe, **options)
         infer = make_inference_step(self._networks[0], self._mesh)
         crop = self._options.crop
@@ -163,7 +163,7 @@ class Run:
             history = jax.device_get(history)
             means = {name: float(np.mean([s[name] for s in history])) for name in history[0]}
             if not np.isfinite(list(means.values())).all():
-                raise FailedError(
+                raise RunError(
                     f"Losses are not finite: {means}. The checkpoint before them is kept; start "
                     "again, perhaps with a lower --learning-rate."
                 )
@@ -188,12 +188,12 @@ class Run:
             shutil.copy(f"{folder}/grid.png", out / "samples.png")
         scores = {f"scored/{name}": round(x["mean"], 4) for name, x in summary.items()}
         step = int(self._state.step)
-        about = {"step": step, "batch_size": phase.batch, "image_size": phase.side}
-        model = weights.Model(self._networks[0].variant, jax.device_get(params), about=about)
+        metadata = {"step": step, "batch_size": phase.batch, "image_size": phase.side}
+        model = weights.Model(self._networks[0].variant, jax.device_get(params), metadata=metadata)
         weights.save(out / "model.safetensors", model, dtype=np.float16)
         self._checkpoints.save(self._state, l1_hole=scores["scored/l1_hole"])
-        about = {"seconds": round(self._seconds(), 1), "step": step, **phase._asdict()}
-        programs.report(self._curve, **about, **figures, **scores, **programs.machine())
+        metadata = {"seconds": round(self._seconds(), 1), "step": step, **phase._asdict()}
+        programs.report(self._curve, **metadata, **figures, **scores, **programs.machine())
         shutil.copy(self._curve, self._options.output)
 
 

@@ -41,9 +41,9 @@ LOSSES = {
     "hinge/fake": "fake_loss",
     "hinge/real": "real_loss",
     "l1/coarse/hole": "stage1_loss_l1_hole",
-    "l1/coarse/valid": "stage1_loss_l1_valid",
+    "l1/coarse/known": "stage1_loss_l1_valid",
     "l1/refined/hole": "stage2_loss_l1_hole",
-    "l1/refined/valid": "stage2_loss_l1_valid",
+    "l1/refined/known": "stage2_loss_l1_valid",
     "loss/generator": "loss",
 }
 

@@ -51,8 +51,8 @@ def train(path, pictures):
         *networks,
         *optimizers,
         recipe=losses.Recipe(**config.loss),
-        average_decay=config.average_decay,
-        microbatches=config.microbatches,
+        ema_decay=config.ema_decay,
+        grad_accum_steps=config.grad_accum_steps,
         mesh=mesh,
     )
     carried = [jax.device_put(state, sharding.replicated(mesh))]
@@ -66,8 +66,8 @@ def train(path, pictures):
 
     def trained():
         g, d = carried[0].generator, carried[0].discriminator
-        critic = {"params": d.params, "spectral": d.spectral}
-        tensors = flatten({"generator": g.params, "discriminator": critic})
+        discriminator = {"params": d.params, "spectral": d.spectral}
+        tensors = flatten({"generator": g.params, "discriminator": discriminator})
         return {name: np.asarray(x) for name, x in tensors.items()}
 
     return {"train": call, "weights": trained}

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from deepfill_jax import renamed
 from deepfill_jax.errors import UsageError, run_command
 
 PORT = 7860
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     service = Service(
         available(options.model),
         max_pixels=int(1e6 * options.max_megapixels),
-        waiting=options.queue,
+        waiting=options.max_queue,
     )
     with listening, tempfile.TemporaryDirectory(prefix="deepfill_") as folder:
         app = make_app(
@@ -131,7 +132,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="ask for it, and for the user's name",
     )
     add(
-        "--queue",
+        "--max-queue",
         type=number(int, 0, 1000),
         default=8,
         metavar="N",
@@ -151,6 +152,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="refuse larger requests (%(default)g)",
     )
+    run_command(lambda: renamed.refuse_old_flags(sys.argv if arguments is None else arguments))
     return parser.parse_args(arguments)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from deepfill_jax import pictures
 from deepfill_jax.app import layout
 from deepfill_jax.app.painting import painted
-from deepfill_jax.app.queue import GoneError
+from deepfill_jax.app.queue import CancelledError
 from deepfill_jax.app.reading import plain_name
 from deepfill_jax.app.service import Options, Service, Sides
 from deepfill_jax.app.sessions import Session, Sessions, Source
@@ -22,7 +22,7 @@ from deepfill_jax.pictures import WRITABLE
 class Actions:
     """Each public method is one: it returns what changes, by part of the layout.
 
-    It raises what people are told: `UsageError`, `BusyError` or `GoneError`.
+    It raises what people are told: `UsageError`, `QueueFullError` or `CancelledError`.
     """
 
     def __init__(self, service: Service, sessions: Sessions, parts: layout.Layout):
@@ -116,9 +116,9 @@ class Actions:
                 told += ". The lines were left out: this model takes none."
             return session.write(source.name, filled.before, after), told
 
-        with service.queue.place():
+        with service.queue.slot():
             session.stop()
-            session.work = asyncio.ensure_future(service.queue.turn(work))
+            session.work = asyncio.ensure_future(service.queue.exclusive(work))
             result, told = await _end_of(session.work)
         session.keep(result=result)
         own = result.own and WRITABLE.get(result.own.suffix.lower())
@@ -166,5 +166,5 @@ async def _end_of(work: asyncio.Future):
     finally:
         work.cancel()  # If gradio gives up waiting, and not if it is done.
     if work.cancelled():
-        raise GoneError
+        raise CancelledError
     return work.result()

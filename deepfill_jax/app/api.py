@@ -27,7 +27,7 @@ MEDIA_TYPES = {
     "WEBP": "image/webp",
     "BMP": "image/bmp",
 }
-MOST_PIXELS = 10_000  # Of a length that is asked for.
+MAX_PIXELS = 10_000  # Of a length that is asked for.
 _CLIENT_GONE = 499  # Nobody reads it.
 
 
@@ -44,7 +44,7 @@ class About(BaseModel):
     architecture: str
     working_size: int = Field(description="Side, in pixels, of the pictures it works best on.")
     guided: bool = Field(description="Whether it takes a sketch.")
-    licence: str | None = Field(description="Of its weights; null if it is not known.")
+    license: str | None = Field(description="Of its weights; null if it is not known.")
 
 
 def make_api(service: Service) -> FastAPI:
@@ -116,13 +116,13 @@ def make_api(service: Service) -> FastAPI:
             Literal[STRATEGIES], Form(description="How large pictures are completed.")
         ] = "auto",
         dilate: Annotated[
-            int, Form(ge=0, le=MOST_PIXELS, description="Pixels by which the hole is widened.")
+            int, Form(ge=0, le=MAX_PIXELS, description="Pixels by which the hole is widened.")
         ] = 0,
         feather: Annotated[
             int,
             Form(
                 ge=0,
-                le=MOST_PIXELS,
+                le=MAX_PIXELS,
                 description="Pixels, at most `dilate`, over which the fill blends with the image "
                 "in what the hole was widened by.",
             ),
@@ -145,7 +145,7 @@ def make_api(service: Service) -> FastAPI:
             result = result_name(plain_name(image.filename), format)
             return result, pictures.encode(result, filled.pixels, filled.before)
 
-        done = await _while_connected(request, service.queue.turn(work))
+        done = await _while_connected(request, service.queue.exclusive(work))
         if done is None:
             return Response(status_code=_CLIENT_GONE)
         result, encoded = done
@@ -169,7 +169,7 @@ class _NoOtherMethod:
 
 def _side(name: str) -> type[int]:
     described = f"Pixels by which the picture is extended at its {name}."
-    return Annotated[int, Form(ge=0, le=MOST_PIXELS, description=described)]
+    return Annotated[int, Form(ge=0, le=MAX_PIXELS, description=described)]
 
 
 def about(name: str, service: Service) -> About:
@@ -180,7 +180,7 @@ def about(name: str, service: Service) -> About:
         architecture=model.variant.name,
         working_size=service.working_size(name),
         guided=service.guided(name),
-        licence=service.licence(name),
+        license=service.license(name),
     )
 
 

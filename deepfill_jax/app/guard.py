@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deepfill_jax.app.queue import BusyError
+from deepfill_jax.app.queue import QueueFullError
 from deepfill_jax.app.service import Service
 
 MAX_BYTES = 100_000_000  # Of a request.
@@ -96,11 +96,11 @@ class Guard:
         try:
             self._check(scope)
             fills = scope["path"] == INPAINT and scope["method"] == "POST"
-            with self.service.queue.place() if fills else contextlib.nullcontext():
+            with self.service.queue.slot() if fills else contextlib.nullcontext():
                 await _Exchange(receive, send, self.max_bytes).of(self.app, scope)
         except _RefusalError as refusal:
             await refusal.response(scope, receive, send)
-        except BusyError as busy:
+        except QueueFullError as busy:
             refusal = _RefusalError(503, str(busy), **{"Retry-After": "10"})
             await refusal.response(scope, receive, send)
 

@@ -129,10 +129,10 @@ def title(service: Service, model: str) -> str:
 
 def about(service: Service, model: str) -> str:
     """Says, in Markdown, what is known of a model."""
-    licence = service.licence(model) or "not stated in its file"
+    license = service.license(model) or "not stated in its file"
     return (
         f"Model **{html.escape(model)}**: DeepFillv2, {service.models[model].variant.name}, for "
-        f"{service.working_size(model)} px. Licence of its weights: {html.escape(licence)}."
+        f"{service.working_size(model)} px. License of its weights: {html.escape(license)}."
     )
 
 

@@ -10,7 +10,7 @@ import gradio.processing_utils
 
 from deepfill_jax.app.actions import Actions
 from deepfill_jax.app.layout import Layout
-from deepfill_jax.app.queue import BusyError, GoneError
+from deepfill_jax.app.queue import CancelledError, QueueFullError
 from deepfill_jax.app.service import Service
 from deepfill_jax.app.sessions import Sessions
 from deepfill_jax.errors import UsageError
@@ -75,7 +75,7 @@ def _told(action):
     async def call(*arguments):
         try:
             return await action(*arguments)
-        except (UsageError, BusyError, GoneError) as error:
+        except (UsageError, QueueFullError, CancelledError) as error:
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
     return call

@@ -11,14 +11,14 @@ WAITING = 8  # Pictures that may wait while one is filled.
 Made = TypeVar("Made")
 
 
-class BusyError(Exception):
+class QueueFullError(Exception):
     """So many wait already that one more would wait too long."""
 
     def __init__(self):
         super().__init__("Too many pictures are waiting; try again in a while.")
 
 
-class GoneError(Exception):
+class CancelledError(Exception):
     """Who asked has gone away, or asked for something else."""
 
     def __init__(self):
@@ -34,20 +34,20 @@ class Queue:
         self._turn = asyncio.Lock()
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
+    def slot(self) -> Iterator[None]:
         """Takes a place in the queue, to be held until a result is there.
 
         Raises:
-            BusyError: All are taken.
+            QueueFullError: All are taken.
         """
         if not self._places.acquire(blocking=False):
-            raise BusyError
+            raise QueueFullError
         try:
             yield
         finally:
             self._places.release()
 
-    async def turn(self, work: Callable[[threading.Event], Made]) -> Made:
+    async def exclusive(self, work: Callable[[threading.Event], Made]) -> Made:
         """Does work in a thread, when all that asked before is done; for who has a place.
 
         Args:

@@ -8,7 +8,7 @@ from deepfill_jax import pictures
 from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import WRITABLE, Encoded, Picture, size
 
-FORMATS = ("png", "keep")
+FORMATS = ("png", "same")
 _NAME = 80  # Characters of a picture's name that are kept.
 
 
@@ -53,7 +53,7 @@ def read(
 def result_name(name: str, format: str) -> str:
     """Returns what the result of a picture of this name is called, in one of `FORMATS`."""
     path = Path(name)
-    return f"{path.stem}_completed{path.suffix if format == 'keep' else '.png'}"
+    return f"{path.stem}_completed{path.suffix if format == 'same' else '.png'}"
 
 
 def can_keep(name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deepfill_jax import pictures, weights
-from deepfill_jax.app.queue import WAITING, GoneError, Queue
+from deepfill_jax.app.queue import WAITING, CancelledError, Queue
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint import mask_edges
 from deepfill_jax.inpaint.canvas import extend
@@ -75,9 +75,9 @@ class Service:
         """Whether a model takes sketches."""
         return self._inpainters[name].guided
 
-    def licence(self, name: str) -> str | None:
-        """Returns the licence of a model's weights, if it is known."""
-        return self.models[name].about.get("licence")
+    def license(self, name: str) -> str | None:
+        """Returns the license of a model's weights, if it is known."""
+        return self.models[name].metadata.get("license")
 
     def fill(
         self,
@@ -99,7 +99,7 @@ class Service:
         Raises:
             UsageError: There is nothing to fill, an option cannot be used, or the model takes no
                 sketch.
-            GoneError: `stop` was set, and work was left.
+            CancelledError: `stop` was set, and work was left.
         """
         began = time.monotonic()
         if any(options.extension):
@@ -148,5 +148,5 @@ class _Stoppable(Inpainter):
 
     def _run(self, *arguments):
         if self.stop.is_set():
-            raise GoneError
+            raise CancelledError
         return super()._run(*arguments)

@@ -19,7 +19,7 @@ from deepfill_jax.app.reading import can_keep, read, result_name
 from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import Encoded, Picture
 
-MOST_SESSIONS = 50  # Browsers whose pictures are kept; beyond, that of the oldest is deleted.
+MAX_SESSIONS = 50  # Browsers whose pictures are kept; beyond, that of the oldest is deleted.
 _QUALITY = 92  # Of previews, JPEG files.
 
 
@@ -102,7 +102,7 @@ class Session:
             preview(picture).save(path, quality=_QUALITY)
         png = folder / result_name(name, "png")
         pictures.write(png, after.pixels, after)
-        own = folder / result_name(name, "keep") if can_keep(name) else None
+        own = folder / result_name(name, "same") if can_keep(name) else None
         if own is not None:
             try:
                 pictures.write(own, after.pixels, after)
@@ -152,7 +152,7 @@ class Sessions:
     def of(self, key: str) -> Session:
         """Returns the session of this name; a new one if there is none."""
         if key not in self._sessions:
-            if len(self._sessions) == MOST_SESSIONS:
+            if len(self._sessions) == MAX_SESSIONS:
                 self.end(next(iter(self._sessions)))
             folder = self._folder / secrets.token_hex(16)
             folder.mkdir()

@@ -7,10 +7,11 @@ And back: with `--output MODEL.pth` it writes weights that MMagic loads.
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepfill_jax import trained, weights
+from deepfill_jax import renamed, trained, weights
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.convert import mmagic, report, sources
 from deepfill_jax.errors import UsageError, run_command
@@ -25,7 +26,7 @@ def convert(
     dtype: str,
     moments: bool,
     generator_only: bool,
-    licence: str | None,
+    license: str | None,
     report_to: str | None,
     overwrite: bool,
 ) -> None:
@@ -37,7 +38,7 @@ def convert(
         dtype: "float32" or "float16", for the networks in a model file.
         moments: Keep what Adam remembers, if the source has it; only a model file holds it.
         generator_only: Leave the discriminator out, and all moments: filling needs neither.
-        licence: Of the weights, for the model file; None leaves what is known of them.
+        license: Of the weights, for the model file; None leaves what is known of them.
         report_to: File for a line about every tensor; "-" prints them.
         overwrite: `output` may be replaced.
 
@@ -51,18 +52,18 @@ def convert(
             "for MMagic."
         )
     if suffix == MMAGIC_SUFFIX and (moments or dtype != "float32"):
-        raise UsageError(f"{output} is for MMagic: float32, and without --moments.")
+        raise UsageError(f"{output} is for MMagic: float32, and without --optimizer-state.")
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists already; --overwrite replaces it.")
     conversion = sources.read(source)
     model = conversion.model
     left_out = model.moments and not (moments or generator_only)
-    about = {**model.about, "licence": licence} if licence else model.about
+    metadata = {**model.metadata, "license": license} if license else model.metadata
     model = dataclasses.replace(
         model,
         discriminator=None if generator_only else model.discriminator,
         moments=model.moments if moments else {},
-        about=about,
+        metadata=metadata,
     )
     conversion = dataclasses.replace(conversion, model=model)
     if suffix == MMAGIC_SUFFIX:
@@ -76,7 +77,7 @@ def convert(
             unfinished.write_text("".join(f"{line}\n" for line in report.table(conversion)))
     print(*report.lines(report.describe(conversion)), sep="\n")
     if left_out:
-        print("Adam's moments are left out; --moments keeps them, to go on training.")
+        print("Adam's moments are left out; --optimizer-state keeps them, to go on training.")
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
@@ -97,27 +98,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
     parts = parser.add_mutually_exclusive_group()
     parts.add_argument(
-        "--moments", action="store_true", help="keep Adam's moments: three times the size"
+        "--optimizer-state", action="store_true", help="keep Adam's moments: three times the size"
     )
     parts.add_argument(
         "--generator-only",
         action="store_true",
         help="leave the discriminator out, which filling does not need",
     )
-    parser.add_argument("--licence", metavar="TEXT", help="of the weights, kept in the model file")
+    parser.add_argument("--license", metavar="TEXT", help="of the weights, kept in the model file")
     parser.add_argument(
         "--report", metavar="FILE", help="write a line about every tensor; - prints them"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    run_command(lambda: renamed.refuse_old_flags(sys.argv if arguments is None else arguments))
     options = parser.parse_args(arguments)
     run_command(
         lambda: convert(
             options.source,
             options.output,
             dtype=options.dtype,
-            moments=options.moments,
+            moments=options.optimizer_state,
             generator_only=options.generator_only,
-            licence=options.licence,
+            license=options.license,
             report_to=options.report,
             overwrite=options.overwrite,
         )

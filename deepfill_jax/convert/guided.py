@@ -26,4 +26,4 @@ def with_sketch_channels(model: Model) -> Model:
         return np.insert(x, place, 0, axis=2)
 
     tree = unflatten({name: widen(name, x) for name, x in flatten(networks(model)).items()})
-    return Model(variant, tree["generator"], tree.get("discriminator"), model.about)
+    return Model(variant, tree["generator"], tree.get("discriminator"), model.metadata)

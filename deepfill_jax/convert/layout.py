@@ -107,7 +107,7 @@ def convert(
     variant: Variant,
     *,
     source: str,
-    about: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     moments: Mapping[str, Moments] | None = None,
     bgr: bool = True,
     files: Iterable[Path] = (),
@@ -120,7 +120,7 @@ def convert(
             they are computed then.
         variant: The architecture, guided or not; its widths are taken from the tensors.
         source: Its name, for messages.
-        about: Goes into the model.
+        metadata: Goes into the model.
         moments: Of "generator" and "discriminator", if the source has any.
         bgr: Whether the source's networks work on BGR.
         files: Goes into the conversion.
@@ -152,7 +152,7 @@ def convert(
         variant,
         tree["generator"],
         tree.get("discriminator"),
-        about,
+        metadata,
         {net: finish_moments(net, adam) for net, adam in (moments or {}).items()},
     )
     dtypes = {str(x.dtype) for name, x in ours.items() if name.startswith("generator/")}

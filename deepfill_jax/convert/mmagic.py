@@ -70,7 +70,7 @@ def from_state_dict(
     state_dict: Mapping[str, np.ndarray],
     *,
     source: str,
-    about: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     moments: Mapping[str, Moments] | None = None,
     files: Iterable[Path] = (),
 ) -> Conversion:
@@ -85,7 +85,7 @@ def from_state_dict(
         make_table(discriminator=any(name.startswith("disc.") for name in tensors)),
         MMAGIC,
         source=source,
-        about={"converted_from": "MMagic", **(about or {})},
+        metadata={"converted_from": "MMagic", **(metadata or {})},
         moments=moments,
         files=files,
     )
@@ -103,9 +103,9 @@ def from_file(path: Path, content: Any) -> Conversion:
         for key in ("meta", "optimizer")
     )
     state_dict = torch_file.tensors(content.get("state_dict", content))
-    about = releases.find_mmagic(path)
+    metadata = releases.find_mmagic(path)
     if isinstance(meta.get("iter"), int):
-        about = {**about, "step": meta["iter"]}
+        metadata = {**metadata, "step": meta["iter"]}
     moments = {}
     for net, module in {"generator": "generator", "discriminator": "disc"}.items():
         trained = [
@@ -115,7 +115,9 @@ def from_file(path: Path, content: Any) -> Conversion:
         ]
         if adam := torch_file.adam(optimizers.get(module), trained):
             moments[net] = adam
-    return from_state_dict(state_dict, source=str(path), about=about, moments=moments, files=[path])
+    return from_state_dict(
+        state_dict, source=str(path), metadata=metadata, moments=moments, files=[path]
+    )
 
 
 def write(path: Path, model: weights.Model) -> None:
@@ -133,5 +135,5 @@ def write(path: Path, model: weights.Model) -> None:
         )
     tensors = revert(model, make_table(discriminator=model.discriminator is not None))
     tensors[FUSE_KERNEL] = np.eye(3, dtype=np.float32)[np.newaxis, np.newaxis]
-    step = {"iter": model.about["step"]} if "step" in model.about else {}
+    step = {"iter": model.metadata["step"]} if "step" in model.metadata else {}
     torch_file.save(path, {"meta": step, "state_dict": tensors})

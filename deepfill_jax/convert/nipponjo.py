@@ -99,9 +99,9 @@ def from_file(path: Path, content: Mapping[str, Any]) -> Conversion:
         LAYERS if is_plain else TF_LAYERS,
         discriminator=any(name.startswith("D.") for name in tensors),
     )
-    about = {"converted_from": "nipponjo/deepfillv2-pytorch"}
+    metadata = {"converted_from": "nipponjo/deepfillv2-pytorch"}
     if isinstance(content.get("n_iter"), int):
-        about["step"] = content["n_iter"]
+        metadata["step"] = content["n_iter"]
 
     def converted(*, bgr: bool, **more: str) -> Conversion:
         return convert(
@@ -109,7 +109,7 @@ def from_file(path: Path, content: Mapping[str, Any]) -> Conversion:
             table,
             NIPPONJO if is_plain else NIPPONJO_TF,
             source=str(path),
-            about={**about, **more},
+            metadata={**metadata, **more},
             moments=moments,
             bgr=bgr,
             files=[path],

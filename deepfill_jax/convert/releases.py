@@ -61,7 +61,7 @@ def find_tf1(checksums: Mapping[str, int]) -> dict[str, Any]:
     for name, release in TF1.items():
         alone = release._replace(discriminator=digest({}))
         if found in (release, alone):
-            return {"release": name, "licence": LICENCES["generative_inpainting"]}
+            return {"release": name, "license": LICENCES["generative_inpainting"]}
     return NO_RELEASE
 
 
@@ -69,4 +69,4 @@ def find_mmagic(path: Path) -> dict[str, Any]:
     """Which of the files that OpenMMLab published a file is, see `find_tf1`."""
     with path.open("rb") as file:
         name = MMAGIC.get(hashlib.file_digest(file, "sha256").hexdigest()[:8])
-    return {"release": name, "licence": LICENCES["MMagic"]} if name else NO_RELEASE
+    return {"release": name, "license": LICENCES["MMagic"]} if name else NO_RELEASE

@@ -15,7 +15,7 @@ from deepfill_jax.tensors import PyTree, flatten
 def describe(conversion: Conversion) -> dict[str, Any]:
     """Architecture, sizes and what the model is about, as JSON; None is "none"."""
     model = conversion.model
-    critic = model.discriminator
+    discriminator = model.discriminator
     return {
         "architecture": model.variant.name,
         "width": model.variant.width,
@@ -23,11 +23,11 @@ def describe(conversion: Conversion) -> dict[str, Any]:
         "guided": model.variant.guided,
         "parameters": {
             "generator": count(model.generator),
-            "discriminator": count(critic["params"]) if critic else None,
+            "discriminator": count(discriminator["params"]) if discriminator else None,
         },
         "adam_updates": {net: int(x["count"]) for net, x in model.moments.items()} or None,
         "dtype": conversion.dtype,
-        **model.about,
+        **model.metadata,
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from deepfill_jax import checkpoint, weights
+from deepfill_jax import checkpoint, renamed, weights
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import make_variant
 from deepfill_jax.tensors import expected_tensors, unflatten
@@ -30,7 +30,7 @@ def read(workdir: str | Path, *, step: int | None = None) -> weights.Model:
     path = Path(workdir) / CONFIG
     if not path.is_file():
         raise UsageError(f"{workdir} is not the folder of a run: there is no {path}.")
-    config = json.loads(path.read_text())
+    config = renamed.with_new_keys(json.loads(path.read_text()))
     variant = make_variant(
         config["model"]["architecture"],
         width=config["model"]["width"],
@@ -43,14 +43,14 @@ def read(workdir: str | Path, *, step: int | None = None) -> weights.Model:
         {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
     )
     networks, step = checkpoint.load_networks(workdir, abstract, step=step)
-    about = {
+    metadata = {
         "step": step,
         "batch_size": config["batch_size"],
         "image_size": config["image_size"],
         "recipe": config["loss"],
         "data": _without_folders(config["data"]["source"]),
     }
-    return weights.Model(variant, **networks, about=about)
+    return weights.Model(variant, **networks, metadata=metadata)
 
 
 def _without_folders(source: str) -> str:

@@ -70,7 +70,7 @@ def from_variables(
     variables: Mapping[str, np.ndarray],
     *,
     source: str,
-    about: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     files: Iterable[Path] = (),
 ) -> Conversion:
     """Converts variables: the generator's, the discriminator's if there are, Adam's if there are.
@@ -95,7 +95,7 @@ def from_variables(
         make_table(discriminator=any(name.startswith(DISCRIMINATOR) for name in trained)),
         dataclasses.replace(OFFICIAL, guided=_is_guided(variables)),
         source=source,
-        about={"converted_from": "generative_inpainting (TF1)", **(about or {}), **step},
+        metadata={"converted_from": "generative_inpainting (TF1)", **(metadata or {}), **step},
         moments=moments,
         files=files,
     )
@@ -141,6 +141,6 @@ def read(prefix: Path) -> Conversion:
     return from_variables(
         {name: bundle.read(name) for name in bundle.entries if name.startswith(wanted)},
         source=str(prefix),
-        about=releases.find_tf1(checksums),
+        metadata=releases.find_tf1(checksums),
         files=[bundle.index, *bundle.shards],
     )

@@ -143,7 +143,7 @@ def make_example(
     *,
     seed: int,
     index: int,
-    edge_share: float | None = None,
+    sketch_probability: float | None = None,
 ) -> tuple[np.ndarray, ...]:
     """Makes element `index` of the stream of `seed`.
 
@@ -156,8 +156,8 @@ def make_example(
         draw_mask: Draws the mask.
         seed: Of the stream.
         index: Of the element.
-        edge_share: Probability that the sketch holds the edges in the hole, as the paper trains
-            guided models (section 3.3), and is not empty; None for no sketch.
+        sketch_probability: Probability that the sketch holds the edges in the hole and is not
+            empty, as the paper trains guided models (section 3.3); None for no sketch.
 
     Returns:
         The image, uint8 [S, S, 3], the mask, uint8 [S, S, 1], and, if there is one, the sketch,
@@ -167,9 +167,9 @@ def make_example(
     seen = preprocess(picture, preprocessing, generator(seed, index, CROP))
     image = np.ascontiguousarray(seen[..., :3])
     mask = draw_mask(generator(seed, index, MASK), size, size)
-    if edge_share is None:
+    if sketch_probability is None:
         return image, mask
-    if generator(seed, index, SKETCH).random() >= edge_share:
+    if generator(seed, index, SKETCH).random() >= sketch_probability:
         return image, mask, np.zeros_like(mask)
     return image, mask, (seen[..., 3:] > 255 * EDGE_THRESHOLD) * mask
 

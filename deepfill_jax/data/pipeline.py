@@ -32,7 +32,7 @@ def training_batches(
     seed: int,
     batch_size: int,
     first_step: int = 0,
-    edge_share: float | None = None,
+    sketch_probability: float | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
@@ -45,18 +45,18 @@ def training_batches(
         seed: Of order, crops, flips, masks and sketches.
         batch_size: Global, a multiple of `process_count`.
         first_step: Number of the first batch, to go on where another run stopped.
-        edge_share: See `examples.make_example`; above 0 the source must have edge maps.
+        sketch_probability: See `examples.make_example`; above 0 the source must have edge maps.
         process_index: Whose rows of each batch to yield.
         process_count: Between how many processes each batch is divided.
 
     Returns:
         Iterator of {"image": uint8 [B/P, S, S, 3], "mask": uint8 [B/P, S, S, 1]}, and with an
-        `edge_share` {"sketch": uint8 [B/P, S, S, 1]}.
+        `sketch_probability` {"sketch": uint8 [B/P, S, S, 1]}.
 
     Raises:
         UsageError: The seed is negative or the processes cannot share a batch. While iterating:
             the source can no longer be read.
-        FailedError: While iterating: a worker process has ended.
+        RunError: While iterating: a worker process has ended.
     """
     _check(seed, batch_size, process_count)
     first = first_step * batch_size
@@ -67,7 +67,7 @@ def training_batches(
         draw_mask,
         seed=seed,
         batch_size=batch_size,
-        edge_share=edge_share,
+        sketch_probability=sketch_probability,
         process_index=process_index,
         process_count=process_count,
     )
@@ -82,7 +82,7 @@ def evaluation_batches(
     seed: int,
     batch_size: int,
     num_examples: int = 0,
-    edge_share: float | None = None,
+    sketch_probability: float | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
@@ -98,7 +98,7 @@ def evaluation_batches(
         seed: Of crops, flips, masks and sketches.
         batch_size: Global, a multiple of `process_count`.
         num_examples: At most so many, from the first; 0 takes all.
-        edge_share: See `examples.make_example`; above 0 the source must have edge maps.
+        sketch_probability: See `examples.make_example`; above 0 the source must have edge maps.
         process_index: Whose rows of each batch to yield.
         process_count: Between how many processes each batch is divided.
 
@@ -107,7 +107,7 @@ def evaluation_batches(
         [B/P], the position in the source}.
 
     Raises:
-        UsageError, FailedError: See `training_batches`.
+        UsageError, RunError: See `training_batches`.
     """
     _check(seed, batch_size, process_count)
     count = min(num_examples or len(source), len(source))
@@ -119,7 +119,7 @@ def evaluation_batches(
         draw_mask,
         seed=seed,
         batch_size=batch_size,
-        edge_share=edge_share,
+        sketch_probability=sketch_probability,
         process_index=process_index,
         process_count=process_count,
     )
@@ -144,7 +144,7 @@ def _batches(
     *,
     seed: int,
     batch_size: int,
-    edge_share: float | None,
+    sketch_probability: float | None,
     process_index: int,
     process_count: int,
 ) -> Iterator[Batch]:
@@ -157,9 +157,9 @@ def _batches(
         preprocessing=preprocessing,
         draw_mask=draw_mask,
         seed=seed,
-        edge_share=edge_share,
+        sketch_probability=sketch_probability,
     )
-    channels = {"image": 3, "mask": 1} | ({} if edge_share is None else {"sketch": 1})
+    channels = {"image": 3, "mask": 1} | ({} if sketch_probability is None else {"sketch": 1})
 
     def start(index: np.ndarray, items: np.ndarray) -> tuple:
         parts = {n: np.empty((rows, size, size, count), np.uint8) for n, count in channels.items()}

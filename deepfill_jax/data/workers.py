@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from deepfill_jax.data import examples
-from deepfill_jax.errors import FailedError, UsageError
+from deepfill_jax.errors import RunError, UsageError
 
 # From a picture and its index to the parts of the example: `examples.make_example`, its other
 # arguments set. It is pickled, and so are the functions that it calls.
@@ -61,7 +61,7 @@ class Pool:
 
         Returns:
             Future of the rows that stay unfilled because their picture cannot be read. It raises
-            UsageError if the recipe does, and FailedError if the process ends.
+            UsageError if the recipe does, and RunError if the process ends.
         """
         return self._threads.submit(self._run, recipe, indices, pictures, parts)
 
@@ -89,7 +89,7 @@ class Pool:
                     if worker.stdout.readinto(part[row]) < part[row].nbytes:
                         raise EOFError
         except (BrokenPipeError, EOFError) as error:
-            raise FailedError(
+            raise RunError(
                 f"A process that makes examples has ended with exit code {worker.wait()}, of which "
                 "-9 mostly means that memory is short; start again to go on."
             ) from error

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from deepfill_jax.doctor import machine, memory, pictures, training
 from deepfill_jax.doctor.case import OK, SKIPPED, WARNING, WRONG, Case, Check, Finding, SkippedError
-from deepfill_jax.errors import FailedError, UsageError
+from deepfill_jax.errors import RunError, UsageError
 
 # In order: later ones need what earlier ones found.
 CHECKS: dict[str, Check] = {
@@ -54,7 +54,7 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     """Prints the findings and a summary.
 
     Raises:
-        FailedError: Something is wrong.
+        RunError: Something is wrong.
     """
     counts = Counter()
     for name, finding in examine(config, workdir):
@@ -63,4 +63,4 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     listed = ", ".join(f"{counts[level]} {level}" for level in (OK, WARNING, WRONG, SKIPPED))
     print(f"{listed}. What the losses of a run mean: docs/losses.md.", flush=True)
     if counts[WRONG]:
-        raise FailedError(f"{counts[WRONG]} wrong: each line above says what to do.")
+        raise RunError(f"{counts[WRONG]} wrong: each line above says what to do.")

@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from deepfill_jax import checkpoint, sharding
+from deepfill_jax import checkpoint, renamed, sharding
 from deepfill_jax.convert.run import CONFIG
 from deepfill_jax.doctor.case import OK, WARNING, WRONG, Case, Finding
 from deepfill_jax.train import build
@@ -33,7 +33,7 @@ TESTED = {
 GIB = 2**30
 NAMED = 6  # Keys that a message names.
 # Which of them decide what a checkpoint holds.
-STATE_KEYS = ("model.", "optimizer.", "average_decay")
+STATE_KEYS = ("model.", "optimizer.", "ema_decay")
 
 
 def devices(case: Case) -> Iterator[Finding]:
@@ -160,7 +160,8 @@ def _earlier_run(case: Case) -> Iterator[Finding]:
     if not saved:
         return
     try:
-        before = ConfigDict(json.loads((case.workdir / CONFIG).read_text()))
+        config = json.loads((case.workdir / CONFIG).read_text())
+        before = ConfigDict(renamed.with_new_keys(config))
         same_state = _shapes(before, case) == _shapes(case.config, case)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         text = f"has checkpoints, but a {CONFIG} that cannot be used ({error})"

@@ -66,8 +66,7 @@ def judge_memory(plan: int, free: int, place: str) -> Finding:
     """Compares bytes that a step plans to take with those that are free."""
     text = f"a step plans to take {plan / GIB:.3g} GiB of {free / GIB:.3g} GiB that {place}"
     remedy = (
-        "raise config.microbatches, set config.model.checkpoint_stages=True, or lower "
-        "config.batch_size"
+        "raise config.grad_accum_steps, set config.model.remat=True, or lower config.batch_size"
     )
     if plan > free:
         return Finding(WRONG, f"{text}; {remedy}.")

@@ -142,16 +142,16 @@ def tensorflow_leaves_gpus(case: Case) -> Iterator[Finding]:
 def hole_masks(case: Case) -> Iterator[Finding]:
     """Whether white is the hole, and how large the holes are."""
     config, size = case.config.masks, case.config.image_size
-    if config.kinds.folder > 0:
+    if config.weights.folder > 0:
         kinds = {"folder": 1.0}
         draw = masks.sampler(
             kinds, min_area=config.min_area, max_area=config.max_area, folder=config.folder
         )
         yield judge_areas(f"files of {config.folder}", _areas(draw, size), from_files=True)
-    if any(weight > 0 for kind, weight in config.kinds.items() if kind != "folder"):
+    if any(weight > 0 for kind, weight in config.weights.items() if kind != "folder"):
         drawn = config.copy_and_resolve_references()
-        drawn.kinds.folder = 0.0
-        kinds = ", ".join(kind for kind, weight in drawn.kinds.items() if weight > 0)
+        drawn.weights.folder = 0.0
+        kinds = ", ".join(kind for kind, weight in drawn.weights.items() if weight > 0)
         yield judge_areas(kinds, _areas(masks.sampler(**drawn), size), from_files=False)
 
 

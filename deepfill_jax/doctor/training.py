@@ -37,7 +37,7 @@ def settings(case: Case) -> Iterator[Finding]:
     odd = list(odd_settings(case.config))
     yield from (Finding(WARNING, text) for text in odd)
     if not odd:
-        part = case.config.batch_size // case.config.microbatches // case.mesh.size
+        part = case.config.batch_size // case.config.grad_accum_steps // case.mesh.size
         rate = f"learning rate {case.config.optimizer.learning_rate:g}"
         gan = f"with{'' if case.config.loss.adversarial else 'out'} a discriminator"
         text = f"batch of {case.config.batch_size}, {part} at once on each device, {rate}, {gan}"
@@ -166,7 +166,7 @@ def overfit(case: Case) -> Iterator[Finding]:
     case.need("batch")
     config, mesh = case.config, sharding.make_mesh(jax.devices()[:1])
     recipe = dataclasses.replace(losses.Recipe(**config.loss), adversarial=0.0)
-    small = ConfigDict({**config, "microbatches": 1, "average_decay": 0.0})
+    small = ConfigDict({**config, "grad_accum_steps": 1, "ema_decay": 0.0})
     rate = max(config.optimizer.learning_rate, OVERFIT_RATE)
     small.optimizer.update({"learning_rate": rate, "warmup_steps": 0, "decay_steps": 0})
     batch = {name: rows[:OVERFIT_BATCH] for name, rows in case.batch.items()}

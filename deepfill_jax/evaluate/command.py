@@ -37,7 +37,7 @@ def choose_method(
     *,
     model: str | None = None,
     baseline: str | None = None,
-    results: str | None = None,
+    predictions: str | None = None,
     workdir: str | None = None,
     step: int | None = None,
 ) -> Method:
@@ -46,18 +46,18 @@ def choose_method(
     Raises:
         UsageError: Nothing is named or several methods are, or the one that is cannot be used.
     """
-    named = {"model": model, "baseline": baseline, "results": results}
+    named = {"model": model, "baseline": baseline, "predictions": predictions}
     chosen = [name for name, value in named.items() if value]
     if len(chosen) > 1:
         raise UsageError(f"--{' and --'.join(chosen)} exclude one another.")
     if baseline:
         return Method(baseline, baseline_complete(baseline))
-    if results:
-        return Method("results", folder_complete(results))
+    if predictions:
+        return Method("predictions", folder_complete(predictions))
     if not (model or workdir):
-        raise UsageError("Evaluate what? Give --workdir, --model, --baseline or --results.")
+        raise UsageError("Evaluate what? Give --workdir, --model, --baseline or --predictions.")
     loaded = weights.load(model) if model else run.read(workdir, step=step)
-    name = Path(model).stem if model else f"step_{loaded.about['step']}"
+    name = Path(model).stem if model else f"step_{loaded.metadata['step']}"
     complete = network_complete(Generator(loaded.variant), loaded.generator, mesh)
     return Method(name, complete, loaded)
 

@@ -33,10 +33,10 @@ def smallest_side(variant: Variant) -> int:
 
 
 def description(model: weights.Model) -> str:
-    """What is known about a model, its licence included, as JSON; it goes into the file."""
+    """What is known about a model, its license included, as JSON; it goes into the file."""
     variant = model.variant
     named = {"architecture": variant.name, "width": variant.width, "guided": variant.guided}
-    return json.dumps({**model.about, **named})
+    return json.dumps({**model.metadata, **named})
 
 
 def require(name: str) -> ModuleType:

@@ -15,7 +15,7 @@ import numpy as np
 
 from deepfill_jax import weights
 from deepfill_jax.atomic_write import atomic_write
-from deepfill_jax.errors import FailedError, UsageError, run_command
+from deepfill_jax.errors import RunError, UsageError, run_command
 from deepfill_jax.export import onnx, stablehlo
 from deepfill_jax.inpaint.inpainter import Inpainter
 from deepfill_jax.models import cpu_convolution
@@ -36,7 +36,7 @@ def export(source: str | Path, output: Path, *, overwrite: bool, options: dict[s
 
     Raises:
         UsageError: The model cannot be read, the output not be written, or an option not be had.
-        FailedError: The exported function differs from the model; it is not kept.
+        RunError: The exported function differs from the model; it is not kept.
     """
     if output.suffix not in FORMATS:
         raise UsageError(f"{output} must end in {' or '.join(FORMATS)}.")
@@ -57,7 +57,7 @@ def export(source: str | Path, output: Path, *, overwrite: bool, options: dict[s
             complete = functools.partial(complete, stablehlo.tensors_of(model))
         difference = largest_difference(complete, model)
         if not difference <= kind.TOLERANCE:  # NaN is none that is small.
-            raise FailedError(
+            raise RunError(
                 f"{output} is not written: it would differ from {source} by {difference:.1e}, more "
                 f"than {kind.TOLERANCE:.0e}."
             )

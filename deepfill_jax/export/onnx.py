@@ -84,8 +84,8 @@ def save(path: str | Path, model: weights.Model, *, opset: int = 17) -> None:
         * model.variant.guided,
     )
     metadata = {weights.METADATA_KEY: description(model)}
-    if licence := model.about.get("licence"):
-        metadata["model_license"] = str(licence)
+    if license := model.metadata.get("license"):
+        metadata["model_license"] = str(license)
     onnx.helper.set_model_props(proto, metadata)
     onnx.checker.check_model(proto, full_check=True)
     Path(path).write_bytes(proto.SerializeToString())
@@ -189,8 +189,8 @@ class _Network:
         return x
 
     def decode(self, x: str, path: str) -> str:
-        for index, (doubled, _) in enumerate(DECODER, start=1):
-            x = self.double(x) if doubled else x
+        for index, (upsampled2x, _) in enumerate(DECODER, start=1):
+            x = self.upsample2x(x) if upsampled2x else x
             x = self.gated_conv(x, f"{path}/decode{index}")
         to_rgb = self.convolve
         if self.variant.gated_rgb:
@@ -222,12 +222,12 @@ class _Network:
             pads=pads,
         )
 
-    def double(self, x: str) -> str:
+    def upsample2x(self, x: str) -> str:
         scales = np.float32([1, 1, 2, 2])
         rule = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         return self.graph.Resize(x, "", scales, mode="nearest", **rule)
 
-    def shrink(self, x: str, factor: int) -> str:
+    def downsample_nearest(self, x: str, factor: int) -> str:
         g = self.graph
         if self.variant.nearest == "floor":
             return g.Slice(x, [0, 0], [_TO_THE_END] * 2, [2, 3], [factor] * 2)
@@ -241,13 +241,13 @@ class _Network:
 
     def small_mask(self, mask: str) -> str:
         if self.variant.mask_at_once:
-            return self.shrink(mask, 8)
-        return self.shrink(self.shrink(mask, 4), 2)
+            return self.downsample_nearest(mask, 8)
+        return self.downsample_nearest(self.downsample_nearest(mask, 4), 2)
 
     def contextual_attention(self, x: str, small_mask: str) -> str:
         g, variant = self.graph, self.variant
         channels = self.tensors["refine/attention_branch/attended1/kernel"].shape[2]
-        small = self.shrink(x, 2)
+        small = self.downsample_nearest(x, 2)
         hw = g.Slice(g.Shape(small), [2], [4])
         wh = g.Gather(hw, [1, 0])
 

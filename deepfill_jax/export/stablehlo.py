@@ -2,7 +2,7 @@
 
 exported = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
 completed = exported.call(image, mask)
-json.loads(exported.fun_name)  # Architecture, licence and what else is known about the model.
+json.loads(exported.fun_name)  # Architecture, license and what else is known about the model.
 
 With separate weights the first argument is a dict of the generator's tensors, float32, named as in
 the model file: `exported.call(tensors, image, mask)`.

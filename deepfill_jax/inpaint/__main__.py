@@ -22,7 +22,7 @@ from rich.progress import (
 
 from deepfill_jax import pictures
 from deepfill_jax.cli import number
-from deepfill_jax.errors import FailedError, UsageError, run_command
+from deepfill_jax.errors import RunError, UsageError, run_command
 from deepfill_jax.inpaint import batch
 from deepfill_jax.inpaint.mask_edges import dilate
 from deepfill_jax.inpaint.plan import Failure, Job, Shard, clean, plan, remaining
@@ -62,10 +62,10 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UsageError: No work can be done: see `plan.plan` and `Inpainter.load`; or the only picture
             cannot be used.
-        FailedError: In the end, if some pictures could not be completed.
+        RunError: In the end, if some pictures could not be completed.
     """
     started = time.monotonic()
-    keep_format = options.format == "keep"
+    keep_format = options.format == "same"
     planned = options.shard.of(
         plan(
             options.images,
@@ -95,9 +95,7 @@ def run(options: argparse.Namespace) -> None:
         f"{len(failures)} failed, in {time.monotonic() - started:.1f} s"
     )
     if failures:
-        raise FailedError(
-            "\n  ".join(["not completed:", *(failure.reason for failure in failures)])
-        )
+        raise RunError("\n  ".join(["not completed:", *(failure.reason for failure in failures)]))
 
 
 def _filler(options: argparse.Namespace) -> batch.Fill:
@@ -198,7 +196,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--resize-mask", action="store_true", help="stretch masks of another size")
     add(
         "--format",
-        choices=("png", "keep"),
+        choices=("png", "same"),
         default="png",
         help="of results in a folder: PNG, or their picture's",
     )

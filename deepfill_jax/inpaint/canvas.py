@@ -30,7 +30,7 @@ class Canvas:
         self.pixels, self.hole, self.windows = pixels.copy(), hole.copy(), list(windows)
         self.sketch = sketch
 
-    def take_ready(self) -> list[Window]:
+    def pop_independent(self) -> list[Window]:
         """Removes and returns the windows that see no hole of one that is before them.
 
         They may be filled at once. The others see more when these are filled.
@@ -43,7 +43,7 @@ class Canvas:
         self.windows = later
         return ready
 
-    def see(self, window: Window) -> tuple[np.ndarray, ...]:
+    def read_window(self, window: Window) -> tuple[np.ndarray, ...]:
         """Returns what is in a window: float32 [h, w, 3] in [-1, 1], and its hole, bool [h, w, 1].
 
         With a sketch also the lines in this hole, bool [h, w, 1]. h and w are those at which the
@@ -61,7 +61,7 @@ class Canvas:
         areas = [_resize(x.astype(np.float32), window.height, window.width) > 0 for x in areas]
         return image, *areas
 
-    def put(self, window: Window, filled: np.ndarray) -> None:
+    def paste(self, window: Window, filled: np.ndarray) -> None:
         """Takes the hole's pixels from a filled window, float32 [h, w, 3] in [-1, 1]."""
         _, _, height, width = window.view
         if filled.shape[:2] != (height, width):

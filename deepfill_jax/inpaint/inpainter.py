@@ -24,7 +24,7 @@ WORKING_SIZE = 256  # Pixels a side that the published networks are trained at.
 BATCH_PIXELS = 8 * 256**2  # That are filled at once, or one window, if it is larger.
 # Kept at once. On a CPU each takes about 180 memory maps of the 65,530 that Linux gives a process,
 # and beyond those XLA crashes.
-MOST_PROGRAMS = 100
+MAX_PROGRAMS = 100
 
 UNGUIDED = (
     "This model takes no sketch: it is not guided; leave the sketch out, or take one that is."
@@ -58,7 +58,7 @@ class Inpainter:
         Raises:
             UsageError: The working size is no positive multiple of 8.
         """
-        self.working_size = working_size or model.about.get("image_size", WORKING_SIZE)
+        self.working_size = working_size or model.metadata.get("image_size", WORKING_SIZE)
         if self.working_size < MULTIPLE or self.working_size % MULTIPLE:
             raise UsageError(f"The working size must be a multiple of 8, not {self.working_size}.")
         if attention_memory is None:
@@ -149,7 +149,7 @@ class Inpainter:
         for one, hole in zip(asked, dilated, strict=True):
             windows = find_windows(hole, self.choose(hole, strategy), self.working_size)
             canvases.append(Canvas(one.pixels, hole, windows, one.sketch))
-        while ready := [(canvas, w) for canvas in canvases for w in canvas.take_ready()]:
+        while ready := [(canvas, w) for canvas in canvases for w in canvas.pop_independent()]:
             self._fill(ready)
         completed = []
         for one, hole, canvas in zip(asked, dilated, canvases, strict=True):
@@ -169,13 +169,13 @@ class Inpainter:
             most = max(BATCH_PIXELS // (height * width), 1)
             for start in range(0, len(group), most):
                 batch = group[start : start + most]
-                seen = [canvas.see(window) for canvas, window in batch]
+                seen = [canvas.read_window(window) for canvas, window in batch]
                 # Batches have 1, 2, 4, ... images, as each size is compiled: the last is repeated.
                 seen += seen[-1:] * ((1 << (len(seen) - 1).bit_length()) - len(seen))
                 inputs = (np.stack(x) for x in zip(*seen, strict=True))
                 completed = np.asarray(self._run(height, width, *inputs).completed)
                 for (canvas, window), filled in zip(batch, completed, strict=False):
-                    canvas.put(window, filled[: window.height, : window.width])
+                    canvas.paste(window, filled[: window.height, : window.width])
 
     def _ask(self, image: Picture, mask: Picture | None, sketch: Picture | None) -> Inputs:
         """Reads one picture and what belongs to it; guided, without sketch an empty one."""
@@ -237,10 +237,10 @@ class Inpainter:
         image, *areas = (np.pad(x, margins, mode="reflect") for x in (image, *areas))
         arguments = self._params, image, *(x.astype(np.float32) for x in areas)
         if image.shape not in self._programs:
-            if len(self._programs) == MOST_PROGRAMS:
+            if len(self._programs) == MAX_PROGRAMS:
                 self._programs.clear()
             self._programs[image.shape] = self._predict.lower(*arguments).compile()
-            memory.give_back_memory()
+            memory.release_freed_memory()
         return self._programs[image.shape](*arguments)
 
 

@@ -57,7 +57,7 @@ def contextual_attention(
         queries: [B, H, W, C] features to rebuild; H and W are even.
         keys: [B, H, W, C] features to copy from; the networks pass the same map twice.
         mask: [B, H, W, 1], 1 in the hole, one per example.
-        nearest: Rule of the halving, see `image.shrink`.
+        nearest: Rule of the halving, see `image.downsample_nearest`.
         unavailable: "zero_logit": a key with hole pixels enters the softmax with logit 0 and its
             weight is dropped, so that weights add up to less than 1 (TF1 release). "excluded": it
             does not enter (MMagic).
@@ -71,8 +71,10 @@ def contextual_attention(
     Returns:
         Output and offsets. Where no key is available, the output is 0.
     """
-    small_queries, small_keys = (image.shrink(x, 2, nearest=nearest) for x in (queries, keys))
-    small_mask = image.shrink(mask, 2, nearest=nearest)
+    small_queries, small_keys = (
+        image.downsample_nearest(x, 2, nearest=nearest) for x in (queries, keys)
+    )
+    small_mask = image.downsample_nearest(mask, 2, nearest=nearest)
     batch, h, w, _ = small_keys.shape
 
     lengths = patch_lengths(small_keys)

@@ -39,14 +39,14 @@ class Prediction(NamedTuple):
 class Generator(nn.Module):
     """Fills the hole of a masked image.
 
-    With `checkpoint_stages`, the stages' activations are computed again in the backward pass
+    With `remat`, the stages' activations are computed again in the backward pass
     instead of being kept: less memory, about a third more time. `attention_memory` bounds the bytes
     of attention's scores, see `attention.contextual_attention`.
     """
 
     variant: Variant
     dtype: jnp.dtype = jnp.float32
-    checkpoint_stages: bool = False
+    remat: bool = False
     attention_memory: int | None = None
 
     @nn.compact
@@ -66,7 +66,7 @@ class Generator(nn.Module):
         if height % MULTIPLE or width % MULTIPLE:
             raise ValueError(f"Sides must be multiples of {MULTIPLE}, got {height}x{width}.")
         coarse_net, refine_net = CoarseNet, RefineNet
-        if self.checkpoint_stages:
+        if self.remat:
             coarse_net, refine_net = nn.remat(CoarseNet), nn.remat(RefineNet)
         coarse = coarse_net(self.variant, self.dtype, name="coarse")(masked, mask, sketch)
         pasted = image.composite(coarse, masked, mask)
@@ -143,9 +143,9 @@ class AttentionBranch(nn.Module):
         last = {"activation": variant.attention_activation}
         x = _encode(conv, x, ATTENTION_ENCODER, variant.width, last=last)
         if variant.mask_at_once:  # By 8; the attention's halving undoes the doubling, exactly.
-            mask = image.double(image.shrink(mask, 8, nearest=variant.nearest))
+            mask = image.upsample2x(image.downsample_nearest(mask, 8, nearest=variant.nearest))
         else:
-            mask = image.shrink(mask, 4, nearest=variant.nearest)
+            mask = image.downsample_nearest(mask, 4, nearest=variant.nearest)
         attended, offsets = attention.contextual_attention(
             x,
             x,
@@ -172,8 +172,8 @@ class Decoder(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H/4, W/4, C] -> float32 [B, H, W, 3] in [-1, 1]."""
         conv = _gated_conv(self.variant, self.dtype)
-        for index, (doubled, multiple) in enumerate(DECODER, start=1):
-            x = conv(int(multiple * self.width), doubled=doubled, name=f"decode{index}")(x)
+        for index, (upsampled2x, multiple) in enumerate(DECODER, start=1):
+            x = conv(int(multiple * self.width), upsampled2x=upsampled2x, name=f"decode{index}")(x)
         if self.variant.gated_rgb:
             to_rgb = partial(conv, activation=lambda value: value)
         else:

@@ -15,8 +15,8 @@ from jax import lax
 from deepfill_jax.models import cpu_convolution
 from deepfill_jax.models.cpu_convolution import DIMENSIONS
 
-# The first of two pixels that come of one has rows -1, 0, 0 of the map under the kernel's, the
-# second has 0, 0, 1: [pixel, row of the map, row of the kernel].
+# After 2x nearest upsampling, the kernel's three rows cover input rows (-1, 0, 0) at even output
+# rows and (0, 0, 1) at odd ones: [parity, input row, kernel row].
 ROWS_UNDER = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
 
 EPSILON = 1e-12  # Of torch.nn.utils.spectral_norm and of the TF1 release.
@@ -68,7 +68,7 @@ def convolve(
     return (y + bias).astype(dtype)
 
 
-def convolve_doubled(
+def convolve_upsampled2x(
     x: jax.Array,
     kernel: jax.Array,
     bias: jax.Array,
@@ -77,17 +77,17 @@ def convolve_doubled(
     dtype: jnp.dtype = jnp.float32,
     pointwise: Callable[[jax.Array], jax.Array] = lambda y: y,
 ) -> jax.Array:
-    """Doubles [B, H, W, I] by repeating pixels and convolves with [3, 3, I, O]: [B, 2H, 2W, O].
+    """Upsamples [B, H, W, I] 2x by repeating pixels, and convolves with [3, 3, I, O].
 
-    The result of `pointwise(convolve(image.double(x), ...))` for four of its nine multiplications.
-    Under the kernel's three rows lie only two rows of `x`, so each of the four pixels that come of
-    one is a convolution with 2x2 taps, which are sums of the kernel's.
+    The result, [B, 2H, 2W, O], equals `pointwise(convolve(image.upsample2x(x), ...))` and takes
+    four of its nine multiplications: the kernel's three rows cover only two rows of `x`, so each of
+    the four output pixels of an input pixel is a convolution with 2x2 taps, sums of the kernel's.
     """
     batch, height, width, _ = x.shape
     taps = jnp.einsum("aiy,bjx,yxcd->abijcd", ROWS_UNDER, ROWS_UNDER, kernel).astype(dtype)
     x = x.astype(dtype)
-    # A doubled map that is mirrored without its edge, or has zeros around it, one pixel wide, is
-    # the map with its own edge or zeros around it, doubled.
+    # Padding the upsampled map by one pixel, with its mirror image or with zeros, equals padding
+    # the map by its own edge or by zeros and upsampling it.
     if padding == "REFLECT":
         # By hand, as XLA's partitioner would send gradients of jnp.pad's edges between devices.
         x = jnp.concatenate([x[:, :1], x, x[:, -1:]], axis=1)
@@ -157,7 +157,7 @@ class GatedConv(Conv):
     """
 
     activation: Callable[[jax.Array], jax.Array] = nn.elu
-    doubled: bool = False  # Is the map doubled first?
+    upsampled2x: bool = False  # Is the map upsampled2x first?
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -168,9 +168,9 @@ class GatedConv(Conv):
             value, gate = jnp.split(y, 2, axis=-1)
             return self.activation(value) * nn.sigmoid(gate)
 
-        if self.doubled:
+        if self.upsampled2x:
             options = {"padding": self.padding, "dtype": self.dtype}
-            return convolve_doubled(x, kernel, bias, pointwise=gated, **options)
+            return convolve_upsampled2x(x, kernel, bias, pointwise=gated, **options)
         return gated(self.convolve(x, kernel, bias))
 
 

@@ -35,7 +35,7 @@ class Variant:
     kernel_init: initializers.Initializer
 
     # Contextual attention (models/attention.py).
-    nearest: str  # Rule of its downscaling, see image.shrink.
+    nearest: str  # Rule of its downscaling, see image.downsample_nearest.
     unavailable: str  # Keys with hole pixels: "zero_logit" or "excluded" from the softmax.
     overlap: str  # Divisor where pasted patches overlap: "constant" 4 or "counted".
     fused: bool  # Do neighbours of a query copy neighbours of its key?

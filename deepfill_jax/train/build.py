@@ -52,7 +52,7 @@ def networks(config: ConfigDict) -> tuple[Generator, Discriminator]:
             f"config.model.dtype={config.model.dtype!r} must be one of {', '.join(DTYPES)}."
         )
     dtype = DTYPES[config.model.dtype]
-    generator = Generator(built, dtype, config.model.checkpoint_stages)
+    generator = Generator(built, dtype, config.model.remat)
     return generator, Discriminator(built, dtype)
 
 
@@ -69,8 +69,8 @@ def train_step(config: ConfigDict, mesh: Mesh, recipe: losses.Recipe | None = No
         *networks(config),
         *optimizers(config),
         recipe=losses.Recipe(**config.loss) if recipe is None else recipe,
-        average_decay=config.average_decay,
-        microbatches=config.microbatches,
+        ema_decay=config.ema_decay,
+        grad_accum_steps=config.grad_accum_steps,
         mesh=mesh,
         deterministic=config.deterministic,
     )
@@ -88,13 +88,13 @@ def check_sizes(config: ConfigDict, mesh: Mesh) -> None:
             f"config.image_size={config.image_size} must be a multiple of {MULTIPLE}; "
             f"try {nearest}."
         )
-    if config.microbatches < 1 or config.batch_size % config.microbatches:
+    if config.grad_accum_steps < 1 or config.batch_size % config.grad_accum_steps:
         raise UsageError(
             f"config.batch_size={config.batch_size} must be a multiple of "
-            f"config.microbatches={config.microbatches}."
+            f"config.grad_accum_steps={config.grad_accum_steps}."
         )
     # Every part of a batch is split over the devices.
-    part = config.batch_size // config.microbatches
+    part = config.batch_size // config.grad_accum_steps
     name = "config.batch_size" if part == config.batch_size else "A part of config.batch_size"
     sharding.check_batch_size(part, mesh, name=name)
     sharding.check_batch_size(config.eval.batch_size, mesh, name="config.eval.batch_size")
@@ -107,16 +107,16 @@ def open_source(config: ConfigDict, *, validation: bool = False) -> sources.Sour
         UsageError: They cannot be used.
     """
     source, edges = ("val_source", "val_edges") if validation else ("source", "edges")
-    share = config.data.edge_share
+    share = config.data.sketch_probability
     if not 0 <= share <= 1:
-        raise UsageError(f"config.data.edge_share={share} must be from 0 to 1.")
+        raise UsageError(f"config.data.sketch_probability={share} must be from 0 to 1.")
     if not config.model.guided or not share:
         return sources.open_source(config.data[source])
     if not config.data[edges]:
         raise UsageError(
             f"config.data.{edges} is missing: a guided model needs folder:PATH of the pictures' "
             "edge maps, which `python -m deepfill_jax.data.edges` makes, or "
-            "config.data.edge_share=0."
+            "config.data.sketch_probability=0."
         )
     return sources.open_source(config.data[source], edges=config.data[edges])
 
@@ -167,7 +167,9 @@ def _batches(config, source, stream, *, flip):
         config.image_size, config.data.crop_size, config.data.enlarge, flip=flip
     )
     draw_mask = masks.sampler(**config.masks)
-    distributed.check_same(f"The {len(source)} pictures of {source.name}", source.identity())
+    distributed.assert_same_on_all_processes(
+        f"The {len(source)} pictures of {source.name}", source.identity()
+    )
 
     def start(*args):
         return stream(
@@ -175,7 +177,7 @@ def _batches(config, source, stream, *, flip):
             source=source,
             preprocessing=preprocessing,
             draw_mask=draw_mask,
-            edge_share=config.data.edge_share if config.model.guided else None,
+            sketch_probability=config.data.sketch_probability if config.model.guided else None,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
@@ -191,7 +193,7 @@ def initial_state(config: ConfigDict, mesh: Mesh) -> TrainState:
     Raises:
         UsageError: They cannot be read, or are of another architecture.
     """
-    source, averaged = config.init_from, config.average_decay > 0
+    source, averaged = config.init_from, config.ema_decay > 0
     # First, because it fails sooner than the state is drawn.
     model = warm_start.read(source, variant(config)) if source else None
     state = create_train_state(

@@ -12,11 +12,11 @@ def conditions(config: ConfigDict, model: weights.Model | None) -> dict[str, str
     """What the figures of an evaluation depend on, in words; without a model, none is spoken of."""
     words = {}
     if model is not None:
-        about = {key: x for key, x in model.about.items() if not isinstance(x, Mapping)}
+        metadata = {key: x for key, x in model.metadata.items() if not isinstance(x, Mapping)}
         words["Network"] = f"{model.variant.name}, width {model.variant.width}"
-        words["Licence"] = about.pop("licence", None) or "not stated"
-        words["Weights"] = ", ".join(f"{key} {x}" for key, x in about.items()) or "nothing known"
-    kinds = {kind: weight for kind, weight in config.masks.kinds.items() if weight}
+        words["License"] = metadata.pop("license", None) or "not stated"
+        words["Weights"] = ", ".join(f"{key} {x}" for key, x in metadata.items()) or "nothing known"
+    kinds = {kind: weight for kind, weight in config.masks.weights.items() if weight}
     devices = jax.devices()[0].device_kind
     crop = f"crops of {config.data.crop_size} px" if config.data.crop_size else "whole pictures"
     return words | {

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deepfill_jax import checkpoint, distributed, sharding
-from deepfill_jax.errors import FailedError, StoppedError
+from deepfill_jax.errors import PreemptedError, RunError
 from deepfill_jax.evaluate import scoring, visualization
 from deepfill_jax.evaluate.methods import inputs, make_inference_step
 from deepfill_jax.train import build, health
@@ -37,9 +37,9 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
     Raises:
         UsageError: A value of the config, or a file that it names, cannot be used.
-        FailedError: A loss is not finite (the checkpoints are of steps where all were), a
+        RunError: A loss is not finite (the checkpoints are of steps where all were), a
             checkpoint cannot be written, or another process of the run is gone.
-        StoppedError: On request, see `distributed.StopSignal`; everything is saved.
+        PreemptedError: On request, see `distributed.StopSignal`; everything is saved.
     """
     workdir = Path(workdir)
     mesh = sharding.make_mesh()
@@ -55,10 +55,10 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     if state is None:
         state = build.initial_state(config, mesh)
     first = int(state.step)
-    leader = jax.process_index() == 0
-    if leader:
+    is_main_process = jax.process_index() == 0
+    if is_main_process:
         _describe(config, workdir, state)
-    writer = metric_writers.create_default_writer(workdir, just_logging=not leader)
+    writer = metric_writers.create_default_writer(workdir, just_logging=not is_main_process)
     profile = periodic_actions.Profile(
         logdir=workdir,
         first_profile=config.profile_step,
@@ -99,8 +99,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     writer.flush()
     checkpoints.close()
     if done < config.num_steps:
-        raise StoppedError(f"Stopped after step {done}, as asked, and saved: {workdir}")
-    if leader:
+        raise PreemptedError(f"Stopped after step {done}, as asked, and saved: {workdir}")
+    if is_main_process:
         print(f"{done} of {config.num_steps} steps are done: {workdir}")
 
 
@@ -195,7 +195,7 @@ class _Log:
         """Writes means over the steps since the last time, if there were any.
 
         Raises:
-            FailedError: One of them is not finite.
+            RunError: One of them is not finite.
         """
         if not self._pending:
             return
@@ -225,7 +225,7 @@ class _Log:
         for step, scalars in enumerate(history, start=self._written + 1):
             broken = [name for name, value in scalars.items() if not np.isfinite(value)]
             if broken:
-                raise FailedError(
+                raise RunError(
                     f"{', '.join(broken)} of step {step} is not finite. Nothing was saved after "
                     "it; start again to go on from the last checkpoint, perhaps with a lower "
                     "config.optimizer.learning_rate or a config.optimizer.clip_norm."

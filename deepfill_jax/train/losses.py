@@ -20,10 +20,10 @@ class Recipe:
     adversarial: float  # TF1 release 1, MMagic 0.1. With 0 there is no discriminator.
     l1_whole: float  # Of the mean over all pixels: TF1 release 1, MMagic 0.
     l1_hole: float  # Of the mean over the hole: TF1 release 0, MMagic 1.
-    l1_valid: float  # Of the mean over known pixels: TF1 release 0, MMagic 1.
+    l1_known: float  # Of the mean over known pixels: TF1 release 0, MMagic 1.
     # Does the discriminator see completed and real images in one pass (TF1 release) or in two
     # (MMagic)? Each pass makes one power iteration, so spectral norms differ a little.
-    joint_pass: bool
+    concat_real_fake: bool
     # The adversarial weight grows from 0 over so many steps, in which the discriminator learns.
     adversarial_ramp_steps: int = 0
     perceptual: float = 0.0  # Of LPIPS between completed and real images; in no published recipe.
@@ -67,7 +67,7 @@ def l1(predicted: jax.Array, image: jax.Array, mask: jax.Array) -> dict[str, jax
     return {
         "whole": jnp.mean(difference),
         "hole": mean_over(mask),
-        "valid": mean_over(1.0 - mask),
+        "known": mean_over(1.0 - mask),
     }
 
 
@@ -76,5 +76,5 @@ def reconstruction(recipe: Recipe, distances: dict[str, jax.Array]) -> jax.Array
     return (
         recipe.l1_whole * distances["whole"]
         + recipe.l1_hole * distances["hole"]
-        + recipe.l1_valid * distances["valid"]
+        + recipe.l1_known * distances["known"]
     )

@@ -67,7 +67,7 @@ def create_train_state(
     def create(key):
         generator_key, discriminator_key = jax.random.split(key)
         params = generator.init(generator_key, image, mask, sketch)["params"]
-        critic = discriminator.init(discriminator_key, image, mask, sketch)
+        variables = discriminator.init(discriminator_key, image, mask, sketch)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             generator=NetState(
@@ -77,10 +77,10 @@ def create_train_state(
                 spectral={},
             ),
             discriminator=NetState(
-                params=critic["params"],
-                opt_state=discriminator_optimizer.init(critic["params"]),
+                params=variables["params"],
+                opt_state=discriminator_optimizer.init(variables["params"]),
                 average={},
-                spectral=critic["spectral"],
+                spectral=variables["spectral"],
             ),
         )
 

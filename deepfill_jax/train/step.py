@@ -8,7 +8,7 @@ the same batch. Scalars of a step, by name:
     loss/adversarial     -mean D(completed)
     loss/perceptual      mean LPIPS of completed images, if the recipe has a weight for it
     hinge/real, hinge/fake               the discriminator's two sides; 1 where it knows nothing
-    l1/{coarse,refined}/{whole,hole,valid}   mean absolute difference, in [-1, 1] units
+    l1/{coarse,refined}/{whole,hole,known}   mean absolute difference, in [-1, 1] units
     gradient_norm/{generator,discriminator}  before clipping
 """
 
@@ -43,8 +43,8 @@ def make_train_step(
     discriminator_optimizer: optax.GradientTransformation,
     *,
     recipe: Recipe,
-    average_decay: float,
-    microbatches: int,
+    ema_decay: float,
+    grad_accum_steps: int,
     mesh: Mesh,
     deterministic: bool = False,
 ) -> TrainStep:
@@ -56,8 +56,8 @@ def make_train_step(
         generator_optimizer: Its optimiser.
         discriminator_optimizer: Its optimiser.
         recipe: Weights of the losses.
-        average_decay: Of the generator's running average; 0 if the state keeps none.
-        microbatches: Into how many parts a batch is cut whose gradients are averaged, to save
+        ema_decay: Of the generator's running average; 0 if the state keeps none.
+        grad_accum_steps: Into how many parts a batch is cut whose gradients are averaged, to save
             memory. The mean over the holes is then one of each part.
         mesh: The devices. The state lies on all of them, the batch is split.
         deterministic: See `compiler.options`.
@@ -72,7 +72,9 @@ def make_train_step(
         spectral, scalars = d.spectral, {}
         if recipe.adversarial:
             loss = partial(discriminator_loss, generator, discriminator, recipe, g.params)
-            gradients, spectral, scalars = _gradients(loss, d.params, spectral, batch, microbatches)
+            gradients, spectral, scalars = _gradients(
+                loss, d.params, spectral, batch, grad_accum_steps
+            )
             d = _update(d, gradients, discriminator_optimizer)
             scalars["gradient_norm/discriminator"] = optax.tree.norm(gradients)
         loss = partial(
@@ -84,10 +86,10 @@ def make_train_step(
             step=state.step,
             perceptual_params=perceptual_params,
         )
-        gradients, spectral, more = _gradients(loss, g.params, spectral, batch, microbatches)
+        gradients, spectral, more = _gradients(loss, g.params, spectral, batch, grad_accum_steps)
         g = _update(g, gradients, generator_optimizer)
-        if average_decay:
-            average = optax.incremental_update(g.params, g.average, 1.0 - average_decay)
+        if ema_decay:
+            average = optax.incremental_update(g.params, g.average, 1.0 - ema_decay)
             g = g.replace(average=average)
         scalars |= more | {"gradient_norm/generator": optax.tree.norm(gradients)}
         state = TrainState(state.step + 1, g, d.replace(spectral=spectral))
@@ -152,7 +154,7 @@ def discriminator_loss(
         {"params": generator_params}, mask_out(image, mask), mask, sketch
     ).completed
     score = partial(_score, discriminator, params)
-    if recipe.joint_pass:
+    if recipe.concat_real_fake:
         # Each image is beside its completion, so that every device keeps to its own rows.
         both = jnp.stack([completed, image], axis=1).reshape(-1, *image.shape[1:])
         twice = partial(jnp.repeat, repeats=2, axis=0)
@@ -237,13 +239,13 @@ def _update(net, gradients, optimizer):
     return net.replace(params=optax.apply_updates(net.params, updates), opt_state=opt_state)
 
 
-def _gradients(loss, params, spectral, batch, microbatches):
+def _gradients(loss, params, spectral, batch, grad_accum_steps):
     """Gradients of `loss` and its scalars, averaged over the batch's parts, run one by one.
 
     The vectors of the power iteration go from part to part.
     """
     differentiate = jax.grad(loss, has_aux=True)
-    if microbatches == 1:
+    if grad_accum_steps == 1:
         gradients, (spectral, scalars) = differentiate(params, spectral, batch)
         return gradients, spectral, scalars
 
@@ -253,9 +255,9 @@ def _gradients(loss, params, spectral, batch, microbatches):
 
     # Part i takes rows i, i + n, ...: each device keeps to its own rows of every part.
     parts = jax.tree.map(
-        lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1), dict(batch)
+        lambda x: x.reshape(-1, grad_accum_steps, *x.shape[1:]).swapaxes(0, 1), dict(batch)
     )
-    unroll = compiler.unrolled(microbatches)
+    unroll = compiler.unrolled(grad_accum_steps)
     spectral, stacked = lax.scan(run_part, spectral, parts, unroll=unroll)
     gradients, scalars = jax.tree.map(lambda x: jnp.mean(x, axis=0), stacked)
     return gradients, spectral, scalars

@@ -1,0 +1,65 @@
+"""Names that changed with version 0.2: old files are read, old flags and keys are answered."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from deepfill_jax.errors import UsageError
+
+CONFIG_KEYS = {
+    "average_decay": "ema_decay",
+    "microbatches": "grad_accum_steps",
+    "model.checkpoint_stages": "model.remat",
+    "loss.joint_pass": "loss.concat_real_fake",
+    "loss.l1_valid": "loss.l1_known",
+    "data.edge_share": "data.sketch_probability",
+    "masks.kinds": "masks.weights",
+    "masks.weights.box_or_strokes": "masks.weights.box_and_strokes",
+}
+FLAGS = {
+    "--beside": "--compare",
+    "--results": "--predictions",
+    "--moments": "--optimizer-state",
+    "--queue": "--max-queue",
+    "--licence": "--license",
+}
+METADATA = {"licence": "license"}  # Of model files.
+
+
+def new_key(key: str) -> str:
+    """The name of a config key today, "masks.weights.box" for "masks.kinds.box"."""
+    for old, new in CONFIG_KEYS.items():
+        if key == old or key.startswith(f"{old}."):
+            key = new + key.removeprefix(old)
+    return key
+
+
+def with_new_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's config.json, as a nested dictionary, by the names of today."""
+    renamed: dict[str, Any] = {}
+
+    def rename(tree: Mapping[str, Any], path: str) -> None:
+        for name, value in tree.items():
+            key = f"{path}{name}"
+            if isinstance(value, Mapping):
+                rename(value, f"{key}.")
+                continue
+            *folders, last = new_key(key).split(".")
+            node = renamed
+            for folder in folders:
+                node = node.setdefault(folder, {})
+            node[last] = value
+
+    rename(config, "")
+    return renamed
+
+
+def refuse_old_flags(arguments: Iterable[str]) -> None:
+    """Checks a command line for flags that have another name today.
+
+    Raises:
+        UsageError: There is one; the message names the new flag.
+    """
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if flag in FLAGS:
+            raise UsageError(f"{flag} is called {FLAGS[flag]} since version 0.2.")
