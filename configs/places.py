@@ -79,6 +79,10 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
     config.optimizer.warmup_steps = 0
     config.optimizer.decay_steps = 0
     config.optimizer.clip_norm = 0.0
+    # A value of the discriminator that is not set follows the generator's, overrides included.
+    config.discriminator_optimizer = ConfigDict(
+        {name: config.optimizer.get_oneway_ref(name) for name in config.optimizer}
+    )
     config.ema_decay = 0.0
     config.grad_accum_steps = 1
 

@@ -7,6 +7,14 @@ from typing import Any
 from deepfill_jax import renamed
 from deepfill_jax.errors import UsageError
 
+OPTIMIZER = {  # The arguments of train/state.make_optimizer.
+    "learning_rate": float,
+    "beta1": float,
+    "beta2": float,
+    "warmup_steps": int,
+    "decay_steps": int,
+    "clip_norm": float,
+}
 KEYS = {
     "seed": int,  # Of initial parameters, order of pictures, crops and training masks.
     "deterministic": bool,  # Whether a run repeats bit for bit on GPUs too, more slowly.
@@ -34,14 +42,9 @@ KEYS = {
         "perceptual": float,
         "perceptual_network": str,
     },
-    "optimizer": {  # train/state.make_optimizer; both networks have one of these.
-        "learning_rate": float,
-        "beta1": float,
-        "beta2": float,
-        "warmup_steps": int,
-        "decay_steps": int,
-        "clip_norm": float,
-    },
+    "optimizer": OPTIMIZER,  # Of the generator.
+    # Of the discriminator: each value that is not set follows the generator's.
+    "discriminator_optimizer": OPTIMIZER,
     "ema_decay": float,  # Of the generator's running average; 0 for none.
     "grad_accum_steps": int,  # Parts of a batch, run one after the other to save memory.
     "data": {
@@ -118,7 +121,8 @@ def _hint(name: str, known: Iterable[str]) -> str:
     """The key that was meant: the new name, one with nearly the same path or last part."""
     if renamed_name := _renamed(name):
         return f", did you mean {renamed_name}?"
-    last = {full.rpartition(".")[2]: full for full in known}
+    # Where several paths end alike, the first one is meant.
+    last = {full.rpartition(".")[2]: full for full in reversed(list(known))}
     near = difflib.get_close_matches(name.rpartition(".")[2], last, n=1)
     near = [last[part] for part in near] or difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     return f", did you mean {near[0]}?" if near else ""

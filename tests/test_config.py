@@ -123,3 +123,15 @@ def test_a_whole_number_will_do_for_a_float():
     values = load("smoke").to_dict()
     values["loss"]["adversarial"] = 1
     config.check(values)
+
+
+def test_discriminator_follows_the_generator_unless_it_has_values_of_its_own():
+    values = load("places")
+    values.optimizer.learning_rate = 3e-4
+    assert values.discriminator_optimizer.learning_rate == 3e-4
+    values.discriminator_optimizer.learning_rate = 6e-4
+    values.optimizer.update({"learning_rate": 1e-4, "beta1": 0.7})
+    assert values.optimizer.learning_rate == 1e-4
+    assert values.discriminator_optimizer.to_dict() == values.optimizer.to_dict() | {
+        "learning_rate": 6e-4
+    }

@@ -19,7 +19,13 @@ from deepfill_jax.evaluate.methods import make_inference_step
 from deepfill_jax.models import MMAGIC, OFFICIAL, Discriminator, Generator, make_variant
 from deepfill_jax.tensors import flatten
 from deepfill_jax.train import losses
-from deepfill_jax.train.state import NetState, TrainState, create_train_state, make_optimizer
+from deepfill_jax.train.state import (
+    NetState,
+    TrainState,
+    create_train_state,
+    ema_decay_at,
+    make_optimizer,
+)
 from deepfill_jax.train.step import make_train_step
 
 MMAGIC_RECIPE = losses.Recipe(
@@ -306,6 +312,11 @@ def test_power_iteration_goes_on_from_part_to_part():
     np.testing.assert_allclose(state.discriminator.spectral["patch3"]["u"], u, atol=1e-4)
 
 
+def test_ema_decay_grows_to_its_value():
+    found = [float(ema_decay_at(0.9, step)) for step in (0, 8, 1000)]
+    np.testing.assert_allclose(found, [0.1, 0.5, 0.9], rtol=1e-6)
+
+
 def test_both_networks_learn_and_the_generator_is_averaged():
     state, step, mesh = set_up(TINY["mmagic"], MMAGIC_RECIPE)
     before = jax.device_get(state)
@@ -313,7 +324,8 @@ def test_both_networks_learn_and_the_generator_is_averaged():
     for n in (1, 2):
         state, _ = step(state, sharding.shard_batch(random_batch(seed=n), mesh))
         new = jax.device_get(state.generator.params)
-        average = jax.tree.map(lambda a, b: EMA_DECAY * a + (1 - EMA_DECAY) * b, average, new)
+        decay = min(EMA_DECAY, n / (9 + n))
+        average = jax.tree.map(lambda a, b, d=decay: d * a + (1 - d) * b, average, new)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
         state.inference_params,

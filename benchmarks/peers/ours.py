@@ -41,7 +41,7 @@ def train(path, pictures):
     model = weights.load(path)
     networks = Generator(model.variant), Discriminator(model.variant)
     mesh = sharding.make_mesh(jax.devices()[:1])
-    optimizers = [make_optimizer(**config.optimizer) for _ in networks]
+    optimizers = [make_optimizer(**x) for x in (config.optimizer, config.discriminator_optimizer)]
     state = create_train_state(*networks, *optimizers, seed=0, averaged=False, mesh=mesh)
     state = state.replace(
         generator=state.generator.replace(params=model.generator),

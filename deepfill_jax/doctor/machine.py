@@ -33,7 +33,7 @@ TESTED = {
 GIB = 2**30
 NAMED = 6  # Keys that a message names.
 # Which of them decide what a checkpoint holds.
-STATE_KEYS = ("model.", "optimizer.", "ema_decay")
+STATE_KEYS = ("model.", "optimizer.", "discriminator_optimizer.", "ema_decay")
 
 
 def devices(case: Case) -> Iterator[Finding]:

@@ -166,9 +166,11 @@ def overfit(case: Case) -> Iterator[Finding]:
     case.need("batch")
     config, mesh = case.config, sharding.make_mesh(jax.devices()[:1])
     recipe = dataclasses.replace(losses.Recipe(**config.loss), adversarial=0.0)
-    small = ConfigDict({**config, "grad_accum_steps": 1, "ema_decay": 0.0})
+    small = config.copy_and_resolve_references()
+    small.update({"grad_accum_steps": 1, "ema_decay": 0.0})
     rate = max(config.optimizer.learning_rate, OVERFIT_RATE)
-    small.optimizer.update({"learning_rate": rate, "warmup_steps": 0, "decay_steps": 0})
+    for optimizer in (small.optimizer, small.discriminator_optimizer):
+        optimizer.update({"learning_rate": rate, "warmup_steps": 0, "decay_steps": 0})
     batch = {name: rows[:OVERFIT_BATCH] for name, rows in case.batch.items()}
     seconds = (case.step_seconds or np.inf) * len(batch["image"]) / config.batch_size
     if config.image_size >= 2 * OVERFIT_SIZE and seconds > OVERFIT_STEP_SECONDS:

@@ -59,8 +59,8 @@ def networks(config: ConfigDict) -> tuple[Generator, Discriminator]:
 def optimizers(
     config: ConfigDict,
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """The generator's and the discriminator's, alike."""
-    return tuple(make_optimizer(**config.optimizer) for _ in range(2))
+    """The generator's and the discriminator's."""
+    return tuple(make_optimizer(**x) for x in (config.optimizer, config.discriminator_optimizer))
 
 
 def train_step(config: ConfigDict, mesh: Mesh, recipe: losses.Recipe | None = None) -> TrainStep:

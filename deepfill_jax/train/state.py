@@ -90,6 +90,15 @@ def create_train_state(
     return jax.jit(create, out_shardings=sharding.replicated(mesh))(key)
 
 
+def ema_decay_at(decay: float, step: jax.Array) -> jax.Array:
+    """Decay of the running average after `step` steps: min(decay, (1 + step) / (10 + step)).
+
+    Early averages are short, so that they soon forget the parameters of the start; TensorFlow's
+    ExponentialMovingAverage has the same formula.
+    """
+    return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+
+
 def make_optimizer(
     *,
     learning_rate: float,

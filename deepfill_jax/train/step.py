@@ -28,7 +28,7 @@ from deepfill_jax.image import floats, mask_out
 from deepfill_jax.models import Discriminator, Generator
 from deepfill_jax.train import losses
 from deepfill_jax.train.losses import Recipe
-from deepfill_jax.train.state import TrainState
+from deepfill_jax.train.state import TrainState, ema_decay_at
 
 PyTree = Any
 Batch = Mapping[str, jax.Array]
@@ -56,7 +56,8 @@ def make_train_step(
         generator_optimizer: Its optimiser.
         discriminator_optimizer: Its optimiser.
         recipe: Weights of the losses.
-        ema_decay: Of the generator's running average; 0 if the state keeps none.
+        ema_decay: Decay of the generator's running average, see `ema_decay_at`; 0 if the state
+            keeps none.
         grad_accum_steps: Into how many parts a batch is cut whose gradients are averaged, to save
             memory. The mean over the holes is then one of each part.
         mesh: The devices. The state lies on all of them, the batch is split.
@@ -89,7 +90,8 @@ def make_train_step(
         gradients, spectral, more = _gradients(loss, g.params, spectral, batch, grad_accum_steps)
         g = _update(g, gradients, generator_optimizer)
         if ema_decay:
-            average = optax.incremental_update(g.params, g.average, 1.0 - ema_decay)
+            decay = ema_decay_at(ema_decay, state.step)
+            average = optax.incremental_update(g.params, g.average, 1.0 - decay)
             g = g.replace(average=average)
         scalars |= more | {"gradient_norm/generator": optax.tree.norm(gradients)}
         state = TrainState(state.step + 1, g, d.replace(spectral=spectral))
