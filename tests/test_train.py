@@ -286,7 +286,7 @@ class Watched:
 
 def test_a_run_warns_of_what_goes_wrong(folder, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(loop.health, "SMALL_BATCH", 9)
+    monkeypatch.setattr(loop.health, "MIN_BATCH_SIZE", 9)
     monkeypatch.setattr(logging, "warning", lambda message, *values: said.append(message % values))
     monkeypatch.setattr(loop, "_make_validation", lambda *_: lambda state, _: float(state.step))
     loop.train(make_config(folder, **{"eval.every": 1, "checkpoint_every": 4}), tmp_path)

@@ -47,7 +47,7 @@ def settings(case: Case) -> Iterator[Finding]:
 def odd_settings(config: ConfigDict) -> Iterator[str]:
     """Yields a sentence on each value that is allowed and probably not meant."""
     optimizer, loss = config.optimizer, config.loss
-    if loss.adversarial and config.batch_size < health.SMALL_BATCH:
+    if loss.adversarial and config.batch_size < health.MIN_BATCH_SIZE:
         yield health.small_batch(config.batch_size)
     if not (loss.l1_whole or loss.l1_hole):
         yield "config.loss asks for no L1 in the hole: colours will be invented; set l1_hole=1."

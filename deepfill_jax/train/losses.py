@@ -1,7 +1,7 @@
-"""Losses of the paper (sections 3.2 and 3.4) and the weights that make a recipe of them.
+"""Loss functions of the paper (sections 3.2 and 3.4), and the recipe that weights them.
 
-Images are float32 [B, H, W, 3] in [-1, 1], masks [B, H, W, 1] with 1 in the hole, scores are what
-the discriminator returns. Every loss is a float32 scalar, a mean over the whole batch.
+Images are float32 [B, H, W, 3] in [-1, 1]; masks are [B, H, W, 1] with 1 in the hole; scores are
+the discriminator's output. Every loss is a float32 scalar, a mean over the whole batch.
 """
 
 import dataclasses
@@ -9,44 +9,58 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-EPSILON = 1e-12  # MMagic's, in the divisor of a region's mean.
+EPSILON = 1e-12  # Added to the divisor of a region's mean, as in MMagic.
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Weights of the losses; the two published recipes are values of it (see configs/)."""
+    """Weights of the loss terms. The configs hold the two published recipes.
 
-    discriminator: float  # Of both hinges. TF1 release 0.5, MMagic 1.
-    adversarial: float  # TF1 release 1, MMagic 0.1. With 0 there is no discriminator.
-    l1_whole: float  # Of the mean over all pixels: TF1 release 1, MMagic 0.
-    l1_hole: float  # Of the mean over the hole: TF1 release 0, MMagic 1.
-    l1_known: float  # Of the mean over known pixels: TF1 release 0, MMagic 1.
-    # Does the discriminator see completed and real images in one pass (TF1 release) or in two
-    # (MMagic)? Each pass makes one power iteration, so spectral norms differ a little.
+    Attributes:
+        discriminator: Weight of the two hinge losses. TF1 release 0.5, MMagic 1.
+        adversarial: Weight of the generator's adversarial loss. TF1 release 1, MMagic 0.1. If it is
+            0, no discriminator is trained.
+        l1_whole: Weight of the mean over all pixels. TF1 release 1, MMagic 0.
+        l1_hole: Weight of the mean over the hole. TF1 release 0, MMagic 1.
+        l1_known: Weight of the mean over known pixels. TF1 release 0, MMagic 1.
+        concat_real_fake: Whether the discriminator scores completed and real images in one pass
+            (TF1 release) or in two (MMagic). Each pass makes one power iteration, so the spectral
+            norms differ slightly.
+        adversarial_ramp_steps: The adversarial weight grows linearly from 0 over this many steps,
+            while the discriminator learns.
+        perceptual: Weight of LPIPS between completed and real images. Neither published recipe has
+            this loss.
+        perceptual_network: Network of LPIPS, one of `perceptual.NETWORKS`.
+    """
+
+    discriminator: float
+    adversarial: float
+    l1_whole: float
+    l1_hole: float
+    l1_known: float
     concat_real_fake: bool
-    # The adversarial weight grows from 0 over so many steps, in which the discriminator learns.
     adversarial_ramp_steps: int = 0
-    perceptual: float = 0.0  # Of LPIPS between completed and real images; in no published recipe.
-    perceptual_network: str = "alexnet"  # One of `perceptual.NETWORKS`.
+    perceptual: float = 0.0
+    perceptual_network: str = "alexnet"
 
 
 def hinge_real(scores: jax.Array) -> jax.Array:
-    """mean(max(0, 1 - D(real)))."""
+    """Hinge loss of the scores of real images: mean(max(0, 1 - D(real)))."""
     return jnp.mean(jax.nn.relu(1.0 - scores))
 
 
 def hinge_fake(scores: jax.Array) -> jax.Array:
-    """mean(max(0, 1 + D(completed)))."""
+    """Hinge loss of the scores of completed images: mean(max(0, 1 + D(completed)))."""
     return jnp.mean(jax.nn.relu(1.0 + scores))
 
 
 def adversarial(scores: jax.Array) -> jax.Array:
-    """-mean(D(completed)), the generator's side of the hinge."""
+    """The generator's adversarial loss: -mean(D(completed))."""
     return -jnp.mean(scores)
 
 
 def adversarial_weight(recipe: Recipe, step: jax.Array) -> jax.Array | float:
-    """Weight of the adversarial loss after `step` steps, an int32 scalar."""
+    """Weight of the adversarial loss after `step` finished steps, an int32 scalar."""
     if not recipe.adversarial_ramp_steps:
         return recipe.adversarial
     return recipe.adversarial * jnp.minimum(1.0, step / recipe.adversarial_ramp_steps)
@@ -55,8 +69,8 @@ def adversarial_weight(recipe: Recipe, step: jax.Array) -> jax.Array | float:
 def l1(predicted: jax.Array, image: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
     """Mean absolute difference over the whole image, the hole, and the known pixels.
 
-    A region's sums run over the batch before they are divided, as MMagic's do: each pixel counts
-    the same, not each example.
+    As in MMagic, a region's differences are summed over the batch before the division, so each
+    pixel has the same weight, not each example.
     """
     difference = jnp.abs(predicted - image)
     channels = difference.shape[-1]
@@ -72,7 +86,7 @@ def l1(predicted: jax.Array, image: jax.Array, mask: jax.Array) -> dict[str, jax
 
 
 def reconstruction(recipe: Recipe, distances: dict[str, jax.Array]) -> jax.Array:
-    """Weighted sum of what `l1` returns."""
+    """Weighted sum of the distances that `l1` returns."""
     return (
         recipe.l1_whole * distances["whole"]
         + recipe.l1_hole * distances["hole"]

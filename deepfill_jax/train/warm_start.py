@@ -1,4 +1,4 @@
-"""Training that starts from weights, `config.init_from`, instead of from drawn parameters."""
+"""Starting a training run from existing weights (`config.init_from`)."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from deepfill_jax.weights import Model
 
 
 def read(source: str, asked: Variant) -> Model:
-    """Reads weights; those of an unguided model get kernels for the sketch where that is asked for.
+    """Reads weights. An unguided model gets kernels for the sketch if the config asks for one.
 
     Raises:
         UsageError: They cannot be read, or are of another architecture.
@@ -28,14 +28,14 @@ def read(source: str, asked: Variant) -> Model:
 
 
 def take(model: Model, state: TrainState, *, averaged: bool, mesh: Mesh, source: str) -> TrainState:
-    """Replaces what a model has of a drawn state: networks, and Adam's moments.
+    """Puts a model's networks and Adam's moments, if it has them, into a random state.
 
     Args:
         model: The weights.
-        state: Of step 0.
+        state: The state of step 0.
         averaged: Whether the state keeps a running average.
-        mesh: Where the state lies.
-        source: Of the weights, for the log.
+        mesh: Devices of the state.
+        source: Where the weights came from, for the log.
     """
     everywhere = sharding.replicated(mesh)
     params = jax.device_put(model.generator, everywhere)
@@ -59,7 +59,7 @@ def take(model: Model, state: TrainState, *, averaged: bool, mesh: Mesh, source:
 
 
 def _check_architecture(model: Model, asked: Variant, source: str) -> None:
-    """Raises if weights do not fit the config's networks, with the differences."""
+    """Raises UsageError if the weights do not fit the config's networks; lists the differences."""
     fields = {"name": "architecture", "width": "width", "guided": "guided"}
     if model.discriminator is not None:
         fields["discriminator_width"] = "discriminator_width"
