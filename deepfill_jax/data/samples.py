@@ -2,36 +2,41 @@
 
     python -m deepfill_jax.data.samples FOLDER
 
-writes FOLDER/train, FOLDER/val, which holds crops of one photograph that is not in train, and
-FOLDER/photo.png with FOLDER/photo_mask.png, that photograph at half its size and holes to fill.
+FOLDER/images holds three photographs and FOLDER/masks their masks: an object to remove, scratches,
+and a large hole. FOLDER/train holds photographs to train on, and FOLDER/val crops of another one.
 """
 
 import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from skimage import data
 from sklearn.datasets import load_sample_image
 
-from deepfill_jax import masks
 from deepfill_jax.errors import UsageError, run_command
 
 TRAINING = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", "retina")
-CROP = 128  # Pixels of a validation picture's side.
-TILE = 64  # Pixels of the demo's training images.
+CROP = 128  # Side in pixels of a validation image.
+SIZE = 384, 256  # Width and height in pixels of an image with a mask: one compilation serves all.
+SCRATCHES = (
+    [(20, 30), (90, 70), (150, 120), (230, 150), (330, 215)],
+    [(300, 10), (280, 80), (250, 140), (190, 250)],
+    [(10, 190), (120, 180), (200, 215)],
+)
 
 
 def write(folder: str | Path) -> None:
-    """Writes the folders; files that are there already are written again."""
+    """Writes the folders; existing files are replaced."""
     folder = Path(folder)
-    (folder / "train").mkdir(parents=True, exist_ok=True)
-    (folder / "val").mkdir(exist_ok=True)
+    for name in ("images", "masks", "train", "val"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    flower = load_sample_image("flower.jpg")
     for name in TRAINING:
         Image.fromarray(getattr(data, name)()).save(folder / "train" / f"{name}.png")
-    left, right, _ = data.stereo_motorcycle()
+    left, _, _ = data.stereo_motorcycle()
     Image.fromarray(left).save(folder / "train" / "motorcycle.png")
-    Image.fromarray(load_sample_image("flower.jpg")).save(folder / "train" / "flower.png")
+    Image.fromarray(flower).save(folder / "train" / "flower.png")
 
     photo = load_sample_image("china.jpg")
     height, width = photo.shape[:2]
@@ -39,20 +44,29 @@ def write(folder: str | Path) -> None:
         for left in range(0, width - CROP + 1, CROP // 2):
             crop = photo[top : top + CROP, left : left + CROP]
             Image.fromarray(crop).save(folder / "val" / f"china_{top:03d}_{left:03d}.png")
-    small = Image.fromarray(photo).resize((width // 2, height // 2), Image.Resampling.BICUBIC)
-    small.save(folder / "photo.png")
-    Image.fromarray(255 * _holes(height // 2, width // 2)).save(folder / "photo_mask.png")
+
+    def rocket(draw: ImageDraw.ImageDraw) -> None:
+        draw.rounded_rectangle((178, 70, 208, 243), 8, fill=255)
+
+    def scratches(draw: ImageDraw.ImageDraw) -> None:
+        for line in SCRATCHES:
+            draw.line(line, fill=255, width=5, joint="curve")
+
+    def blossom(draw: ImageDraw.ImageDraw) -> None:
+        draw.ellipse((92, 40, 280, 226), fill=255)
+
+    _write_pair(folder, "rocket", data.rocket(), rocket)
+    _write_pair(folder, "cat", data.chelsea(), scratches)
+    _write_pair(folder, "flower", flower, blossom)
 
 
-def _holes(height: int, width: int) -> np.ndarray:
-    """Brush strokes in every other tile: holes of the size that the demo's network trains on."""
-    mask = np.zeros((height, width), np.uint8)
-    for row in range(height // TILE):
-        for column in range(row % 2, width // TILE, 2):
-            rng = np.random.default_rng([row, column])
-            tile = masks.brush_strokes(rng, TILE, TILE)[..., 0]
-            mask[row * TILE : (row + 1) * TILE, column * TILE : (column + 1) * TILE] = tile
-    return mask
+def _write_pair(folder: Path, name: str, photo: np.ndarray, draw_hole) -> None:
+    """Writes a photograph, scaled to SIZE, and the mask of its hole."""
+    image = Image.fromarray(photo).resize(SIZE, Image.Resampling.LANCZOS)
+    mask = Image.new("L", SIZE, 0)
+    draw_hole(ImageDraw.Draw(mask))
+    image.save(folder / "images" / f"{name}.png")
+    mask.save(folder / "masks" / f"{name}.png")
 
 
 def main() -> None:
