@@ -1,4 +1,4 @@
-"""Contextual attention against both references, and against loops."""
+"""Contextual attention compared with both references and with naive loops."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ def attend(variant, queries, keys, mask, memory=None):
 
 
 def positions(offsets):
-    """The keys that `Attention.offsets` lead to, [B, h, w]."""
+    """Converts `Attention.offsets` to indices of keys, [B, h, w]."""
     _, h, w, _ = offsets.shape
     return (offsets[..., 0] + np.arange(h)[:, None]) * w + offsets[..., 1] + np.arange(w)
 
@@ -46,12 +46,12 @@ def load(case):
 
 
 def scale(x):
-    """Some cases have features of 50 times the size."""
+    """Returns the scale of tolerances, because the features of some cases are 50 times larger."""
     return max(1.0, np.abs(x).max() / 4)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != ALL_MASKED])
-def test_attention_is_mmagics(case):
+def test_attention_matches_mmagic(case):
     result = attend(MMAGIC, *load(case))
     expected = nhwc(GOLDEN[f"{case}/out"])
     np.testing.assert_allclose(result.output, expected, atol=1e-4 * scale(expected))
@@ -59,14 +59,14 @@ def test_attention_is_mmagics(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_attention_is_the_releases(case):
+def test_attention_matches_tf1_release(case):
     result = attend(OFFICIAL, *load(case))
     expected = nhwc(GOLDEN[f"{case}/tf_out"])
     np.testing.assert_allclose(result.output, expected, atol=1e-4 * scale(expected))
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if f"{case}/grad_x" in GOLDEN])
-def test_gradient_is_mmagics(case):
+def test_gradient_matches_mmagic(case):
     x, _, mask = load(case)
     cotangent = nhwc(GOLDEN[f"{case}/cotangent"])
     gradient = jax.grad(lambda x: jnp.sum(attend(MMAGIC, x, x, mask).output * cotangent))(x)
@@ -75,7 +75,7 @@ def test_gradient_is_mmagics(case):
 
 
 @pytest.mark.parametrize("variant", [OFFICIAL, MMAGIC], ids=lambda variant: variant.name)
-def test_nothing_is_copied_where_nothing_is_known(variant):
+def test_output_and_gradient_are_zero_for_a_full_mask(variant):
     x, _, mask = load(ALL_MASKED)
     value, gradient = jax.value_and_grad(lambda x: jnp.sum(attend(variant, x, x, mask).output))(x)
     assert value == 0
@@ -83,7 +83,7 @@ def test_nothing_is_copied_where_nothing_is_known(variant):
 
 
 def test_gradient_is_finite_at_a_patch_of_zeros():
-    # MMagic's is not: the derivative of the root at 0.
+    # MMagic's gradient is not finite here, because it differentiates the square root at 0.
     x = np.zeros((1, 16, 16, 4), np.float32)
     x[0, 8:, 8:] = 1.0
     gradient = jax.grad(lambda x: jnp.sum(attend(MMAGIC, x, x, x[..., :1] * 0).output ** 2))(x)
@@ -99,18 +99,18 @@ def test_each_example_has_its_own_mask():
         np.testing.assert_allclose(both[i : i + 1], alone, atol=1e-6)
 
 
-def test_no_hole_pixel_is_copied():
+def test_hole_pixels_are_never_copied():
     rng = np.random.default_rng(0)
     mask = np.zeros((1, 16, 16, 1), np.float32)
     mask[0, 4:9, 3:11] = 1
     x = rng.normal(size=(1, 16, 16, 4)).astype(np.float32)
     for variant in (OFFICIAL, MMAGIC):
-        # 4x4 patches of available keys reach one pixel into the 2x2 pixels around them.
+        # The 4x4 patches of available keys reach one pixel beyond the key's own 2x2 pixels.
         small = image.downsample_nearest(mask, 2, nearest=variant.nearest)
         touched = scipy.ndimage.maximum_filter(small[0, ..., 0], 3, mode="constant") > 0
-        seen = np.pad(~touched, 1).repeat(2, 0).repeat(2, 1)
-        near = [np.roll(seen, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)]
-        never_copied = ~np.any(near, axis=0)[2:-2, 2:-2, np.newaxis] & np.ones(4, bool)
+        available = np.pad(~touched, 1).repeat(2, 0).repeat(2, 1)
+        shifted = [np.roll(available, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+        never_copied = ~np.any(shifted, axis=0)[2:-2, 2:-2, np.newaxis] & np.ones(4, bool)
         assert never_copied.any()
         result = attend(variant, x, np.where(never_copied, 1e6, x), mask)
         assert np.abs(result.output).max() < 10
@@ -118,7 +118,7 @@ def test_no_hole_pixel_is_copied():
 
 
 def patches(x, size, stride=1):
-    """All patches of [H, W, C], zeros outside: [H / stride, W / stride, size, size, C]."""
+    """Cuts all patches of [H, W, C], padded by 0: [H / stride, W / stride, size, size, C]."""
     before = (size - stride) // 2
     padded = np.pad(x, ((before, size), (before, size), (0, 0)))
     rows, columns = (range(0, side, stride) for side in x.shape[:2])
@@ -126,15 +126,15 @@ def patches(x, size, stride=1):
 
 
 def match_by_patches(queries, keys):
-    """Cosines times the query's length of [h, w, C]: [Q, K]."""
-    of_queries, of_keys = (
+    """Computes cosine similarities of [h, w, C], times the query's norm: [Q, K]."""
+    query_patches, key_patches = (
         patches(x, 3).reshape(x.shape[0] * x.shape[1], -1) for x in (queries, keys)
     )
-    return of_queries @ (of_keys / np.linalg.norm(of_keys, axis=1, keepdims=True)).T
+    return query_patches @ (key_patches / np.linalg.norm(key_patches, axis=1, keepdims=True)).T
 
 
 def fuse_by_loops(scores, h, w):
-    """The neighbours' scores added, by the definition: [Q, K]."""
+    """Adds neighbours' scores, by the definition: [Q, K]."""
 
     def add(s, order):
         result = np.zeros_like(s)
@@ -152,9 +152,9 @@ def fuse_by_loops(scores, h, w):
 
 
 @pytest.mark.parametrize("h, w", [(3, 4), (1, 5), (5, 1), (1, 1), (2, 2)])
-def test_scores_are_of_patches_and_added_along_both_diagonals_with_wrapping_ends(h, w):
+def test_scores_match_patch_products_fused_by_loops(h, w):
     queries, keys = np.random.default_rng(0).normal(size=(2, 1, h, w, 6)).astype(np.float32)
-    of_both = attention.strips(queries, 3), attention.strips(keys, 3), attention.patch_lengths(keys)
+    inputs = attention.strips(queries, 3), attention.strips(keys, 3), attention.patch_lengths(keys)
     matched = match_by_patches(queries[0], keys[0])
     fused = fuse_by_loops(matched, h, w)
     for rows in range(1, h + 1):
@@ -163,12 +163,12 @@ def test_scores_are_of_patches_and_added_along_both_diagonals_with_wrapping_ends
                 (attention.match_rows, matched),
                 (attention.fused_scores, fused),
             ):
-                some = scores(*of_both, first, rows)[0]
+                block = scores(*inputs, first, rows)[0]
                 expected = expected.reshape(h, w, h, w)[first : first + rows]
-                np.testing.assert_allclose(some, expected, atol=1e-5)
+                np.testing.assert_allclose(block, expected, atol=1e-5)
 
 
-# Height and width of the map, and rows of queries in a block.
+# Height and width of the map, rows of queries per block.
 BLOCKS = [
     *((16, 16, rows) for rows in (1, 2, 3, 4, 5, 7)),
     *((6, 40, 1), (40, 6, 3), (2, 24, 1), (22, 2, 4), (34, 18, 8), (18, 34, 6)),
@@ -176,7 +176,7 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize("height, width, rows", BLOCKS)
-def test_blocks_of_rows_change_nothing(height, width, rows):
+def test_result_does_not_depend_on_block_size(height, width, rows):
     h, w = height // 2, width // 2
     memory = rows * attention.SCORE_COPIES * 4 * 2 * w * h * w
     assert attention.block_rows(2, h, w, memory) <= rows < h or h == 1
@@ -191,7 +191,7 @@ def test_blocks_of_rows_change_nothing(height, width, rows):
         result = attend(variant, x, x, mask, memory=memory)
         return jnp.sum(result.output * cotangent), result
 
-    # Compiled as users have it: without optimisation, as in the other tests, sums round more.
+    # The other tests compile without optimisation, which has larger rounding errors.
     run = jax.jit(
         jax.value_and_grad(run, has_aux=True),
         static_argnums=1,
@@ -204,7 +204,7 @@ def test_blocks_of_rows_change_nothing(height, width, rows):
     np.testing.assert_allclose(gradient, expected, atol=1e-5)
 
 
-def test_blocks_fit_the_memory_and_are_of_nearly_one_size():
+def test_blocks_fit_the_memory_and_have_almost_equal_sizes():
     row = attention.SCORE_COPIES * 4 * 10 * 20 * 10
     assert attention.block_rows(1, 20, 10, None) == 20
     assert attention.block_rows(1, 20, 10, 20 * row) == 20
@@ -214,7 +214,10 @@ def test_blocks_fit_the_memory_and_are_of_nearly_one_size():
 
 
 def paste_by_patches(weights, keys):
-    """Lays each query's mean patch of [H, W, C], by weights [Q, K], two pixels on: [H, W, C]."""
+    """Pastes each query's weighted mean patch, at a stride of two pixels: [H, W, C].
+
+    `weights` are [Q, K], `keys` [H, W, C].
+    """
     height, width, channels = keys.shape
     h, w = height // 2, width // 2
     copied = weights @ patches(keys, 4, stride=2).reshape(h * w, -1)
@@ -226,12 +229,12 @@ def paste_by_patches(weights, keys):
     return pasted[1:-1, 1:-1]
 
 
-def test_features_in_bfloat16_are_scored_in_float32():
+def test_bfloat16_features_get_float32_scores():
     features = np.random.default_rng(0).normal(size=(2, 1, 3, 4, 10))
 
     def scores_of(queries, keys):
-        of_both = attention.strips(queries, 3), attention.strips(keys, 3)
-        return attention.fused_scores(*of_both, attention.patch_lengths(keys), 1, 2)
+        both_strips = attention.strips(queries, 3), attention.strips(keys, 3)
+        return attention.fused_scores(*both_strips, attention.patch_lengths(keys), 1, 2)
 
     rough = [jnp.asarray(x, jnp.bfloat16) for x in features]
     scores, expected = scores_of(*rough), scores_of(*(x.astype(jnp.float32) for x in rough))
@@ -244,7 +247,7 @@ def test_features_in_bfloat16_are_scored_in_float32():
     np.testing.assert_allclose(jnp.sum(weights, axis=(-2, -1)), 1.0, atol=1e-5)
 
 
-def test_scores_can_be_left_unfused():
+def test_unfused_attention_matches_softmax_of_patch_products():
     queries, keys = np.random.default_rng(0).normal(size=(2, 1, 12, 12, 4)).astype(np.float32)
     mask = np.zeros((1, 12, 12, 1), np.float32)
     small = (image.downsample_nearest(x, 2, nearest=OFFICIAL.nearest)[0] for x in (queries, keys))
@@ -257,7 +260,7 @@ def test_scores_can_be_left_unfused():
     assert np.abs(plain - attend(OFFICIAL, queries, keys, mask).output).max() > 0.1
 
 
-def test_paste_lays_every_patch_two_pixels_on():
+def test_paste_matches_a_loop_over_patches():
     rng = np.random.default_rng(0)
     keys = rng.normal(size=(4, 6, 2)).astype(np.float32)
     weights = rng.normal(size=(6, 6)).astype(np.float32)
@@ -267,7 +270,7 @@ def test_paste_lays_every_patch_two_pixels_on():
 
 
 @pytest.mark.parametrize("h, w", [(6, 4), (1, 1), (1, 3), (3, 1)])
-def test_patches_that_stay_in_place_give_the_map_back(h, w):
+def test_pasting_every_patch_in_its_own_place_restores_the_map(h, w):
     keys = np.random.default_rng(0).normal(size=(2 * h, 2 * w, 3)).astype(np.float32)
     counted = paste_by_patches(np.eye(h * w), np.ones_like(keys))
     np.testing.assert_array_equal(attention._coverage(h, w, "counted"), counted[..., :1])

@@ -1,4 +1,4 @@
-"""Forms of a convolution that a CPU computes faster: the plain one in value and gradient."""
+"""CPU convolution algorithms: values and gradients match XLA's convolution."""
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,11 @@ def draw(*shape, seed=0):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-def taken(monkeypatch, form, x, kernel, **options):
-    """Convolves and differentiates both ways; was it by `form`?"""
+def matches_and_uses(monkeypatch, algorithm, x, kernel, **options):
+    """Asserts that values and gradients match XLA's; returns whether `algorithm` was called."""
     calls = []
-    original = getattr(cpu_convolution, form)
-    monkeypatch.setattr(cpu_convolution, form, lambda *a: calls.append(1) or original(*a))
+    original = getattr(cpu_convolution, algorithm)
+    monkeypatch.setattr(cpu_convolution, algorithm, lambda *a: calls.append(1) or original(*a))
 
     def run(x, kernel):
         def convolved(x, kernel):
@@ -26,54 +26,56 @@ def taken(monkeypatch, form, x, kernel, **options):
         result, pull = jax.vjp(convolved, x, kernel)
         return result, *pull(draw(*result.shape, seed=2))
 
-    found = jax.jit(run)(x, kernel)
+    results = jax.jit(run)(x, kernel)
     count = len(calls)
     with cpu_convolution.plain():
-        expected = jax.jit(lambda *a: run(*a))(x, kernel)  # Not the one that is compiled already.
+        # The lambda is a new function, so `run` is traced and compiled again.
+        expected = jax.jit(lambda *a: run(*a))(x, kernel)
     assert len(calls) == count
-    for one, plain in zip(found, expected, strict=True):
-        # Rounding errors are of the size of what is added up.
-        np.testing.assert_allclose(one, plain, atol=1e-5 * max(1, np.abs(plain).max()))
+    for result, plain in zip(results, expected, strict=True):
+        # Rounding errors are proportional to the size of the summands.
+        np.testing.assert_allclose(result, plain, atol=1e-5 * max(1, np.abs(plain).max()))
     return bool(calls)
 
 
 @pytest.mark.parametrize("padding", ["SAME", "SYMMETRIC"])
 @pytest.mark.parametrize("height, width", [(8, 6), (7, 9), (2, 2), (1, 1)])
-def test_strided_convolution_of_a_small_map(monkeypatch, padding, height, width):
+def test_strided_convolution_of_a_small_map_uses_patches(monkeypatch, padding, height, width):
     x, kernel = draw(2, height, width, 3), draw(5, 5, 3, 4)
-    form = "_convolve_patches"
-    assert taken(monkeypatch, form, x, kernel, stride=2, padding=padding)
+    algorithm = "_convolve_patches"
+    assert matches_and_uses(monkeypatch, algorithm, x, kernel, stride=2, padding=padding)
 
 
 @pytest.mark.parametrize("padding", ["SAME", "REFLECT"])
 @pytest.mark.parametrize("size", [1, 3, 5])
-def test_convolution_to_few_channels(monkeypatch, padding, size):
+def test_convolution_to_few_channels_uses_kernel_rows(monkeypatch, padding, size):
     x, kernel = draw(2, 7, 6, 12), draw(size, size, 12, 3)
-    assert taken(monkeypatch, "_convolve_to_few", x, kernel, padding=padding)
+    assert matches_and_uses(monkeypatch, "_convolve_to_few", x, kernel, padding=padding)
 
 
 @pytest.mark.parametrize("padding", ["SAME", "REFLECT"])
 @pytest.mark.parametrize("height, width, dilation", [(4, 5, 1), (15, 4, 1), (8, 6, 2), (30, 9, 4)])
-def test_convolution_of_many_channels(monkeypatch, padding, height, width, dilation):
+def test_convolution_of_many_channels_uses_tiles(monkeypatch, padding, height, width, dilation):
     x, kernel = draw(2, height, width, 24), draw(3, 3, 24, 48)
-    assert taken(monkeypatch, "_convolve_tiles", x, kernel, dilation=dilation, padding=padding)
+    options = {"dilation": dilation, "padding": padding}
+    assert matches_and_uses(monkeypatch, "_convolve_tiles", x, kernel, **options)
 
 
 @pytest.mark.parametrize(
     "x, kernel, options",
     [
-        ((1, 8, 8, 24), (3, 3, 24, 40), {}),  # Few channels.
-        ((1, 9, 8, 24), (3, 3, 24, 48), {}),  # 12 rows for 9.
-        ((1, 8, 8, 24), (3, 3, 24, 48), {"dilation": 4}),  # 16 rows for 8.
+        ((1, 8, 8, 24), (3, 3, 24, 40), {}),  # Too few channels.
+        ((1, 9, 8, 24), (3, 3, 24, 48), {}),  # 12 rows would be computed for 9.
+        ((1, 8, 8, 24), (3, 3, 24, 48), {"dilation": 4}),  # 16 rows would be computed for 8.
         ((1, 8, 8, 24), (5, 5, 24, 48), {}),
         ((1, 8, 8, 24), (3, 3, 24, 48), {"stride": 2}),
     ],
 )
-def test_where_many_channels_do_not_pay(monkeypatch, x, kernel, options):
-    assert not taken(monkeypatch, "_convolve_tiles", draw(*x), draw(*kernel), **options)
+def test_tiles_are_not_used_where_they_are_slower(monkeypatch, x, kernel, options):
+    assert not matches_and_uses(monkeypatch, "_convolve_tiles", draw(*x), draw(*kernel), **options)
 
 
-def test_half_precision_and_unknown_sizes_are_left_alone(monkeypatch):
+def test_half_precision_and_symbolic_sizes_use_xla(monkeypatch):
     monkeypatch.setattr(cpu_convolution, "_convolve_tiles", None)
     options = {"stride": 1, "dilation": 1, "padding": "SAME"}
     x, kernel = draw(1, 8, 8, 24), draw(3, 3, 24, 48)

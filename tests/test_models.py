@@ -1,4 +1,4 @@
-"""Networks against both references: parameter counts, parts, whole outputs."""
+"""Networks compared with both references: parameter counts, layers, outputs and gradients."""
 
 import dataclasses
 from functools import partial
@@ -25,7 +25,7 @@ def count(tree) -> int:
 
 
 @pytest.mark.parametrize("variant, expected", [(OFFICIAL, 4_052_478), (MMAGIC, 4_414_908)])
-def test_parameter_counts(variant, expected):
+def test_parameter_counts_match_both_references(variant, expected):
     arguments = jax.random.key(0), jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
     assert count(jax.eval_shape(Generator(variant).init, *arguments)["params"]) == expected
     discriminator = jax.eval_shape(Discriminator(variant).init, *arguments)
@@ -33,7 +33,7 @@ def test_parameter_counts(variant, expected):
 
 
 @pytest.mark.parametrize("case", ["k3s2", "k3s2_odd", "k3d16", "k3out", "k3zeros"])
-def test_gated_convolution_is_mmagics(case):
+def test_gated_convolution_matches_mmagic(case):
     arrays = {
         k.split("/")[1]: v for k, v in golden("gatedconv").items() if k.startswith(case + "/")
     }
@@ -53,7 +53,7 @@ def test_gated_convolution_is_mmagics(case):
 
 @pytest.mark.parametrize("padding", ["SAME", "SYMMETRIC", "REFLECT"])
 @pytest.mark.parametrize("height, width", [(5, 6), (1, 2)])
-def test_convolution_of_a_doubled_map_needs_no_doubling(padding, height, width):
+def test_convolve_upsampled2x_matches_upsampling_then_convolving(padding, height, width):
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (2, height, width, 3))
     kernel, bias = jax.random.normal(keys[1], (3, 3, 3, 4)), jax.random.normal(keys[2], (4,))
@@ -62,7 +62,7 @@ def test_convolution_of_a_doubled_map_needs_no_doubling(padding, height, width):
     np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
-def test_generator_is_mmagics():
+def test_generator_matches_mmagic():
     arrays = golden("gen_g22_b2_72x72")
     predicted, state = jax.jit(Generator(MMAGIC).apply, static_argnames="mutable")(
         {"params": references.mmagic_model().generator},
@@ -79,7 +79,7 @@ def test_generator_is_mmagics():
 
 
 @pytest.mark.parametrize("size", ["64x64", "72x72"])
-def test_generator_is_the_releases(size):
+def test_generator_matches_tf1_release(size):
     arrays = golden(f"tf_gen_g22_b1_{size}")
     mask = nhwc(arrays["mask"])
     predicted = jax.jit(Generator(OFFICIAL).apply)(
@@ -98,24 +98,24 @@ def spectral_norms(variables):
         yield vectors["v"] @ matrix @ vectors["u"]
 
 
-def test_discriminator_is_mmagics():
+def test_discriminator_matches_mmagic():
     arrays = golden("disc_b2_72")
     network = Discriminator(MMAGIC)
     variables = references.mmagic_model(discriminator_gain=1.0).discriminator
-    picture, mask = rgb(arrays["image"]), nhwc(arrays["mask"])
-    for turn in (1, 2):
-        scores, moved = network.apply(
-            variables, picture, mask, update_spectral=True, mutable=["spectral"]
+    pixels, mask = rgb(arrays["image"]), nhwc(arrays["mask"])
+    for iteration in (1, 2):
+        scores, updated = network.apply(
+            variables, pixels, mask, update_spectral=True, mutable=["spectral"]
         )
-        variables = {"params": variables["params"], "spectral": moved["spectral"]}
-        np.testing.assert_allclose(scores, nhwc(arrays[f"out_train_{turn}"]), atol=1e-5)
+        variables = {"params": variables["params"], "spectral": updated["spectral"]}
+        np.testing.assert_allclose(scores, nhwc(arrays[f"out_train_{iteration}"]), atol=1e-5)
         sigma = list(spectral_norms(variables))
-        np.testing.assert_allclose(sigma, arrays[f"sigma_{turn}"], rtol=1e-5)
-    scores = network.apply(variables, picture, mask)
+        np.testing.assert_allclose(sigma, arrays[f"sigma_{iteration}"], rtol=1e-5)
+    scores = network.apply(variables, pixels, mask)
     np.testing.assert_allclose(scores, nhwc(arrays["out_eval_after2"]), atol=1e-5)
 
 
-def test_discriminator_is_the_releases():
+def test_discriminator_matches_tf1_release():
     arrays = golden("tf_disc_b2_64")
     tensors = references.tf_tensors()
     params, spectral = {}, {}
@@ -126,34 +126,34 @@ def test_discriminator_is_the_releases():
         u = tensors[f"{layer}/kernel_sn/u"].ravel()
         spectral[f"patch{n}"] = {"u": u / np.linalg.norm(u), "v": np.zeros(kernel[..., 0].size)}
     variables = {"params": params, "spectral": spectral}
-    for turn in (1, 2):
-        # The TF weights see BGR, as does the golden.
-        scores, moved = Discriminator(OFFICIAL).apply(
+    for iteration in (1, 2):
+        # Both the TF weights and the golden arrays are for BGR images.
+        scores, updated = Discriminator(OFFICIAL).apply(
             variables,
             nhwc(arrays["image"]),
             nhwc(arrays["mask"]),
             update_spectral=True,
             mutable=["spectral"],
         )
-        variables = {"params": params, "spectral": moved["spectral"]}
-        np.testing.assert_allclose(scores.reshape(2, -1), arrays[f"out_{turn}"], atol=1e-5)
+        variables = {"params": params, "spectral": updated["spectral"]}
+        np.testing.assert_allclose(scores.reshape(2, -1), arrays[f"out_{iteration}"], atol=1e-5)
 
 
-def test_spectral_norm_reaches_the_largest_singular_value():
+def test_power_iteration_converges_to_largest_singular_value():
     network = Discriminator(SMALL["mmagic"])
-    picture, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
+    pixels, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
     variables = random_variables(network)
     iterate = jax.jit(partial(network.apply, update_spectral=True, mutable="spectral"))
     for _ in range(200):
-        variables |= iterate(variables, picture, mask)[1]
+        variables |= iterate(variables, pixels, mask)[1]
     for sigma, layer in zip(spectral_norms(variables), range(1, 7), strict=True):
         kernel = variables["params"][f"patch{layer}"]["kernel"]
         exact = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]), compute_uv=False)[0]
         np.testing.assert_allclose(sigma, exact, rtol=1e-2)
 
 
-def test_gradient_through_the_power_iteration_is_a_difference_of_the_variants():
-    picture, mask = jnp.ones((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
+def test_gradient_through_power_iteration_differs_from_stopped_gradient():
+    pixels, mask = jnp.ones((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
     variables = random_variables(Discriminator(SMALL["mmagic"]))
 
     def gradient(spectral_gradient):
@@ -162,7 +162,7 @@ def test_gradient_through_the_power_iteration_is_a_difference_of_the_variants():
         def loss(params):
             scores, _ = Discriminator(variant).apply(
                 {**variables, "params": params},
-                picture,
+                pixels,
                 mask,
                 update_spectral=True,
                 mutable="spectral",
@@ -176,42 +176,42 @@ def test_gradient_through_the_power_iteration_is_a_difference_of_the_variants():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_an_example_does_not_depend_on_its_neighbours(name):
+def test_result_does_not_depend_on_other_examples_of_the_batch(name):
     network = Generator(SMALL[name])
-    random = np.random.default_rng(0)
-    masked = random.uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
-    mask = (random.uniform(size=(2, 64, 64, 1)) < 0.1).astype(np.float32)
-    variables = random_variables(network, gain=2.2)  # With 1 the pictures die out on their way.
+    rng = np.random.default_rng(0)
+    masked = rng.uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
+    mask = (rng.uniform(size=(2, 64, 64, 1)) < 0.1).astype(np.float32)
+    variables = random_variables(network, gain=2.2)  # With gain 1, features would fade to 0.
     apply = jax.jit(network.apply)
-    both = apply(variables, masked, mask)
-    masked, mask = masked.copy(), mask.copy()  # JAX may still be reading the arrays themselves.
+    before = apply(variables, masked, mask)
+    masked, mask = masked.copy(), mask.copy()  # JAX may still be reading the original arrays.
     masked[1], mask[1] = 0.5, 1.0
-    other = apply(variables, masked, mask)
-    for a, b in zip(both, other, strict=True):
+    after = apply(variables, masked, mask)
+    for a, b in zip(before, after, strict=True):
         np.testing.assert_array_equal(a[0], b[0])
         assert np.abs(a[1] - b[1]).max() > 0.1
 
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("hole", ["none", "all"])
-def test_value_and_gradient_are_finite_without_and_with_nothing_but_hole(name, hole):
+def test_loss_and_gradient_are_finite_for_empty_and_full_masks(name, hole):
     network = Generator(SMALL[name])
-    picture = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
+    pixels = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
     mask = np.full((1, 64, 64, 1), float(hole == "all"), np.float32)
     variables = random_variables(network)
 
     @jax.jit
     @jax.value_and_grad
     def loss(variables):
-        predicted = network.apply(variables, image.mask_out(picture, mask), mask)
-        return jnp.mean(jnp.abs(predicted.refined - picture))
+        predicted = network.apply(variables, image.mask_out(pixels, mask), mask)
+        return jnp.mean(jnp.abs(predicted.refined - pixels))
 
     value, gradients = loss(variables)
     assert np.isfinite(value)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
 
 
-def test_stages_can_be_checkpointed_without_a_change():
+def test_remat_does_not_change_gradients():
     masked = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
     mask = np.zeros((1, 64, 64, 1), np.float32)
     variables = random_variables(Generator(SMALL["mmagic"]))
@@ -226,7 +226,7 @@ def test_stages_can_be_checkpointed_without_a_change():
     )
 
 
-def test_bfloat16_computes_near_float32():
+def test_bfloat16_is_close_to_float32():
     masked = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
     mask = np.zeros((1, 64, 64, 1), np.float32)
     variables = random_variables(Generator(SMALL["mmagic"]))
@@ -238,26 +238,26 @@ def test_bfloat16_computes_near_float32():
     assert 0 < np.abs(exact - rough).max() < 0.05 * np.abs(exact).max()
 
 
-def test_the_gradient_of_a_bias_counts_all_pixels_in_bfloat16():
-    picture, kernel = jnp.ones((1, 64, 64, 1)), jnp.ones((1, 1, 1, 1))
-    total = lambda bias: jnp.sum(convolve(picture, kernel, bias, dtype=jnp.bfloat16))  # noqa: E731
+def test_bias_gradient_in_bfloat16_is_an_exact_sum_over_pixels():
+    ones, kernel = jnp.ones((1, 64, 64, 1)), jnp.ones((1, 1, 1, 1))
+    total = lambda bias: jnp.sum(convolve(ones, kernel, bias, dtype=jnp.bfloat16))  # noqa: E731
     assert jax.jit(jax.grad(total))(jnp.zeros(1)) == 64 * 64
 
 
-def test_spectral_norms_are_of_full_precision_on_every_device():
+def test_spectral_norms_are_computed_in_full_precision_on_every_device():
     network = Discriminator(SMALL["mmagic"], jnp.bfloat16)
-    picture, mask = jnp.ones((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
+    pixels, mask = jnp.ones((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
     score = partial(network.apply, update_spectral=True, mutable="spectral")
-    jaxpr = jax.make_jaxpr(score)(random_variables(network), picture, mask)
+    jaxpr = jax.make_jaxpr(score)(random_variables(network), pixels, mask)
     products = [e for e in jaxpr.eqns if e.primitive.name == "dot_general"]
-    products = [e for e in products if e.outvars[0].aval.ndim < 2]  # With a vector.
+    products = [e for e in products if e.outvars[0].aval.ndim < 2]  # Products with a vector.
     assert len(products) == 6 * 4
     for equation in products:
         assert set(equation.params["precision"]) == {lax.Precision.HIGHEST}
         assert equation.outvars[0].aval.dtype == jnp.float32
 
 
-def test_unit_variance_survives_a_deep_network():
+def test_unit_variance_init_preserves_variance_through_twelve_layers():
     x = jax.random.normal(jax.random.key(0), (1, 24, 24, 64))
     for depth in range(12):
         layer = GatedConv(64, padding="REFLECT", kernel_init=UNIT_VARIANCE)
@@ -265,14 +265,14 @@ def test_unit_variance_survives_a_deep_network():
     assert 0.3 < jnp.std(x) < 3.0
 
 
-def test_sides_must_be_multiples_of_eight():
+def test_generator_refuses_sides_that_are_not_multiples_of_eight():
     with pytest.raises(ValueError, match="multiples of 8, got 60x64"):
         Generator(OFFICIAL).init(
             jax.random.key(0), jnp.zeros((1, 60, 64, 3)), jnp.zeros((1, 60, 64, 1))
         )
 
 
-def test_make_variant():
+def test_make_variant_scales_widths_and_refuses_unknown_names_and_odd_widths():
     assert make_variant("mmagic", width=12).refine_decoder_width == 16
     with pytest.raises(UsageError, match="'nvidia'; choose one of official, mmagic, nip"):
         make_variant("nvidia")

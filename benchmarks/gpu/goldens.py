@@ -54,7 +54,9 @@ def differences(variant, params, arrays: dict, dtype) -> dict[str, dict[str, flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, help="a file to which lines of JSON are added")
-    parser.add_argument("--tests", default="mmagics or releases", help="which, as pytest's -k")
+    parser.add_argument(
+        "--tests", default="matches_mmagic or matches_tf1_release", help="which, as pytest's -k"
+    )
     parser.add_argument("--goldens", nargs="*", choices=GENERATORS, default=list(GENERATORS))
     options = parser.parse_args()
     passed = run_tests(options.tests)

@@ -37,7 +37,7 @@ torch_peer=("${speed[@]}")
 operations=(--case training-256-16 --precision bfloat16)
 train=()
 if [[ $tiny ]]; then
-  goldens=(--tests gated_convolution_is_mmagics --goldens)
+  goldens=(--tests gated_convolution_matches_mmagic --goldens)
   speed=(--width 2 --rounds 2 --cases attention-32-1)
   torch_peer=(--width 2 --rounds 2 --cases training-72-1 inference-72-1)
   operations=(--width 2 --case training-32-2)

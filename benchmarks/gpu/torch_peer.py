@@ -87,7 +87,7 @@ def attend(x, mask):
     scores = fuse(queries.transpose(1, 2) @ keys, *small.shape[2:])
     available = 1 - F.unfold(small_mask, 3, padding=1).amax(1)[:, None]  # [B, 1, K]
     logits = attention.SOFTMAX_SCALE * scores * available
-    logits = logits.masked_fill(available == 0, attention.EXCLUDED)
+    logits = logits.masked_fill(available == 0, attention.EXCLUDED_LOGIT)
     weights = logits.softmax(-1) * available
     values = F.unfold(x, 4, stride=2, padding=1)
     copied = values @ weights.to(values.dtype).transpose(1, 2)

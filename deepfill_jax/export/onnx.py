@@ -20,7 +20,7 @@ from deepfill_jax import weights
 from deepfill_jax.errors import UsageError
 from deepfill_jax.export import description, require, smallest_side
 from deepfill_jax.models import Variant
-from deepfill_jax.models.attention import EXCLUDED, NORM_FLOOR, SOFTMAX_SCALE
+from deepfill_jax.models.attention import EXCLUDED_LOGIT, NORM_FLOOR, SOFTMAX_SCALE
 from deepfill_jax.models.generator import (
     ATTENTION_ENCODER,
     COARSE_ENCODER,
@@ -264,7 +264,7 @@ class _Network:
         available = g.Reshape(g.Sub(1.0, touched), [0, 1, 1, -1])
         logits = g.Mul(g.Mul(scores, SOFTMAX_SCALE), available)
         if variant.unavailable == "excluded":
-            logits = g.Where(g.Greater(available, 0.0), logits, EXCLUDED)
+            logits = g.Where(g.Greater(available, 0.0), logits, EXCLUDED_LOGIT)
         attention = g.Mul(g.Softmax(logits, axis=-1), available)
 
         values = self.patches(x, 4, 2, channels)

@@ -1,4 +1,4 @@
-"""The networks: generator and discriminator, in all published forms."""
+"""Generator and discriminator networks of all published DeepFillv2 architectures."""
 
 from deepfill_jax.models.discriminator import Discriminator
 from deepfill_jax.models.generator import Generator, Prediction

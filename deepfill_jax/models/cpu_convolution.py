@@ -1,9 +1,10 @@
-"""Convolutions as a CPU computes them faster: other sums of the same products.
+"""Faster algorithms for some convolutions on CPUs.
 
-XLA's own convolution for CPUs runs at the rate of its matrix products where a map is wide and has
-many channels. `layers.convolve` asks here first for the cases where less can be done, or done in a
-better shape. All are equal to the plain form but for rounding (tests/test_cpu_convolution.py); what
-each gains is in benchmarks/README.md. A GPU's library has forms of its own.
+XLA's convolution for CPUs is as fast as its matrix product only for wide maps with many channels.
+`layers.convolve` calls this module first, for the cases where an algorithm needs fewer operations
+or larger matrices. The results equal XLA's up to rounding (tests/test_cpu_convolution.py);
+benchmarks/README.md lists the speed-ups. GPUs do not need this: cuDNN chooses among its own
+algorithms.
 """
 
 import contextlib
@@ -17,25 +18,26 @@ import numpy as np
 from jax import lax
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-# Up to this many pixels a side, the gradient of a strided convolution by its input can take 40
-# times as long as the product of matrices that it is.
-SMALL = 20
-FEW = 6  # Channels out: RGB with gates.
-MANY = 24 * 48  # Channels in times out that outweigh the additions of `_convolve_tiles`.
-TILE = 4  # Rows computed together there.
-WASTE = 1.25  # How many times as many rows as there are may be computed there.
-# Where the polynomials of rows and kernel are evaluated. Rounding errors are twice those of the
-# plain form; with the usual 0, 1, -1, 2, -2 they are three times as large.
-POINTS = np.array([0, 2 / 3, -2 / 3, 3 / 2, -3 / 2])
+# For maps with sides up to this number of pixels, XLA's gradient of a strided convolution with
+# respect to its input can take 40 times as long as the equivalent matrix product.
+MAX_PATCHES_SIDE = 20
+MAX_NARROW_FEATURES = 6  # Output channels: RGB with gates.
+# Input times output channels from which `_convolve_tiles` saves more than its additions cost.
+MIN_TILED_CHANNELS = 24 * 48
+TILE_ROWS = 4  # Output rows that `_convolve_tiles` computes together.
+MAX_TILED_ROWS = 1.25  # Limit of the rows that `_convolve_tiles` computes, per row of the result.
+# Points at which the polynomials of rows and kernel are evaluated. Rounding errors are twice those
+# of XLA's convolution; with the usual 0, 1, -1, 2, -2 they are three times as large.
+EVALUATION_POINTS = np.array([0, 2 / 3, -2 / 3, 3 / 2, -3 / 2])
 
 _IS_PLAIN = contextvars.ContextVar("_IS_PLAIN", default=False)
 
 
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
-    """Networks that are traced within it have XLA's own convolutions alone, to compare with.
+    """Disables this module, so that networks traced in the context use XLA's convolutions only.
 
-    What has been compiled before stays as it is.
+    Functions that are compiled already are not affected.
     """
     token = _IS_PLAIN.set(True)
     try:
@@ -47,104 +49,120 @@ def plain() -> Iterator[None]:
 def convolve(
     x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int, padding: str
 ) -> jax.Array | None:
-    """Convolves [B, H, W, I] with [k, k, I, O] as `layers.convolve` does, without bias.
+    """Convolves like `layers.convolve`, without bias, if there is an algorithm faster than XLA's.
 
-    None where the plain form is best. `padding` is "SAME" or "VALID".
+    Args:
+        x: [B, H, W, I].
+        kernel: [k, k, I, O].
+        stride: In pixels of `x`.
+        dilation: Distance between kernel taps, in pixels of `x`.
+        padding: "SAME" or "VALID".
+
+    Returns:
+        The convolved map, or None if XLA's convolution is the fastest.
     """
     size, _, channels, features = kernel.shape
     height, width = x.shape[1:3]
-    # Sides of a network that is exported for all sizes are no numbers.
+    # When a network is exported for all sizes, the sides are symbols, not integers.
     if _IS_PLAIN.get() or not (isinstance(height, int) and isinstance(width, int)):
         return None
     reach = dilation * (size - 1) + 1
     margins = lax.padtype_to_pads((height, width), (reach, reach), (stride, stride), padding)
-    if stride > 1 and max(height, width) <= SMALL:
+    if stride > 1 and max(height, width) <= MAX_PATCHES_SIDE:
         return _convolve_patches(x, kernel, stride, margins)
-    if stride > 1 or x.dtype != jnp.float32:  # Half precision would round each sum's parts.
+    # The other algorithms add partial sums, which would be rounded to half precision.
+    if stride > 1 or x.dtype != jnp.float32:
         return None
-    if dilation == 1 and features <= FEW:
+    if dilation == 1 and features <= MAX_NARROW_FEATURES:
         return _convolve_to_few(x, kernel, margins)
     rows_out = height + sum(margins[0]) - 2 * dilation
-    computed = _tiles(rows_out, dilation) * TILE * dilation
-    wide = channels * features >= MANY
-    if size == 3 and wide and computed <= WASTE * rows_out:
+    rows_computed = _tiles(rows_out, dilation) * TILE_ROWS * dilation
+    wide = channels * features >= MIN_TILED_CHANNELS
+    if size == 3 and wide and rows_computed <= MAX_TILED_ROWS * rows_out:
         return _convolve_tiles(x, kernel, dilation, tuple(margins))
     return None
 
 
 def _tiles(rows: int, dilation: int) -> int:
-    """How many tiles of `TILE * dilation` rows cover `rows`."""
-    return -(-rows // (TILE * dilation))
+    """Returns the number of tiles of `TILE_ROWS * dilation` rows that cover `rows`."""
+    return -(-rows // (TILE_ROWS * dilation))
 
 
 def _convolve_patches(x: jax.Array, kernel: jax.Array, stride: int, margins) -> jax.Array:
-    """One product of matrices: every patch of `x` with the kernel."""
+    """Convolves by one matrix product of all patches of `x` with the kernel (im2col)."""
     size, _, _, features = kernel.shape
     x = jnp.pad(x, ((0, 0), *margins, (0, 0)))
-    # One that starts at each tap, and ends as far from the other side.
+    # One shifted and strided copy of the map per kernel tap.
     shifted = [
         x[:, i : x.shape[1] - size + 1 + i : stride, j : x.shape[2] - size + 1 + j : stride]
         for i in range(size)
         for j in range(size)
     ]
     patches = jnp.concatenate(shifted, axis=-1)
-    # As a convolution does, with bfloat16 too.
+    # XLA's convolution accumulates bfloat16 in float32 too.
     return jnp.matmul(patches, kernel.reshape(-1, features), preferred_element_type=jnp.float32)
 
 
 def _convolve_to_few(x: jax.Array, kernel: jax.Array, margins) -> jax.Array:
-    """Along rows with all rows of the kernel at once, so that there are more channels out."""
+    """Convolves along rows with all kernel rows at once, and adds up the shifted results.
+
+    The kernel rows become output channels, which makes the matrix product wider.
+    """
     size, _, channels, features = kernel.shape
     rows, columns = margins
-    found = _convolve_rows(
+    row_sums = _convolve_rows(
         jnp.pad(x, ((0, 0), rows, (0, 0), (0, 0))),
         kernel.transpose(1, 2, 0, 3).reshape(1, size, channels, size * features),
         columns,
     )
-    height = found.shape[1] - size + 1
-    by_row = jnp.split(found, size, axis=-1)
-    return sum(one[:, i : i + height] for i, one in enumerate(by_row))
+    height = row_sums.shape[1] - size + 1
+    by_kernel_row = jnp.split(row_sums, size, axis=-1)
+    return sum(y[:, i : i + height] for i, y in enumerate(by_kernel_row))
 
 
-# The gradient keeps `x`, not its combinations, which are one and a half times as large.
+# Checkpointing keeps `x` for the backward pass instead of its linear combinations, which are one
+# and a half times as large.
 @functools.partial(jax.checkpoint, static_argnums=(2, 3))
 def _convolve_tiles(x: jax.Array, kernel: jax.Array, dilation: int, margins) -> jax.Array:
-    """Four rows from six multiplications instead of twelve, by Toom and Cook.
+    """Computes four output rows with six multiplications instead of twelve (Toom-Cook).
 
-    Rows of the map and of the kernel are coefficients of polynomials in the vertical direction,
-    whose product is known by its values at six points. "Multiplication" is a convolution along
-    rows here. Winograd, "Arithmetic Complexity of Computations" (1980); for networks Lavin & Gray,
-    https://arxiv.org/abs/1509.09308, there in both directions, which takes more additions and
-    rounds more.
+    The rows of the map and of the kernel are coefficients of polynomials in the vertical direction.
+    Their product is determined by its values at six points. A "multiplication" here is a
+    convolution along rows. Source: Winograd, "Arithmetic Complexity of Computations" (1980).
+    Lavin & Gray, https://arxiv.org/abs/1509.09308, use it for networks in both directions, which
+    needs more additions and has larger rounding errors.
     """
     batch, rows, _, channels = x.shape
     ((above, below), columns), features = margins, kernel.shape[-1]
     height = above + rows + below - 2 * dilation
     tiles = _tiles(height, dilation)
-    below = (tiles + 1) * TILE * dilation - above - rows
+    below = (tiles + 1) * TILE_ROWS * dilation - above - rows
     x = jnp.pad(x, ((0, 0), (above, below), (0, 0), (0, 0)))
-    # Row i of a tile lies i * dilation below its first; the last two are in the next tile.
-    x = x.reshape(batch, tiles + 1, TILE, dilation, -1, channels)
-    seen = [x[:, i // TILE : tiles + i // TILE, i % TILE] for i in range(len(FROM_ROWS))]
-    found = [
+    # Input row i of a tile lies i * dilation rows below the first one. The last two input rows of
+    # a tile belong to the next tile.
+    x = x.reshape(batch, tiles + 1, TILE_ROWS, dilation, -1, channels)
+    rows_in = [
+        x[:, i // TILE_ROWS : tiles + i // TILE_ROWS, i % TILE_ROWS] for i in range(len(FROM_ROWS))
+    ]
+    products = [
         _convolve_rows(
-            _combine(weights, seen).reshape(batch, tiles * dilation, -1, channels),
+            _combine(weights, rows_in).reshape(batch, tiles * dilation, -1, channels),
             _combine(kernel_weights, list(kernel))[np.newaxis],
             columns,
             dilation,
         )
         for weights, kernel_weights in zip(FROM_ROWS, FROM_KERNEL, strict=True)
     ]
-    rows_found = [
-        _combine(weights, found).reshape(batch, tiles, dilation, -1, features)
+    rows_out = [
+        _combine(weights, products).reshape(batch, tiles, dilation, -1, features)
         for weights in TO_ROWS
     ]
-    y = jnp.stack(rows_found, axis=2)
-    return y.reshape(batch, tiles * TILE * dilation, -1, features)[:, :height]
+    y = jnp.stack(rows_out, axis=2)
+    return y.reshape(batch, tiles * TILE_ROWS * dilation, -1, features)[:, :height]
 
 
 def _convolve_rows(x: jax.Array, kernel: jax.Array, columns, dilation: int = 1) -> jax.Array:
-    """With a kernel of one row; `columns` is what to pad left and right."""
+    """Convolves with a kernel of one row; `columns` is the padding on the left and right."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -160,9 +178,14 @@ def _combine(weights: np.ndarray, terms: list[jax.Array]) -> jax.Array:
 
 
 def _toom_cook(points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights [points + 1, rows in], [points + 1, size] and [rows out, points + 1].
+    """Computes the matrices of the Toom-Cook algorithm.
 
-    Evaluated at the points and, last, at infinity: the leading coefficient.
+    Polynomials are evaluated at `points` and, last, at infinity, where the value is the leading
+    coefficient.
+
+    Returns:
+        Weights [points + 1, rows in] of the map's rows, [points + 1, size] of the kernel's rows,
+        and [rows out, points + 1] of the products.
     """
     count = len(points) + 1
     rows_out = count - size + 1
@@ -178,4 +201,4 @@ def _toom_cook(points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, n
     return from_rows, from_kernel, to_rows
 
 
-FROM_ROWS, FROM_KERNEL, TO_ROWS = _toom_cook(POINTS, size=3)
+FROM_ROWS, FROM_KERNEL, TO_ROWS = _toom_cook(EVALUATION_POINTS, size=3)

@@ -11,10 +11,10 @@ MULTIPLES = (1, 2, 4, 4, 4, 4)  # Channels of each layer, in units of the discri
 
 
 class Discriminator(nn.Module):
-    """Six strided 5x5 convolutions; every number of the last map is a score of its own.
+    """Six strided 5x5 convolutions; every value of the last feature map is a score.
 
-    The hinge loss is the mean over all of them, so there is no layer that reduces to one channel,
-    and the last layer keeps its leaky ReLU as in both references.
+    The hinge loss is the mean over all scores, so no layer reduces the map to one channel. The last
+    layer keeps its leaky ReLU, as in both references.
     """
 
     variant: Variant
@@ -34,15 +34,18 @@ class Discriminator(nn.Module):
         Args:
             image: [B, H, W, 3] in [-1, 1].
             mask: [B, H, W, 1], 1 in the hole.
-            sketch: [B, H, W, 1], 1 on the lines in the hole; of guided variants only.
-            update_spectral: Make one power iteration in every layer; then "spectral" must be
-                mutable. Both references do so in each pass of a training step.
+            sketch: [B, H, W, 1], 1 on the lines in the hole; only for sketch-guided variants.
+            update_spectral: Run one power iteration in every layer; the collection "spectral" must
+                be mutable then. Both references do so in each pass of a training step.
 
         Returns:
             float32 scores [B, ceil(H / 64), ceil(W / 64), 4 * discriminator_width].
+
+        Raises:
+            ValueError: The variant is sketch-guided and `sketch` is None, or the other way round.
         """
         if (sketch is not None) != self.variant.guided:
-            raise ValueError("A guided discriminator takes a sketch, and no other does.")
+            raise ValueError("A sketch is required if and only if the discriminator is guided.")
         sketches = [] if sketch is None else [sketch]
         x = jnp.concatenate([image, mask, *sketches], axis=-1)
         for index, multiple in enumerate(MULTIPLES, start=1):

@@ -1,8 +1,8 @@
-"""The generator: a coarse network fills the hole, a second one refines it (section 3.4).
+"""The generator: a coarse network fills the hole, a second network refines it (section 3.4).
 
-Both work at a quarter of the picture's size in the middle, with dilated convolutions there. The
-second has two branches, one of them with contextual attention. Features are [B, H, W, C]; the
-tables below are read downwards.
+Both are encoder-decoder networks with dilated convolutions at a quarter of the image's size. The
+refinement network has two branches, one of them with contextual attention. Features are
+[B, H, W, C]. Each table below lists its layers from first to last.
 """
 
 from functools import partial
@@ -17,31 +17,33 @@ from deepfill_jax.models import attention
 from deepfill_jax.models.layers import Conv, GatedConv
 from deepfill_jax.models.variants import Variant
 
-MULTIPLE = 8  # Sides must be multiples of it: two strides, and the attention's halving.
+# Image sides must be multiples of this number of pixels: two strided layers and the attention
+# halve the map three times.
+MULTIPLE = 8
 
-# Kernel size, stride, channels in units of the width.
+# Columns: kernel size, stride, channels in units of the width.
 COARSE_ENCODER = ((5, 1, 1), (3, 2, 2), (3, 1, 2), (3, 2, 4), (3, 1, 4), (3, 1, 4))
 CONV_ENCODER = ((5, 1, 1), (3, 2, 1), (3, 1, 2), (3, 2, 2), (3, 1, 4), (3, 1, 4))
 ATTENTION_ENCODER = ((5, 1, 1), (3, 2, 1), (3, 1, 2), (3, 2, 4), (3, 1, 4), (3, 1, 4))
 DILATIONS = (2, 4, 8, 16)
-# Doubled before it, channels in units of the width.
+# Columns: is the map upsampled 2x first, channels in units of the width.
 DECODER = ((False, 4), (False, 4), (True, 2), (False, 2), (True, 1), (False, 0.5))
 
 
 class Prediction(NamedTuple):
-    """What the generator returns, each [B, H, W, 3] float32 in [-1, 1]."""
+    """Images predicted by the generator, each [B, H, W, 3] float32 in [-1, 1]."""
 
-    coarse: jax.Array  # Stage 1, the whole image.
-    refined: jax.Array  # Stage 2, the whole image.
-    completed: jax.Array  # `refined` inside the hole; known pixels are the input's, exactly.
+    coarse: jax.Array  # Output of stage 1 for the whole image.
+    refined: jax.Array  # Output of stage 2 for the whole image.
+    completed: jax.Array  # `refined` inside the hole, the input's exact pixels outside it.
 
 
 class Generator(nn.Module):
-    """Fills the hole of a masked image.
+    """Two-stage inpainting network.
 
-    With `remat`, the stages' activations are computed again in the backward pass
-    instead of being kept: less memory, about a third more time. `attention_memory` bounds the bytes
-    of attention's scores, see `attention.contextual_attention`.
+    With `remat`, the activations of both stages are recomputed in the backward pass instead of
+    being stored. This needs less memory and about a third more time. `attention_memory` limits the
+    memory for attention scores in bytes, see `attention.contextual_attention`.
     """
 
     variant: Variant
@@ -58,13 +60,18 @@ class Generator(nn.Module):
         Args:
             masked: [B, H, W, 3] in [-1, 1], 0 in the hole; H and W are multiples of 8.
             mask: [B, H, W, 1], 1 in the hole.
-            sketch: [B, H, W, 1], 1 on the lines in the hole; of guided variants only (section 3.3).
+            sketch: [B, H, W, 1], 1 on the lines in the hole; only for sketch-guided variants
+                (section 3.3).
+
+        Raises:
+            ValueError: A side is not a multiple of 8, the variant is sketch-guided and `sketch` is
+                None, or the other way round.
         """
         if (sketch is not None) != self.variant.guided:
-            raise ValueError("A guided generator takes a sketch, and no other does.")
+            raise ValueError("A sketch is required if and only if the generator is guided.")
         height, width = masked.shape[1:3]
         if height % MULTIPLE or width % MULTIPLE:
-            raise ValueError(f"Sides must be multiples of {MULTIPLE}, got {height}x{width}.")
+            raise ValueError(f"Image sides must be multiples of {MULTIPLE}, got {height}x{width}.")
         coarse_net, refine_net = CoarseNet, RefineNet
         if self.remat:
             coarse_net, refine_net = nn.remat(CoarseNet), nn.remat(RefineNet)
@@ -76,14 +83,14 @@ class Generator(nn.Module):
 
 
 class CoarseNet(nn.Module):
-    """Stage 1: one encoder, dilated convolutions, one decoder."""
+    """Stage 1: an encoder, dilated convolutions and a decoder."""
 
     variant: Variant
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, masked: jax.Array, mask: jax.Array, sketch: jax.Array | None) -> jax.Array:
-        """[B, H, W, 3] and [B, H, W, 1], twice if guided -> [B, H, W, 3]."""
+        """Maps an image [B, H, W, 3], a mask and a sketch [B, H, W, 1] to [B, H, W, 3]."""
         conv = _gated_conv(self.variant, self.dtype)
         x = _encode(conv, _with_mask(masked, mask, sketch), COARSE_ENCODER, self.variant.width)
         x = _dilate(conv, x, 4 * self.variant.width)
@@ -91,7 +98,7 @@ class CoarseNet(nn.Module):
 
 
 class RefineNet(nn.Module):
-    """Stage 2: a branch that imagines, a branch that copies, one decoder for both."""
+    """Stage 2: a convolutional branch and an attention branch, with one decoder for both."""
 
     variant: Variant
     dtype: jnp.dtype
@@ -99,36 +106,37 @@ class RefineNet(nn.Module):
 
     @nn.compact
     def __call__(self, pasted: jax.Array, mask: jax.Array, sketch: jax.Array | None) -> jax.Array:
-        """[B, H, W, 3] and [B, H, W, 1], twice if guided -> [B, H, W, 3]."""
+        """Maps an image [B, H, W, 3], a mask and a sketch [B, H, W, 1] to [B, H, W, 3]."""
         x = _with_mask(pasted, mask, sketch) if self.variant.refine_sees_mask else pasted
-        imagined = ConvBranch(self.variant, self.dtype, name="conv_branch")(x)
+        convolved = ConvBranch(self.variant, self.dtype, name="conv_branch")(x)
         attend = AttentionBranch(
             self.variant, self.dtype, self.attention_memory, name="attention_branch"
         )
-        copied = attend(x, mask)
-        x = jnp.concatenate([imagined, copied], axis=-1)
+        attended = attend(x, mask)
+        x = jnp.concatenate([convolved, attended], axis=-1)
         width = self.variant.refine_decoder_width
         return Decoder(self.variant, width, self.dtype, name="decoder")(x)
 
 
 class ConvBranch(nn.Module):
-    """An encoder and dilated convolutions: [B, H, W, C] -> [B, H/4, W/4, 4 * width]."""
+    """Convolutional branch of stage 2: an encoder and dilated convolutions."""
 
     variant: Variant
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] -> [B, H/4, W/4, 4 * width]."""
+        """Maps [B, H, W, C] to [B, H/4, W/4, 4 * width]."""
         conv = _gated_conv(self.variant, self.dtype)
         x = _encode(conv, x, CONV_ENCODER, self.variant.width)
         return _dilate(conv, x, 4 * self.variant.width)
 
 
 class AttentionBranch(nn.Module):
-    """An encoder, contextual attention on its output, two convolutions.
+    """Attention branch of stage 2: an encoder, contextual attention and two convolutions.
 
-    The attention's [B, h, w, 2] offsets are sown as "offsets" into "intermediates".
+    The attention's offsets, int32 [B, h, w, 2], are sown as "offsets" into the collection
+    "intermediates".
     """
 
     variant: Variant
@@ -137,12 +145,13 @@ class AttentionBranch(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        """[B, H, W, C] and [B, H, W, 1] -> [B, H/4, W/4, 4 * width]."""
+        """Maps [B, H, W, C] and a mask [B, H, W, 1] to [B, H/4, W/4, 4 * width]."""
         variant = self.variant
         conv = _gated_conv(variant, self.dtype)
         last = {"activation": variant.attention_activation}
         x = _encode(conv, x, ATTENTION_ENCODER, variant.width, last=last)
-        if variant.mask_at_once:  # By 8; the attention's halving undoes the doubling, exactly.
+        if variant.mask_at_once:
+            # The 2x downsampling inside the attention undoes this upsampling exactly.
             mask = image.upsample2x(image.downsample_nearest(mask, 8, nearest=variant.nearest))
         else:
             mask = image.downsample_nearest(mask, 4, nearest=variant.nearest)
@@ -162,7 +171,7 @@ class AttentionBranch(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Back to the picture's size and to RGB."""
+    """Upsamples features to an RGB image of the original size."""
 
     variant: Variant
     width: int
@@ -170,7 +179,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H/4, W/4, C] -> float32 [B, H, W, 3] in [-1, 1]."""
+        """Maps [B, H/4, W/4, C] to float32 [B, H, W, 3] in [-1, 1]."""
         conv = _gated_conv(self.variant, self.dtype)
         for index, (upsampled2x, multiple) in enumerate(DECODER, start=1):
             x = conv(int(multiple * self.width), upsampled2x=upsampled2x, name=f"decode{index}")(x)
@@ -189,16 +198,17 @@ _gated_conv = partial(_conv, GatedConv)
 
 
 def _with_mask(x: jax.Array, mask: jax.Array, sketch: jax.Array | None) -> jax.Array:
-    """Appends the sketch, a channel of ones, which shows padding where it is zeros, and the mask.
+    """Appends the sketch, a channel of ones and the mask to an image.
 
-    In the TF1 release's order, where the sketch is the picture's fourth channel.
+    The channel of ones marks the zero padding at the image's border. The order is that of the TF1
+    release, where the sketch is the fourth channel of the image.
     """
     sketches = [] if sketch is None else [sketch]
     return jnp.concatenate([x, *sketches, jnp.ones_like(mask), mask], axis=-1)
 
 
 def _encode(conv, x, table, width, *, last=None):
-    """Runs an encoder's table; `last` are more arguments for its last convolution."""
+    """Applies the layers of an encoder table; `last` has extra arguments of the last layer."""
     for index, (kernel_size, stride, multiple) in enumerate(table, start=1):
         extra = last if last and index == len(table) else {}
         x = conv(multiple * width, kernel_size, stride, name=f"encode{index}", **extra)(x)

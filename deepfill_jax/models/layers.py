@@ -1,6 +1,6 @@
-"""Convolutions of the networks: plain, gated and spectrally normalised.
+"""Convolution layers: plain, gated and spectrally normalised.
 
-Feature maps are [B, H, W, C]; kernels [height, width, in, out]. Parameters are float32, the
+Feature maps are [B, H, W, C]; kernels are [height, width, in, out]. Parameters are float32; the
 arithmetic runs in `dtype`.
 """
 
@@ -17,9 +17,10 @@ from deepfill_jax.models.cpu_convolution import DIMENSIONS
 
 # After 2x nearest upsampling, the kernel's three rows cover input rows (-1, 0, 0) at even output
 # rows and (0, 0, 1) at odd ones: [parity, input row, kernel row].
-ROWS_UNDER = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
+UPSAMPLED_TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
 
-EPSILON = 1e-12  # Of torch.nn.utils.spectral_norm and of the TF1 release.
+# Lower bound of a norm, as in torch.nn.utils.spectral_norm and in the TF1 release.
+EPSILON = 1e-12
 
 
 def convolve(
@@ -32,19 +33,23 @@ def convolve(
     padding: str = "SAME",
     dtype: jnp.dtype = jnp.float32,
 ) -> jax.Array:
-    """Convolves [B, H, W, I] with a square kernel [k, k, I, O] to [B, ceil(H / stride), ..., O].
+    """Convolves a feature map with a square kernel and adds a bias.
 
     Args:
-        x: Feature map.
-        kernel: Odd-sized kernel.
+        x: Feature map [B, H, W, I].
+        kernel: [k, k, I, O] with odd k.
         bias: [O].
         stride: In pixels of `x`.
-        dilation: Distance of the kernel's taps, in pixels of `x`.
-        padding: "SAME" pads zeros by TF's and XLA's rule: with a stride more after than before,
-            so that the grid of an even-sized map starts half a step later than with the other two.
-            "SYMMETRIC" pads equally many zeros on both sides, "REFLECT" mirrors the map without
-            repeating its edge; both are PyTorch's `dilation * (k - 1) / 2`.
+        dilation: Distance between kernel taps, in pixels of `x`.
+        padding: "SAME" pads with zeros by the rule of TensorFlow and XLA: with a stride, more
+            after than before, so the grid of an even-sized map starts half a step later than with
+            the other two modes. "SYMMETRIC" pads with equally many zeros on both sides. "REFLECT"
+            mirrors the map without repeating its edge. The last two pad by PyTorch's
+            `dilation * (k - 1) / 2`.
         dtype: Type of the arithmetic and the result.
+
+    Returns:
+        [B, ceil(H / stride), ceil(W / stride), O].
     """
     if padding != "SAME":
         reach = dilation * (kernel.shape[0] - 1) // 2
@@ -64,7 +69,8 @@ def convolve(
             rhs_dilation=(dilation, dilation),
             dimension_numbers=DIMENSIONS,
         )
-    # Added in float32: the bias's gradient sums over all pixels, of which bfloat16 can count few.
+    # The bias is added in float32, because its gradient is a sum over all pixels, for which
+    # bfloat16 has too few digits.
     return (y + bias).astype(dtype)
 
 
@@ -77,35 +83,48 @@ def convolve_upsampled2x(
     dtype: jnp.dtype = jnp.float32,
     pointwise: Callable[[jax.Array], jax.Array] = lambda y: y,
 ) -> jax.Array:
-    """Upsamples [B, H, W, I] 2x by repeating pixels, and convolves with [3, 3, I, O].
+    """Upsamples a map 2x by repeating pixels, and convolves it with a 3x3 kernel.
 
-    The result, [B, 2H, 2W, O], equals `pointwise(convolve(image.upsample2x(x), ...))` and takes
-    four of its nine multiplications: the kernel's three rows cover only two rows of `x`, so each of
-    the four output pixels of an input pixel is a convolution with 2x2 taps, sums of the kernel's.
+    The result equals `pointwise(convolve(image.upsample2x(x), ...))` and needs four ninths of its
+    multiplications. The kernel's three rows cover only two rows of `x`, so each of the four output
+    pixels per input pixel is a convolution with 2x2 taps, which are sums of kernel taps.
+
+    Args:
+        x: Feature map [B, H, W, I].
+        kernel: [3, 3, I, O].
+        bias: [O].
+        padding: See `convolve`.
+        dtype: Type of the arithmetic and the result.
+        pointwise: Function of a map [B, H, W, O] that acts on each pixel alone; it may change the
+            number of channels.
+
+    Returns:
+        [B, 2H, 2W, O].
     """
     batch, height, width, _ = x.shape
-    taps = jnp.einsum("aiy,bjx,yxcd->abijcd", ROWS_UNDER, ROWS_UNDER, kernel).astype(dtype)
+    taps = jnp.einsum("aiy,bjx,yxcd->abijcd", UPSAMPLED_TAPS, UPSAMPLED_TAPS, kernel).astype(dtype)
     x = x.astype(dtype)
-    # Padding the upsampled map by one pixel, with its mirror image or with zeros, equals padding
-    # the map by its own edge or by zeros and upsampling it.
+    # Reflecting the upsampled map by one pixel equals repeating the edge of the map before
+    # upsampling. Zero padding likewise can be applied before upsampling.
     if padding == "REFLECT":
-        # By hand, as XLA's partitioner would send gradients of jnp.pad's edges between devices.
+        # Not by jnp.pad, because XLA's partitioner would send the gradients of its edges between
+        # devices.
         x = jnp.concatenate([x[:, :1], x, x[:, -1:]], axis=1)
         x = jnp.concatenate([x[:, :, :1], x, x[:, :, -1:]], axis=2)
     else:
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
 
     def pixels(down: int, right: int) -> jax.Array:
-        """One in four: [B, H, W, O]."""
-        seen = x[:, down : down + height + 1, right : right + width + 1]
+        """Computes the output pixels of one parity in each direction: [B, H, W, O]."""
+        window = x[:, down : down + height + 1, right : right + width + 1]
         y = lax.conv_general_dilated(
-            seen,
+            window,
             taps[down, right],
             window_strides=(1, 1),
             padding="VALID",
             dimension_numbers=DIMENSIONS,
         )
-        # Here, as a gate halves what is to be laid out.
+        # `pointwise` comes before the interleaving below, because a gate halves the channels.
         return pointwise((y + bias).astype(dtype))
 
     rows = [jnp.stack([pixels(down, right) for right in (0, 1)], axis=3) for down in (0, 1)]
@@ -116,7 +135,7 @@ def convolve_upsampled2x(
 class Conv(nn.Module):
     """Plain convolution with a bias, see `convolve`."""
 
-    features: int  # Channels out.
+    features: int  # Output channels.
     kernel_size: int = 3
     stride: int = 1
     dilation: int = 1
@@ -125,7 +144,7 @@ class Conv(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def kernel_and_bias(self, channels_in: int, channels_out: int) -> tuple[jax.Array, jax.Array]:
-        """Creates or looks up the two parameters."""
+        """Returns the parameters "kernel" [k, k, in, out] and "bias" [out]."""
         shape = (self.kernel_size, self.kernel_size, channels_in, channels_out)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", jax.nn.initializers.zeros, (channels_out,), jnp.float32)
@@ -145,23 +164,23 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] -> [B, H / stride, W / stride, features]."""
+        """Maps [B, H, W, C] to [B, H / stride, W / stride, features]."""
         return self.convolve(x, *self.kernel_and_bias(x.shape[-1], self.features))
 
 
 class GatedConv(Conv):
-    """Convolution that learns where to look: activation(value) * sigmoid(gate), per pixel, channel.
+    """Gated convolution: activation(value) * sigmoid(gate), for each pixel and channel.
 
-    Section 3.1 of the paper. `features` counts channels after the gate; the kernel makes twice as
-    many, values first, gates second, in both references.
+    Section 3.1 of the paper. `features` is the number of channels after gating. The kernel has
+    twice as many outputs, values first and gates second, as in both references.
     """
 
     activation: Callable[[jax.Array], jax.Array] = nn.elu
-    upsampled2x: bool = False  # Is the map upsampled2x first?
+    upsampled2x: bool = False  # Is the map upsampled 2x before the convolution?
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] -> [B, H / stride, W / stride, features], or [B, 2H, 2W, features]."""
+        """Maps [B, H, W, C] to [B, H / stride, W / stride, features], or [B, 2H, 2W, features]."""
         kernel, bias = self.kernel_and_bias(x.shape[-1], 2 * self.features)
 
         def gated(y: jax.Array) -> jax.Array:
@@ -175,22 +194,23 @@ class GatedConv(Conv):
 
 
 class SNConv(Conv):
-    """Convolution with its kernel divided by an estimate of the kernel's largest singular value.
+    """Convolution with spectral normalisation (Miyato et al., ICLR 2018).
 
-    Spectral normalisation (Miyato et al., ICLR 2018, https://arxiv.org/abs/1802.05957) of the
-    kernel as a matrix [k * k * in, out]; the bias is left alone. The stored kernel is the raw one.
-    The vectors of the power iteration live in the collection "spectral": u [out], v [k * k * in].
+    Source: https://arxiv.org/abs/1802.05957. The kernel, as a matrix [k * k * in, out], is divided
+    by an estimate of its largest singular value. The bias is not normalised. The stored kernel is
+    the one before normalisation. The vectors of the power iteration are in the collection
+    "spectral": u [out] and v [k * k * in].
     """
 
     gradient: str = "stopped"  # Variant.spectral_gradient.
 
     @nn.compact
     def __call__(self, x: jax.Array, *, update_spectral: bool) -> jax.Array:
-        """[B, H, W, C] -> [B, H / stride, W / stride, features].
+        """Maps [B, H, W, C] to [B, H / stride, W / stride, features].
 
         Args:
             x: Feature map.
-            update_spectral: Make one power iteration first, and store its vectors.
+            update_spectral: Run one power iteration first, and store its vectors.
         """
         kernel, bias = self.kernel_and_bias(x.shape[-1], self.features)
         matrix = kernel.reshape(-1, self.features)
@@ -210,7 +230,7 @@ class SNConv(Conv):
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Matrix product in float32 also on GPUs, whose default rounds factors to 10 bits."""
+    """Multiplies matrices in float32, also on GPUs, which round factors to 10 bits by default."""
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
