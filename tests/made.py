@@ -1,4 +1,4 @@
-"""Small pictures, masks and models for the tests of inference."""
+"""Factories of small images, masks and models for tests of inference."""
 
 import numpy as np
 from references import random_variables
@@ -9,20 +9,20 @@ from deepfill_jax.models import Generator, make_variant
 
 def make_model(name, *, guided=False):
     variant = make_variant(name, width=2, discriminator_width=1, guided=guided)
-    gain = 2.3 if guided else 1.0  # At which a sketch shows in the result.
+    gain = 2.3 if guided else 1.0  # With gain 1, a sketch would hardly change the result.
     return weights.Model(variant, random_variables(Generator(variant), gain=gain)["params"])
 
 
 def make_picture(height, width, seed=0):
-    """uint8 [H, W, 3], and a mask, uint8 [H, W] of 0 and 255, with pixels of both kinds if it can.
+    """Returns a random image, uint8 [H, W, 3], and a mask, uint8 [H, W] of 0 and 255.
 
-    The last row and column are in the hole in part, so that padding has to do with it.
+    The last pixel is in the hole, so that the hole touches the padding.
     """
     rng = np.random.default_rng(seed)
-    picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     mask = np.where(rng.uniform(size=(height, width)) < 0.3, 255, 0).astype(np.uint8)
     mask[-1, -1] = 255
-    return picture, mask
+    return image, mask
 
 
 def truncate(path):

@@ -1,4 +1,4 @@
-"""The references' seeded weights and golden outputs, in our layout."""
+"""Seeded weights and golden outputs of the reference implementations."""
 
 import functools
 import json
@@ -28,12 +28,12 @@ def nhwc(x: np.ndarray) -> np.ndarray:
 
 
 def rgb(x: np.ndarray) -> np.ndarray:
-    """A reference's image, NCHW and BGR, as ours."""
+    """Converts a reference's image, NCHW and BGR, to NHWC and RGB."""
     return nhwc(x)[..., ::-1]
 
 
 def _draw(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A stream of its own for each tensor, seeded by its name."""
+    """Draws normal values for a tensor, seeded by its name."""
     return np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
 
 
@@ -42,17 +42,17 @@ def _shapes(reference: str) -> dict[str, list[int]]:
 
 
 def mmagic_tensors(*, discriminator_gain: float) -> dict[str, np.ndarray]:
-    """MMagic's state dict."""
+    """Returns MMagic's state dict."""
     return _torch_tensors("mmagic", {"generator.": GENERATOR_GAIN, "disc.": discriminator_gain})
 
 
 def nipponjo_tensors(name: str) -> dict[str, np.ndarray]:
-    """The state dicts "G." and "D." of "nipponjo" or "nipponjo_tf"."""
+    """Returns the state dicts "G." and "D." of "nipponjo" or "nipponjo_tf"."""
     return _torch_tensors(name, {"G.": GENERATOR_GAIN, "D.": 1.0})
 
 
 def _torch_tensors(reference: str, gains: dict[str, float]) -> dict[str, np.ndarray]:
-    """A state dict; kernels are [out, in, height, width], their gain goes by the name's start."""
+    """Returns a state dict with kernels [out, in, height, width]; gains are by name prefix."""
     tensors = {}
     for key, shape in _shapes(reference).items():
         x = _draw(key, shape)
@@ -61,14 +61,14 @@ def _torch_tensors(reference: str, gains: dict[str, float]) -> dict[str, np.ndar
         elif key.endswith("bias"):
             x *= 0.1
         else:
-            (gain,) = (gain for start, gain in gains.items() if key.startswith(start))
+            (gain,) = (gain for prefix, gain in gains.items() if key.startswith(prefix))
             x *= gain / np.sqrt(np.prod(shape[1:]))
         tensors[key] = x.astype(np.float32)
     return tensors
 
 
 def tf_tensors() -> dict[str, np.ndarray]:
-    """The TF1 release's variables; kernels are [height, width, in, out]."""
+    """Returns the TF1 release's variables; kernels are [height, width, in, out]."""
     tensors = {}
     for key, shape in _shapes("tf").items():
         x = _draw(key, shape)
@@ -82,7 +82,7 @@ def tf_tensors() -> dict[str, np.ndarray]:
 
 
 def narrow_tensors(reference: str, table: layout.Table, variant: Variant) -> dict[str, np.ndarray]:
-    """Tensors of a narrow network, named as the reference's and in its order."""
+    """Returns tensors of a narrow network with the reference's names and order."""
     expected = expected_tensors(variant, discriminator=True)
     theirs = {
         origin.name: origin.layout.to_theirs(_draw(origin.name, expected[name]).astype(np.float32))
@@ -92,21 +92,21 @@ def narrow_tensors(reference: str, table: layout.Table, variant: Variant) -> dic
 
 
 def random_variables(network, *, seed: int = 0, gain: float = 1.0):
-    """Variables of a network for 64x64 pictures, kernels of a gain, without running it once."""
-    picture, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
-    arguments = jax.random.key(0), picture, mask, mask if network.variant.guided else None
-    random = np.random.default_rng(seed)
+    """Draws variables of a network for 64x64 images with a kernel gain, without running it."""
+    image, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
+    arguments = jax.random.key(0), image, mask, mask if network.variant.guided else None
+    rng = np.random.default_rng(seed)
 
     def draw(x):
         fan_in = np.prod(x.shape[:-1]) if len(x.shape) == 4 else x.size
         scale = gain if len(x.shape) == 4 else 1.0
-        return (scale * random.standard_normal(x.shape) / np.sqrt(fan_in)).astype(np.float32)
+        return (scale * rng.standard_normal(x.shape) / np.sqrt(fan_in)).astype(np.float32)
 
     return jax.tree.map(draw, jax.eval_shape(network.init, *arguments))
 
 
 def stepped_adam(tensors: dict[str, np.ndarray], *, steps: int) -> dict:
-    """The state dict of a torch.optim.Adam after steps with the gradients `gradient(name)`."""
+    """Returns the state dict of a torch.optim.Adam after steps with gradients of `gradient`."""
     import torch
 
     params = [torch.nn.Parameter(torch.from_numpy(np.array(x))) for x in tensors.values()]
@@ -119,7 +119,7 @@ def stepped_adam(tensors: dict[str, np.ndarray], *, steps: int) -> dict:
 
 
 def gradient(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The same at each step, another for each name."""
+    """Returns a gradient that is the same at each step and different for each name."""
     return _draw(f"gradient of {name}", shape).astype(np.float32)
 
 

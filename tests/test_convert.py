@@ -1,4 +1,4 @@
-"""Weights of the references: every tensor finds its place, and BGR becomes RGB."""
+"""Conversion of the references' weights: all tensors are mapped, and BGR becomes RGB."""
 
 import dataclasses
 import hashlib
@@ -30,7 +30,7 @@ def state_dict():
 
 
 def unflipped(table, tensors):
-    """Our parameter tree of a reference's network as it is, on BGR images."""
+    """Converts a reference's tensors to our parameter tree, but still for BGR images."""
     return unflatten({n: o.layout.to_ours(tensors[o.name]) for n, o in table.items()})
 
 
@@ -55,7 +55,7 @@ def make_batch():
     ],
     ids=["mmagic", "official"],
 )
-def test_a_converted_generator_is_the_reference_on_rgb(variant, table, tensors, converted):
+def test_converted_generator_matches_reference_on_rgb_images(variant, table, tensors, converted):
     theirs = unflipped(table, tensors())["generator"]
     image, mask = make_batch()
     masked = pixels.mask_out(image, mask)
@@ -63,14 +63,14 @@ def test_a_converted_generator_is_the_reference_on_rgb(variant, table, tensors, 
     ours = apply({"params": converted().generator}, masked, mask)
     expected = apply({"params": theirs}, masked[..., ::-1], mask)
     for x, y in zip(ours, expected, strict=True):
-        # Sums over three channels in another order; the second stage is the more sensitive.
+        # The sums over three channels have another order; stage 2 is more sensitive to rounding.
         np.testing.assert_allclose(x, y[..., ::-1], atol=1e-3)
     np.testing.assert_allclose(ours.coarse, expected.coarse[..., ::-1], atol=5e-5)
-    assert np.abs(ours.coarse - expected.coarse).max() > 0.1  # Colours do matter.
+    assert np.abs(ours.coarse - expected.coarse).max() > 0.1  # The order of colours matters.
 
 
 @pytest.mark.parametrize("update_spectral", [False, True])
-def test_a_converted_discriminator_is_the_reference_on_rgb(update_spectral):
+def test_converted_discriminator_matches_reference_on_rgb_images(update_spectral):
     theirs = unflipped(mmagic.make_table(discriminator=True), state_dict())["discriminator"]
     ours = references.mmagic_model().discriminator
     image, mask = make_batch()
@@ -82,17 +82,17 @@ def test_a_converted_discriminator_is_the_reference_on_rgb(update_spectral):
             variables, image, mask, update_spectral=update_spectral, mutable="spectral"
         )
 
-    scores, moved = apply(ours, image)
-    expected, expected_moved = apply(theirs, image[..., ::-1])
+    scores, updated = apply(ours, image)
+    expected, expected_updated = apply(theirs, image[..., ::-1])
     scale = np.abs(expected).max()
     np.testing.assert_allclose(scores, expected, atol=1e-5 * scale)
     assert np.abs(apply(theirs, image)[0] - expected).max() > 1e-2 * scale
-    for layer, vectors in moved["spectral"].items():
-        u = expected_moved["spectral"][layer]["u"]
+    for layer, vectors in updated["spectral"].items():
+        u = expected_updated["spectral"][layer]["u"]
         np.testing.assert_allclose(vectors["u"], u, atol=1e-5)
 
 
-def test_flipping_twice_changes_nothing():
+def test_flip_bgr_is_its_own_inverse():
     tensors = flatten(weights.networks(references.official_model()))
     again = layout.flip_bgr(layout.flip_bgr(tensors))
     jax.tree.map(np.testing.assert_array_equal, again, tensors)
@@ -107,12 +107,12 @@ TABLES = {
 
 
 @pytest.mark.parametrize("reference", TABLES)
-def test_every_tensor_is_used_once_or_a_constant(reference):
+def test_table_uses_every_tensor_once_except_constants(reference):
     origins = [origin.name for origin in TABLES[reference].values()]
     assert len(origins) == len(set(origins))
-    left = references._shapes(reference).keys() - set(origins)
+    unused = references._shapes(reference).keys() - set(origins)
     constants = {"mmagic": {mmagic.FUSE_KERNEL}, "nipponjo": {nipponjo.CONSTANT}}
-    assert left == constants.get(reference, set())
+    assert unused == constants.get(reference, set())
 
 
 @pytest.mark.parametrize(
@@ -120,23 +120,23 @@ def test_every_tensor_is_used_once_or_a_constant(reference):
     [(mmagic.from_state_dict, state_dict), (tensorflow1.from_variables, references.tf_tensors)],
     ids=["mmagic", "official"],
 )
-def test_differences_are_listed_by_their_names(convert, make_tensors):
+def test_error_lists_missing_extra_and_misshapen_tensors(convert, make_tensors):
     tensors = make_tensors()
     missing, misshapen, flat = [name for name in tensors if "bias" not in name][:3]
     del tensors[missing]
     tensors[misshapen] = tensors[misshapen][:, :, 1:]
     tensors[flat] = np.zeros(7, np.float32)
-    more = f"{missing}.more"
-    tensors[more] = np.zeros(3, np.float32)
+    extra = f"{missing}.more"
+    tensors[extra] = np.zeros(3, np.float32)
     with pytest.raises(UsageError) as error:
         convert(tensors, source="theirs.pth")
     message = str(error.value)
     assert message.startswith("theirs.pth holds the weights of another network. missing: ")
-    assert f"missing: {missing}; extra: {more}; misshapen: " in message
+    assert f"missing: {missing}; extra: {extra}; misshapen: " in message
     assert f"{misshapen} (is " in message and f"{flat} (is (7,), must be " in message
 
 
-def test_a_discriminator_of_another_width_is_misshapen():
+def test_error_lists_power_vectors_of_another_size():
     tensors = state_dict()
     tensors["disc.conv2.conv.weight_v"] = np.zeros(48 * 25, np.float32)
     tensors["disc.conv3.conv.weight_v"] = np.zeros(128 * 9, np.float32)
@@ -145,7 +145,7 @@ def test_a_discriminator_of_another_width_is_misshapen():
 
 
 def save(path, tensors, *, meta=META, zipped=True, **more):
-    """Writes tensors as MMagic does, in the zip files of now or as files were before."""
+    """Writes tensors as MMagic does, in torch's zip format or in the older format."""
     torch = pytest.importorskip("torch")
     tensors = OrderedDict((name, torch.from_numpy(np.array(x))) for name, x in tensors.items())
     checkpoint = {"meta": meta, "state_dict": tensors, **more}
@@ -169,13 +169,13 @@ def assert_same(ours, theirs):
 
 
 @pytest.mark.torch
-def test_command_converts_a_pth_file(tmp_path, capsys):
+def test_command_converts_pth_file_and_overwrites_only_if_asked(tmp_path, capsys):
     source = save(tmp_path / "deepfillv2.pth", state_dict(), zipped=False)
     output = tmp_path / "model.safetensors"
     assert run(source, "--output", output) == 0
     *lines, last = capsys.readouterr().out.splitlines()
-    said = dict(line.split(maxsplit=1) for line in lines)
-    assert said == {
+    description = dict(line.split(maxsplit=1) for line in lines)
+    assert description == {
         "architecture": "mmagic",
         "width": "24",
         "discriminator_width": "64",
@@ -202,10 +202,10 @@ def test_command_converts_a_pth_file(tmp_path, capsys):
 
 
 @pytest.mark.torch
-def test_a_generator_alone_in_a_bare_state_dict(tmp_path, capsys):
+def test_command_converts_bare_state_dict_of_generator_in_bfloat16(tmp_path, capsys):
     torch = pytest.importorskip("torch")
     tensors = {
-        # Of the types that tensors of a file can have; bfloat16 is unknown to numpy.
+        # Files may contain bfloat16, which numpy does not have.
         name: torch.nn.Parameter(torch.from_numpy(x).to(torch.bfloat16))
         for name, x in state_dict().items()
         if name.startswith("generator.")
@@ -213,8 +213,8 @@ def test_a_generator_alone_in_a_bare_state_dict(tmp_path, capsys):
     tensors["data_preprocessor.mean"] = torch.full((3, 1, 1), 127.5)
     torch.save(tensors, tmp_path / "bare.pt")
     assert run(tmp_path / "bare.pt", "--output", tmp_path / "model.safetensors") == 0
-    said = capsys.readouterr().out
-    assert "parameters.discriminator  none" in said and "bfloat16" in said
+    output = capsys.readouterr().out
+    assert "parameters.discriminator  none" in output and "bfloat16" in output
     loaded, expected = weights.load(tmp_path / "model.safetensors"), references.mmagic_model()
     assert loaded.discriminator is None
     close = partial(np.testing.assert_allclose, rtol=2**-8)
@@ -229,7 +229,7 @@ def narrow():
 
 
 @pytest.mark.torch
-def test_back_to_mmagic_and_again_nothing_is_lost(tmp_path, capsys):
+def test_conversion_to_mmagic_and_back_is_lossless(tmp_path, capsys):
     torch = pytest.importorskip("torch")
     tensors = state_dict()
     weights.save(tmp_path / "model.safetensors", references.mmagic_model())
@@ -242,13 +242,14 @@ def test_back_to_mmagic_and_again_nothing_is_lost(tmp_path, capsys):
     assert_same(sources.read(tmp_path / "back.pth").model, references.mmagic_model())
 
 
-def test_only_mmagics_architecture_goes_back(tmp_path):
-    with pytest.raises(UsageError, match="x.pth cannot be written: .* 'official' has other layers"):
+def test_writing_pth_of_another_architecture_is_refused(tmp_path):
+    message = "x.pth cannot be written: .* 'official' has other layers .* write a .safetensors"
+    with pytest.raises(UsageError, match=message):
         mmagic.write(tmp_path / "x.pth", references.official_model())
 
 
 @pytest.mark.torch
-def test_a_generator_alone_goes_back(tmp_path):
+def test_generator_without_discriminator_is_written_as_pth(tmp_path):
     save(tmp_path / "theirs.pth", narrow())
     model = sources.read(tmp_path / "theirs.pth").model
     mmagic.write(tmp_path / "back.pth", dataclasses.replace(model, discriminator=None))
@@ -257,7 +258,7 @@ def test_a_generator_alone_goes_back(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again.generator, model.generator)
 
 
-def test_the_generator_alone_is_kept_if_asked(tmp_path, capsys):
+def test_generator_only_flag_drops_the_discriminator(tmp_path, capsys):
     model = references.mmagic_model()
     weights.save(tmp_path / "both.safetensors", model)
     output = tmp_path / "generator.safetensors"
@@ -269,7 +270,7 @@ def test_the_generator_alone_is_kept_if_asked(tmp_path, capsys):
 
 
 @pytest.mark.torch
-def test_moments_of_a_training_are_kept_if_asked(tmp_path, capsys):
+def test_optimizer_state_flag_keeps_adam_moments(tmp_path, capsys):
     pytest.importorskip("torch")
     tensors = narrow()
     optimizer = {}
@@ -303,7 +304,7 @@ def test_moments_of_a_training_are_kept_if_asked(tmp_path, capsys):
 
 
 @pytest.mark.torch
-def test_the_report_has_a_line_for_every_tensor(tmp_path, capsys):
+def test_report_has_a_line_for_every_tensor(tmp_path, capsys):
     source = save(tmp_path / "theirs.pth", narrow())
     report = tmp_path / "new" / "report.tsv"
     arguments = (source, "--output", tmp_path / "model.safetensors", "--overwrite", "--report")
@@ -323,7 +324,7 @@ def test_the_report_has_a_line_for_every_tensor(tmp_path, capsys):
 
 
 @pytest.mark.torch
-def test_a_licence_is_kept(tmp_path):
+def test_license_flag_is_stored_in_metadata(tmp_path):
     source = save(tmp_path / "theirs.pth", narrow())
     output = tmp_path / "model.safetensors"
     assert run(source, "--output", output, "--license", "CC0 1.0") == 0
@@ -331,7 +332,7 @@ def test_a_licence_is_kept(tmp_path):
 
 
 @pytest.mark.torch
-def test_published_files_are_known(tmp_path, monkeypatch):
+def test_published_file_is_recognised_by_its_digest(tmp_path, monkeypatch):
     path = save(tmp_path / "renamed.pth", narrow())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     monkeypatch.setitem(releases.MMAGIC, digest, "published")
@@ -339,7 +340,7 @@ def test_published_files_are_known(tmp_path, monkeypatch):
 
 
 class HistoryBuffer:
-    """As in mmengine's trainings: arrays, and methods of its own by name."""
+    """Mimics mmengine's class, which contains arrays and references to its own methods."""
 
     def __init__(self):
         self._log_history, self._count_history = np.ones(3), np.ones(3, int)
@@ -350,7 +351,7 @@ class HistoryBuffer:
 
 
 @pytest.mark.torch
-def test_logs_of_a_training_do_not_stand_in_the_way(tmp_path, monkeypatch):
+def test_mmengine_checkpoint_with_logs_is_converted(tmp_path, monkeypatch):
     module = types.ModuleType("mmengine.logging.history_buffer")
     module.HistoryBuffer = HistoryBuffer
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -366,7 +367,7 @@ def test_logs_of_a_training_do_not_stand_in_the_way(tmp_path, monkeypatch):
 
 
 @pytest.mark.torch
-def test_another_network_is_refused_in_a_sentence(tmp_path):
+def test_weights_of_another_network_are_refused(tmp_path):
     layers = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "fc.weight", "fc.bias")
     path = save(tmp_path / "resnet.pth", {name: np.zeros((4, 4), np.float32) for name in layers})
     with pytest.raises(UsageError) as error:
@@ -387,7 +388,7 @@ def test_files_without_tensors_are_refused(tmp_path, content):
 
 
 class Attack:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -401,13 +402,13 @@ class Attack:
 def test_code_in_a_file_is_not_run(tmp_path, zipped):
     harmed = tmp_path / "harmed"
     pickle.loads(pickle.dumps(Attack(harmed)))
-    harmed.rmdir()  # It works.
+    harmed.rmdir()  # This fails if the attack did not create the folder.
     tensors = {"generator.stage1.encoder.enc1.conv.conv.bias": np.zeros(48, np.float32)}
     path = tmp_path / "attack.pth"
     save(path, tensors, meta=Attack(harmed), zipped=zipped)
     with pytest.raises(UsageError, match="would run code when loaded, which is refused") as error:
         sources.read(path)
-    assert "mkdir" in str(error.value)  # What it would have run.
+    assert "mkdir" in str(error.value)  # The message names the function that was not run.
     assert "\n" not in str(error.value)
     assert not harmed.exists()
 
@@ -426,7 +427,7 @@ def test_truncated_files_are_refused(tmp_path, zipped, kept):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("content", [b"hello\n", b"<!DOCTYPE html>", b"\x89PNG\r\n", b"version"])
-def test_files_of_another_kind_are_refused(tmp_path, content):
+def test_files_of_other_formats_are_refused(tmp_path, content):
     pytest.importorskip("torch")
     path = tmp_path / "other.pth"
     path.write_bytes(content)
@@ -434,7 +435,7 @@ def test_files_of_another_kind_are_refused(tmp_path, content):
         sources.read(path)
 
 
-def test_command_names_what_it_cannot_do(tmp_path, capsys):
+def test_command_refuses_unsupported_sources_outputs_and_flags(tmp_path, capsys):
     source, output = tmp_path / "theirs.pth", tmp_path / "model.safetensors"
     assert run("theirs.onnx", "--output", output) == 2
     reason = (
@@ -454,13 +455,13 @@ def test_command_names_what_it_cannot_do(tmp_path, capsys):
 
 
 @pytest.mark.torch
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file_is_named(tmp_path):
     pytest.importorskip("torch")
     with pytest.raises(UsageError, match="There is no file .*absent.pth"):
         sources.read(tmp_path / "absent.pth")
 
 
-def test_without_torch_it_says_what_to_install(tmp_path, monkeypatch):
+def test_error_without_torch_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(UsageError, match=r"theirs.pth needs PyTorch .*'deepfill_jax\[convert\]'"):
         sources.read(tmp_path / "theirs.pth")

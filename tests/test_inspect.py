@@ -1,4 +1,4 @@
-"""The description of weights."""
+"""Descriptions of model files and other weights."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ def path(tmp_path):
     return path
 
 
-def test_a_model_file(path):
+def test_inspect_describes_a_model_file(path):
     count = sum(x.size for x in flatten(weights.load(path).generator).values())
     assert inspect(path) == {
         "architecture": "official",
@@ -53,20 +53,20 @@ def test_a_model_file(path):
     }
 
 
-def test_the_command_prints_lines_or_json(path, capsys):
+def test_command_prints_lines_or_json(path, capsys):
     main([str(path)])
     lines = capsys.readouterr().out.splitlines()
-    said = dict(line.split(maxsplit=1) for line in lines)
-    assert said["architecture"] == "official"
-    assert said["parameters.discriminator"] == "none"
-    assert said["recipe.concat_real_fake"] == "True"
-    assert said["step"] == "12,000"
-    assert said["license"] == "CC0 1.0"
+    description = dict(line.split(maxsplit=1) for line in lines)
+    assert description["architecture"] == "official"
+    assert description["parameters.discriminator"] == "none"
+    assert description["recipe.concat_real_fake"] == "True"
+    assert description["step"] == "12,000"
+    assert description["license"] == "CC0 1.0"
     main([str(path), "--json"])
     assert json.loads(capsys.readouterr().out) == inspect(path)
 
 
-def test_what_cannot_be_read_is_refused(tmp_path, capsys):
+def test_missing_files_are_refused(tmp_path, capsys):
     for name in ("absent.safetensors", "absent.pth", "absent"):
         with pytest.raises(SystemExit) as end:
             main([str(tmp_path / name)])
@@ -74,7 +74,7 @@ def test_what_cannot_be_read_is_refused(tmp_path, capsys):
         assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_a_tf1_checkpoint_is_described_without_being_converted(tmp_path):
+def test_inspect_describes_a_tf1_checkpoint_without_writing_files(tmp_path):
     tf = pytest.importorskip("tensorflow")
     variant = make_variant("official", width=2, discriminator_width=2)
     table = tensorflow1.make_table(discriminator=True)

@@ -1,4 +1,4 @@
-"""nipponjo's two networks: their files, and outputs of the real ones on seeded weights."""
+"""nipponjo's two networks: reading of their files, and outputs on seeded weights."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ VARIANTS = {variant.name: variant for variant in (NIPPONJO, NIPPONJO_TF)}
 
 
 def split(tensors):
-    """{"G.a": x, "D.b": y} -> {"G": {"a": x}, "D": {"b": y}}, of torch's tensors."""
+    """Converts {"G.a": x, "D.b": y} to torch tensors {"G": {"a": x}, "D": {"b": y}}."""
     parts = {"G": {}, "D": {}}
     for name, x in tensors.items():
         parts[name[0]][name[2:]] = torch.from_numpy(np.array(x))
@@ -45,27 +45,27 @@ def converted(name, tmp_path_factory):
     return sources.read(write(path, content | {"n_iter": 7}))
 
 
-def test_generator_is_nipponjos(name, converted):
+def test_generator_matches_nipponjo(name, converted):
     arrays = golden("nipponjo_g22_b1_72x72")
     assert converted.model.variant == VARIANTS[name]
     mask = nhwc(arrays["mask"])
-    masked = image.mask_out(nhwc(arrays["image"]), mask)  # Its networks see what colours they see.
+    masked = image.mask_out(nhwc(arrays["image"]), mask)
     apply = jax.jit(Generator(VARIANTS[name]).apply)
     predicted = apply({"params": converted.model.generator}, masked, mask)
     np.testing.assert_allclose(predicted.coarse, nhwc(arrays[f"{name}/stage1"]), atol=5e-5)
     np.testing.assert_allclose(predicted.refined, nhwc(arrays[f"{name}/stage2"]), atol=1e-3)
 
 
-def test_discriminator_is_nipponjos(name, converted):
+def test_discriminator_matches_nipponjo(name, converted):
     arrays = golden("nipponjo_g22_b1_72x72")
     variables = converted.model.discriminator
     network = Discriminator(VARIANTS[name])
     score = jax.jit(partial(network.apply, update_spectral=True, mutable="spectral"))
-    for turn in (1, 2):
-        scores, moved = score(variables, nhwc(arrays["image"]), nhwc(arrays["mask"]))
-        variables = {**variables, **moved}
-        # They are flattened from [C, H, W].
-        theirs = arrays[f"{name}/scores{turn}"].reshape(256, *scores.shape[1:3])
+    for iteration in (1, 2):
+        scores, updated = score(variables, nhwc(arrays["image"]), nhwc(arrays["mask"]))
+        variables = {**variables, **updated}
+        # nipponjo flattens scores [C, H, W].
+        theirs = arrays[f"{name}/scores{iteration}"].reshape(256, *scores.shape[1:3])
         np.testing.assert_allclose(scores[0], theirs.transpose(1, 2, 0), atol=1e-5)
 
 
@@ -76,7 +76,7 @@ def narrow(name):
     return variant, table, references.narrow_tensors(name, table, variant)
 
 
-def test_a_training_file_brings_its_optimisers(name, tmp_path):
+def test_adam_moments_of_a_training_checkpoint_are_converted(name, tmp_path):
     variant, table, tensors = narrow(name)
     content = split(tensors)
     for part, steps in {"G": 2, "D": 3}.items():
@@ -102,7 +102,7 @@ def test_a_training_file_brings_its_optimisers(name, tmp_path):
             np.testing.assert_allclose(nu[row], (1 - 0.999**steps) * x**2, rtol=1e-3)
 
 
-def test_an_optimiser_of_another_kind_is_left_out(name, tmp_path):
+def test_moments_of_other_optimizers_are_ignored(name, tmp_path):
     _, _, tensors = narrow(name)
     content = split(tensors)
     parameters = [torch.nn.Parameter(x) for x in content["G"].values()]
@@ -111,9 +111,9 @@ def test_an_optimiser_of_another_kind_is_left_out(name, tmp_path):
     assert not sources.read(write(tmp_path / "states.pth", content)).model.moments
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_the_releases_weights_are_known_and_their_colours_too(tmp_path, monkeypatch, turned):
-    """Whether a file holds the BGR weights as they are or turned to RGB, ours are RGB."""
+@pytest.mark.parametrize("rgb", [False, True])
+def test_tf1_release_weights_are_recognised_for_bgr_and_for_rgb(tmp_path, monkeypatch, rgb):
+    """The converted model is for RGB images, whether the file's weights are for BGR or RGB."""
     variables = {k: x for k, x in references.tf_tensors().items() if k.startswith("inpaint_net/")}
     checksums = {k: masked(crc32c(x.tobytes())) for k, x in variables.items()}
     release = releases.Tf1Release(releases.digest(checksums), releases.digest({"other": 1}))
@@ -121,7 +121,7 @@ def test_the_releases_weights_are_known_and_their_colours_too(tmp_path, monkeypa
     official = tensorflow1.from_variables(variables, source="seeded").model
 
     ours = flatten({"generator": official.generator})
-    ours = ours if turned else layout.flip_bgr(ours)
+    ours = ours if rgb else layout.flip_bgr(ours)
     table = nipponjo.make_table(nipponjo.TF_LAYERS, discriminator=False)
     tensors = {o.name: o.layout.to_theirs(ours[n]) for n, o in table.items()}
     path = write(tmp_path / "states_tf.pth", {"G": split(tensors)["G"]})
@@ -131,13 +131,13 @@ def test_the_releases_weights_are_known_and_their_colours_too(tmp_path, monkeypa
     jax.tree.map(np.testing.assert_array_equal, model.generator, official.generator)
 
 
-def test_another_network_with_a_g_is_refused(tmp_path):
+def test_another_network_with_key_g_is_refused(tmp_path):
     path = write(tmp_path / "gan.pth", {"G": {"fc.weight": torch.zeros(3)}})
     with pytest.raises(UsageError, match="none of the 84 expected tensors is among its 1, such as"):
         sources.read(path)
 
 
-def test_missing_layers_are_named_as_theirs(name, tmp_path):
+def test_missing_layers_are_listed_by_nipponjos_names(name, tmp_path):
     _, _, tensors = narrow(name)
     missing = next(key for key in tensors if "to_rgb" in key or "conv17" in key)
     del tensors[missing]

@@ -1,4 +1,4 @@
-"""TF1 checkpoints: read as TensorFlow writes them, and refused in a sentence when they are not."""
+"""TF1 checkpoints: reading and conversion, and errors for damaged or unsupported ones."""
 
 import struct
 from functools import partial
@@ -20,7 +20,7 @@ from deepfill_jax.tensors import expected_tensors, flatten
 
 @pytest.mark.parametrize(
     "data, expected",
-    [  # RFC 3720, appendix B.4; and the check value of every list of CRCs.
+    [  # From RFC 3720, appendix B.4; the second is the usual check value of CRC catalogues.
         (b"", 0),
         (b"123456789", 0xE3069283),
         (bytes(32), 0x8A9136AA),
@@ -29,11 +29,11 @@ from deepfill_jax.tensors import expected_tensors, flatten
         (bytes(range(31, -1, -1)), 0x113FDB5C),
     ],
 )
-def test_crc32c(data, expected):
+def test_crc32c_matches_published_values(data, expected):
     assert crc32c(data) == expected
 
 
-def test_crc32c_of_many_lengths_is_the_bytewise_one():
+def test_crc32c_matches_bytewise_algorithm_for_many_lengths():
     rng = np.random.default_rng(0)
     for length in [*range(70), 1000, 4097]:
         data = rng.bytes(length)
@@ -51,7 +51,7 @@ def varint(value):
 
 
 def field(number, value):
-    """A number or bytes in a protocol buffer; a tuple's one number has four bytes."""
+    """Encodes a field of a protocol buffer: an int as varint, (int,) as four bytes, or bytes."""
     if isinstance(value, int):
         return varint(number << 3) + varint(value)
     if isinstance(value, tuple):
@@ -64,7 +64,7 @@ def shape_of(*sizes):
 
 
 def block(pairs, *, kind=0):
-    """A block without shared keys, and what follows it in the file."""
+    """Encodes a block without shared keys: its content, and the content with its trailer."""
     content = b"".join(
         b"\0" + varint(len(key)) + varint(len(value)) + key + value for key, value in pairs
     )
@@ -74,7 +74,7 @@ def block(pairs, *, kind=0):
 
 
 def table(pairs, *, kind=0):
-    """The bytes of an index."""
+    """Encodes an index file."""
     content, data = block(pairs, kind=kind)
     handle = varint(0) + varint(len(content))
     offset = len(data)
@@ -102,7 +102,7 @@ def write(folder, pairs=None, *, data=DATA, kind=0):
     return folder / "snap"
 
 
-def test_a_bundle_by_hand(tmp_path):
+def test_hand_written_bundle_is_read(tmp_path):
     bundle = tensor_bundle.Bundle(write(tmp_path))
     np.testing.assert_array_equal(bundle.read("x"), [[0, 1, 2], [3, 4, 5]])
 
@@ -115,31 +115,31 @@ def test_a_bundle_by_hand(tmp_path):
         ([(b"", HEADER), (b"x", b"\x08")], "snap.index is damaged: it cannot be decoded"),
         ([(b"", HEADER), (b"\xff", entry())], "snap.index is damaged: it cannot be decoded"),
         ([(b"", field(1, 1) + field(2, 1))], "snap.index is big-endian; write it on a little-end"),
-        ([(b"", field(1, 2))], "There is no file .*snap.data-00000-of-00002, which snap.index"),
-        ([(b"", HEADER), (b"x", entry(dtype=7))], "stores x as a type that weights do not have"),
+        ([(b"", field(1, 2))], "There is no file .*snap.data-00000-of-00002, but snap.index"),
+        ([(b"", HEADER), (b"x", entry(dtype=7))], "stores x in a data type that weights do not"),
         ([(b"", HEADER), (b"x", entry(more=field(7, b"")))], "stores x in slices, which is not"),
-        ([(b"", HEADER), (b"x", entry(shard=1))], "x lies in a shard that is not there"),
-        ([(b"", HEADER), (b"x", entry(offset=1))], "snap.data-00000-of-00001 is cut off: it ends"),
-        ([(b"", HEADER), (b"x", entry(size=2**60))], "is cut off: it ends before x does"),
+        ([(b"", HEADER), (b"x", entry(shard=1))], "the shard of x does not exist"),
+        ([(b"", HEADER), (b"x", entry(offset=1))], "snap.data-00000-of-00001 is truncated: it en"),
+        ([(b"", HEADER), (b"x", entry(size=2**60))], "is truncated: it ends before the end of x"),
         ([(b"", HEADER), (b"x", entry(checksum=7))], "00001 is damaged: x fails its checksum"),
         ([(b"", HEADER), (b"x", entry(shape=(7,)))], r"damaged: x of shape \(7,\) has 24 bytes"),
     ],
 )
-def test_what_is_wrong_with_a_bundle_is_said(tmp_path, pairs, message):
+def test_error_names_the_fault_of_a_bundle(tmp_path, pairs, message):
     with pytest.raises(UsageError, match=message):
         tensor_bundle.Bundle(write(tmp_path, pairs)).read("x")
 
 
-def test_a_compressed_index_is_refused(tmp_path):
+def test_compressed_index_is_refused(tmp_path):
     with pytest.raises(UsageError, match="snap.index is compressed, which is not supported"):
         tensor_bundle.Bundle(write(tmp_path, kind=1))
 
 
-def test_damage_anywhere_is_noticed(tmp_path):
+def test_every_changed_bit_and_every_truncation_is_detected(tmp_path):
     prefix = write(tmp_path)
     for path in (tmp_path / "snap.index", tmp_path / "snap.data-00000-of-00001"):
         whole = path.read_bytes()
-        footer = len(whole) - (tensor_bundle.FOOTER if path.suffix == ".index" else 0)
+        footer = len(whole) - (tensor_bundle.FOOTER_BYTES if path.suffix == ".index" else 0)
         for position in range(footer):
             path.write_bytes(
                 whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :]
@@ -148,7 +148,7 @@ def test_damage_anywhere_is_noticed(tmp_path):
                 tensor_bundle.Bundle(prefix).read("x")
         for length in range(len(whole)):
             path.write_bytes(whole[:length])
-            with pytest.raises(UsageError, match="is cut off"):
+            with pytest.raises(UsageError, match="is truncated"):
                 tensor_bundle.Bundle(prefix).read("x")
         path.write_bytes(whole)
 
@@ -162,26 +162,26 @@ def test_missing_files_are_named(tmp_path):
         sources.read(prefix)
 
 
-def test_every_way_to_name_a_checkpoint(tmp_path):
+def test_checkpoint_is_found_by_prefix_file_or_folder(tmp_path):
     prefix = write(tmp_path)
     for suffix in ("", ".index", ".meta", ".data-00000-of-00001"):
         assert tensor_bundle.find_prefix(tmp_path / f"snap{suffix}") == prefix
-    assert tensor_bundle.find_prefix(tmp_path) == prefix  # Its only one.
+    assert tensor_bundle.find_prefix(tmp_path) == prefix  # The folder has only one.
     assert tensor_bundle.find_prefix(tmp_path / "snap.pb") is None
     (tmp_path / "snap-2.index").touch()
-    with pytest.raises(UsageError, match="has 2 checkpoints; give the path of one, such as .*snap"):
+    with pytest.raises(UsageError, match="has 2 checkpoints; name one of them, such as .*snap"):
         tensor_bundle.find_prefix(tmp_path)
-    for name, place in {"checkpoint.txt": "snap-2", "checkpoint": "/home/x/logs/snap"}.items():
-        text = f'model_checkpoint_path: "{place}"\nall_model_checkpoint_paths: "snap-1"\n'
+    for name, prefix in {"checkpoint.txt": "snap-2", "checkpoint": "/home/x/logs/snap"}.items():
+        text = f'model_checkpoint_path: "{prefix}"\nall_model_checkpoint_paths: "snap-1"\n'
         (tmp_path / name).write_text(text)
-        assert tensor_bundle.find_prefix(tmp_path) == tmp_path / place.split("/")[-1]
+        assert tensor_bundle.find_prefix(tmp_path) == tmp_path / prefix.split("/")[-1]
 
 
 VARIANT = make_variant("official", width=2, discriminator_width=2)
 
 
 def variables(*, updates=None):
-    """A narrow network's, as the release stores them."""
+    """Returns the variables of a narrow network, named and shaped as in the TF1 release."""
     tensors = references.narrow_tensors("tf", tensorflow1.make_table(discriminator=True), VARIANT)
     others = {"global_step": np.int32(40), "lr": np.float32(1e-4)}
     if updates is not None:
@@ -204,7 +204,7 @@ def save(prefix, tensors):
     return prefix
 
 
-def test_a_checkpoint_by_tensorflow_comes_back_exactly(tmp_path):
+def test_checkpoint_written_by_tensorflow_is_read_exactly(tmp_path):
     expected = variables(updates=80) | {
         "other/int64": np.arange(3),
         "other/float64": np.ones((2, 0, 3)),
@@ -213,13 +213,13 @@ def test_a_checkpoint_by_tensorflow_comes_back_exactly(tmp_path):
     bundle = tensor_bundle.Bundle(save(tmp_path / "snap-40", expected))
     assert bundle.entries.keys() == expected.keys()
     for name, x in expected.items():
-        found = bundle.read(name)
-        assert found.dtype == np.asarray(x).dtype
-        np.testing.assert_array_equal(found, x, strict=False)
-        assert found.shape == np.shape(x)
+        tensor = bundle.read(name)
+        assert tensor.dtype == np.asarray(x).dtype
+        np.testing.assert_array_equal(tensor, x, strict=False)
+        assert tensor.shape == np.shape(x)
 
 
-def test_everything_in_a_checkpoint_is_converted(tmp_path):
+def test_networks_moments_and_metadata_of_a_checkpoint_are_converted(tmp_path):
     tensors = variables(updates=80)
     conversion = sources.read(save(tmp_path / "snap-40", tensors))
     model = conversion.model
@@ -244,7 +244,7 @@ def test_everything_in_a_checkpoint_is_converted(tmp_path):
         jax.tree.map(lambda m, x: np.testing.assert_array_equal(m, x**2), moments["nu"], params)
 
 
-def test_after_very_many_updates_adam_corrects_nothing():
+def test_adam_count_makes_bias_correction_vanish_when_beta2_power_is_zero():
     tensors = variables(updates=0) | {"beta2_power": np.float32(0)}
     model = tensorflow1.from_variables(tensors, source="").model
     count = int(model.moments["generator"]["count"])
@@ -253,18 +253,18 @@ def test_after_very_many_updates_adam_corrects_nothing():
     assert model.moments["discriminator"]["count"] == model.metadata["step"] == 664_000
 
 
-def test_power_vectors_are_what_an_iteration_makes():
+def test_computed_power_vectors_match_a_power_iteration():
     discriminator = tensorflow1.from_variables(variables(), source="").model.discriminator
     arguments = np.zeros((1, 64, 64, 3)), np.zeros((1, 64, 64, 1))
     iterate = jax.jit(
         partial(Discriminator(VARIANT).apply, update_spectral=True, mutable="spectral")
     )
-    _, moved = iterate(discriminator, *arguments)
+    _, updated = iterate(discriminator, *arguments)
     for layer, vectors in discriminator["spectral"].items():
-        np.testing.assert_allclose(vectors["v"], moved["spectral"][layer]["v"], atol=1e-6)
+        np.testing.assert_allclose(vectors["v"], updated["spectral"][layer]["v"], atol=1e-6)
 
 
-def test_seeded_weights_through_a_file_give_the_releases_outputs(tmp_path):
+def test_converted_checkpoint_matches_tf1_release_outputs(tmp_path):
     model = sources.read(save(tmp_path / "snap-0", references.tf_tensors())).model
     arrays = golden("tf_gen_g22_b1_72x72")
     mask = nhwc(arrays["mask"])
@@ -277,33 +277,33 @@ def test_seeded_weights_through_a_file_give_the_releases_outputs(tmp_path):
     score = jax.jit(
         partial(Discriminator(OFFICIAL).apply, update_spectral=True, mutable="spectral")
     )
-    for turn in (1, 2):
-        scores, moved = score(variables, rgb(arrays["image"]), nhwc(arrays["mask"]))
-        variables = {**variables, **moved}
-        np.testing.assert_allclose(scores.reshape(2, -1), arrays[f"out_{turn}"], atol=1e-5)
+    for iteration in (1, 2):
+        scores, updated = score(variables, rgb(arrays["image"]), nhwc(arrays["mask"]))
+        variables = {**variables, **updated}
+        np.testing.assert_allclose(scores.reshape(2, -1), arrays[f"out_{iteration}"], atol=1e-5)
 
 
-def test_a_guided_network_is_recognised(tmp_path):
+def test_guided_network_is_recognised(tmp_path):
     tensors = variables()
     first, patch = "inpaint_net/conv1/kernel", "discriminator/sn_patch_gan/conv1/kernel"
-    for name, place in ((first, 3), (patch, 4)):
-        tensors[name] = np.insert(tensors[name], place, 7.0, axis=2)
+    for name, channel in ((first, 3), (patch, 4)):
+        tensors[name] = np.insert(tensors[name], channel, 7.0, axis=2)
     model = sources.read(save(tmp_path / "snap-40", tensors)).model
     assert model.variant == make_variant("official", width=2, discriminator_width=2, guided=True)
     assert (model.generator["coarse"]["encode1"]["kernel"][:, :, 3] == 7).all()
     assert (model.discriminator["params"]["patch1"]["kernel"][:, :, 4] == 7).all()
-    # RGB, and what comes behind the sketch, are where they are without one.
+    # All other channels have the same order as in an unguided network.
     plain = sources.read(save(tmp_path / "snap-1", variables())).model
-    grown = with_sketch_channels(plain)
+    widened = with_sketch_channels(plain)
     kernel = np.array(model.generator["coarse"]["encode1"]["kernel"])
     kernel[:, :, 3] = 0
-    np.testing.assert_array_equal(kernel, grown.generator["coarse"]["encode1"]["kernel"])
+    np.testing.assert_array_equal(kernel, widened.generator["coarse"]["encode1"]["kernel"])
     del tensors["inpaint_net/conv3/bias"]
     with pytest.raises(UsageError, match="missing: inpaint_net/conv3/bias"):
         sources.read(save(tmp_path / "snap-2", tensors))
 
 
-def test_releases_are_known_by_names_and_checksums(tmp_path, monkeypatch):
+def test_releases_are_recognised_by_names_and_checksums(tmp_path, monkeypatch):
     tensors = variables()
     checksums = {k: masked(crc32c(np.asarray(x).tobytes())) for k, x in tensors.items() if "/" in k}
     digests = (
@@ -311,28 +311,28 @@ def test_releases_are_known_by_names_and_checksums(tmp_path, monkeypatch):
         for scope in ("inpaint_net/", "discriminator/")
     )
     monkeypatch.setitem(releases.TF1, "seeded", releases.Tf1Release(*digests))
-    known = sources.read(save(tmp_path / "snap-1", tensors)).model.metadata
-    assert known["release"] == "seeded" and known["license"].startswith("CC BY-NC 4.0")
-    alone = {k: x for k, x in tensors.items() if not k.startswith("discriminator/")}
-    assert sources.read(save(tmp_path / "snap-2", alone)).model.metadata["release"] == "seeded"
-    changed = tensors["discriminator/sn_patch_gan/conv3/bias"]
-    tensors["discriminator/sn_patch_gan/conv3/bias"] = changed + 1
+    metadata = sources.read(save(tmp_path / "snap-1", tensors)).model.metadata
+    assert metadata["release"] == "seeded" and metadata["license"].startswith("CC BY-NC 4.0")
+    generator = {k: x for k, x in tensors.items() if not k.startswith("discriminator/")}
+    assert sources.read(save(tmp_path / "snap-2", generator)).model.metadata["release"] == "seeded"
+    bias = tensors["discriminator/sn_patch_gan/conv3/bias"]
+    tensors["discriminator/sn_patch_gan/conv3/bias"] = bias + 1
     assert sources.read(save(tmp_path / "snap-3", tensors)).model.metadata["release"] is None
 
 
-def test_a_folder_without_a_checkpoint_is_no_source(tmp_path):
+def test_folder_without_checkpoint_is_refused(tmp_path):
     with pytest.raises(UsageError, match="is no known source of weights"):
         sources.read(tmp_path)
 
 
-def test_another_networks_checkpoint_is_refused(tmp_path):
+def test_checkpoint_of_another_network_is_refused(tmp_path):
     prefix = write(tmp_path)
-    with pytest.raises(UsageError, match="of its 1 tensors none is named inpaint_net/"):
+    with pytest.raises(UsageError, match="none of its 1 tensors is named inpaint_net/"):
         sources.read(prefix)
 
 
-def test_tables_agree_on_widths():
+def test_converted_tensors_have_the_shapes_of_the_architecture():
     model = tensorflow1.from_variables(variables(), source="").model
     shapes = expected_tensors(VARIANT, discriminator=True)
-    found = flatten(weights.networks(model))
-    assert {name: x.shape for name, x in found.items()} == shapes
+    tensors = flatten(weights.networks(model))
+    assert {name: x.shape for name, x in tensors.items()} == shapes

@@ -1,5 +1,5 @@
-"""Published weights of other implementations, converted to our parameter tree and back.
+"""Conversion of other implementations' published weights to our parameter tree and back.
 
-One table per source says which of its layers is which of ours; `layout` does the rest, and
-`sources.read` finds the reader of whatever a user has.
+One table per source maps its layers to ours, and `layout` applies it. `sources.read` chooses the
+reader for any supported file or folder.
 """

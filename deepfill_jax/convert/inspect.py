@@ -1,4 +1,4 @@
-"""The command that says what is in a model file, or in any weights that `convert` reads.
+"""The command that describes a model file, or any other weights that `convert` reads.
 
 python -m deepfill_jax.convert.inspect [MODEL] [--json]
 """
@@ -22,7 +22,8 @@ def inspect(source: str | Path) -> dict[str, Any]:
         source: See `convert.sources.read`.
 
     Returns:
-        Architecture, sizes, what is known of the training, and each file's bytes and SHA-256; JSON.
+        A JSON object: architecture, sizes, metadata of the training, and the size in bytes and the
+        SHA-256 of each file.
 
     Raises:
         UsageError: The source cannot be read.
@@ -34,7 +35,7 @@ def inspect(source: str | Path) -> dict[str, Any]:
 
 
 def inspect_trained() -> dict[str, dict[str, Any]]:
-    """Describes the models that come with the package, by their names."""
+    """Describes the bundled models, by name."""
     return {name: inspect(name) for name in trained.names()}
 
 
@@ -45,12 +46,13 @@ def _describe_file(path: Path) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Describes the weights that the command line names."""
+    """Describes the weights named on the command line."""
     parser = argparse.ArgumentParser("python -m deepfill_jax.convert.inspect")
     parser.add_argument(
         "source",
         nargs="?",
-        help="name, model file, or whatever deepfill_jax.convert reads; without it, all names",
+        help="bundled model, model file, or any source that deepfill_jax.convert reads; all "
+        "bundled models if omitted",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)

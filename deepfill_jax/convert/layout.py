@@ -1,4 +1,4 @@
-"""From another implementation's tensors to our parameter tree, and back, by a table."""
+"""Conversion between another implementation's tensors and our parameter tree, by a table."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from deepfill_jax.tensors import (
     unflatten,
 )
 
-# Our layers that see an image, in their first channels, and those that make one. Most sources work
-# on BGR, as OpenCV reads it; ours works on RGB.
+# Layers whose first input channels are an image, and layers whose output is an image. Most sources
+# work on BGR images, as OpenCV reads them; our networks work on RGB images.
 IMAGE_INPUTS = (
     "generator/coarse/encode1",
     "generator/refine/conv_branch/encode1",
@@ -32,40 +32,39 @@ IMAGE_OUTPUTS = ("generator/coarse/decoder/to_rgb", "generator/refine/decoder/to
 
 
 class Layout(NamedTuple):
-    """How the same numbers lie in a tensor of theirs and in ours."""
+    """Conversion of a tensor between the source's memory layout and ours."""
 
     to_ours: Callable[[np.ndarray], np.ndarray]
     to_theirs: Callable[[np.ndarray], np.ndarray]
 
 
 AS_IS = Layout(np.asarray, np.asarray)
-# PyTorch's kernels are [out, in, height, width], ours [height, width, in, out].
+# PyTorch's kernels are [out, in, height, width], ours are [height, width, in, out].
 TORCH_KERNEL = Layout(lambda x: np.transpose(x, (2, 3, 1, 0)), lambda x: x.transpose(3, 2, 0, 1))
 
 
 class Origin(NamedTuple):
-    """Where a tensor of ours comes from."""
+    """Source of one of our tensors."""
 
-    name: str  # Theirs.
+    name: str  # Name in the source.
     layout: Layout = AS_IS
 
 
-Table = dict[str, Origin]  # Our tensor's name -> its origin.
-
-
-Named = tuple[Sequence[str], Mapping[str, str]]  # Patterns with {}, and our stage -> what {} is.
+Table = dict[str, Origin]  # Maps the name of our tensor to its origin.
+# Name patterns with a placeholder {}, and for each of our stages the text that replaces it.
+Named = tuple[Sequence[str], Mapping[str, str]]
 
 
 def name_layers(
     *, encoder: Named, dilated: Named, attended: Sequence[str], decoder: Named
 ) -> dict[str, str]:
-    """Our generator's layers -> theirs.
+    """Maps the names of our generator's layers to the source's names.
 
     Args:
-        encoder: Their names of a stage's first six layers.
-        dilated: Their names of its four dilated layers.
-        attended: Their names of the two layers after the attention.
-        decoder: Their names of a stage's last seven layers.
+        encoder: The source's names of a stage's first six layers.
+        dilated: The source's names of its four dilated layers.
+        attended: The source's names of the two layers after the attention.
+        decoder: The source's names of a stage's last seven layers.
     """
     numbers = range(1, 7)
     branch = "refine/attention_branch"
@@ -84,21 +83,21 @@ def name_layers(
 
 
 class Moments(NamedTuple):
-    """What Adam remembers of a network's parameters, under their names."""
+    """Adam's state for one network, with tensors named as in the source."""
 
-    count: int  # Updates.
+    count: int  # Number of updates.
     first: Mapping[str, np.ndarray]
     second: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A model, and where it comes from."""
+    """A converted model and its source."""
 
     model: weights.Model
-    origins: Mapping[str, str]  # Our tensor's name -> theirs.
-    dtype: str  # In which the source stores the generator.
-    files: tuple[Path, ...] = ()
+    origins: Mapping[str, str]  # Maps the name of our tensor to the source's name.
+    dtype: str  # Data type of the generator in the source.
+    files: tuple[Path, ...] = ()  # Files of the source.
 
 
 def convert(
@@ -112,22 +111,22 @@ def convert(
     bgr: bool = True,
     files: Iterable[Path] = (),
 ) -> Conversion:
-    """Converts tensors, named as theirs, to a model on RGB images.
+    """Converts a source's tensors to a model for RGB images.
 
     Args:
-        tensors: All that the source holds, and nothing else.
-        table: Of all tensors of ours, but a discriminator's power vectors `v` may be left out;
-            they are computed then.
+        tensors: All tensors of the networks by their names in the source, and no others.
+        table: Origins of all our tensors. The discriminator's power iteration vectors `v` may be
+            omitted; they are computed then.
         variant: The architecture, guided or not; its widths are taken from the tensors.
-        source: Its name, for messages.
-        metadata: Goes into the model.
-        moments: Of "generator" and "discriminator", if the source has any.
-        bgr: Whether the source's networks work on BGR.
-        files: Goes into the conversion.
+        source: Name of the source, for error messages.
+        metadata: Metadata of the model.
+        moments: Adam's moments of "generator" and "discriminator", if the source has any.
+        bgr: Whether the source's networks work on BGR images.
+        files: Files of the source.
 
     Raises:
-        UsageError: A tensor is missing, extra or of another shape; all are listed, by their names
-            and with shapes in our layout.
+        UsageError: A tensor is missing, unexpected or has another shape. The message lists all
+            such tensors by their names in the source, with shapes in our layout.
     """
     ours = _renamed(tensors, table)
     variant = _with_widths(variant, ours)
@@ -135,8 +134,8 @@ def convert(
     expected = expected_tensors(variant, discriminator=has_discriminator)
 
     def finish(theirs: Mapping[str, np.ndarray], rows: Table, source: str) -> dict[str, np.ndarray]:
-        found = _checked(theirs, rows, expected, source=source)
-        return flip_bgr(found) if bgr else found
+        converted = _checked(theirs, rows, expected, source=source)
+        return flip_bgr(converted) if bgr else converted
 
     def finish_moments(net: str, adam: Moments) -> dict[str, Any]:
         path = PARAMS[net]
@@ -161,7 +160,7 @@ def convert(
 
 
 def revert(model: weights.Model, table: Table) -> dict[str, np.ndarray]:
-    """The tensors of a model, named as theirs and on BGR images: the way back of `convert`."""
+    """Converts a model to a source's tensors for BGR images: the inverse of `convert`."""
     flipped = flip_bgr(flatten(weights.networks(model)))
     return {
         origin.name: np.ascontiguousarray(origin.layout.to_theirs(flipped[name]))
@@ -170,14 +169,14 @@ def revert(model: weights.Model, table: Table) -> dict[str, np.ndarray]:
 
 
 def _renamed(tensors: Mapping[str, np.ndarray], table: Table) -> dict[str, np.ndarray]:
-    """Those that there are, in our layout; but what has not even its dimensions stays as it is."""
+    """Returns the available tensors in our layout, unchanged if their rank is wrong."""
     renamed = {}
     for name, origin in table.items():
         if origin.name in tensors:
             x = tensors[origin.name]
             try:
                 renamed[name] = origin.layout.to_ours(x)
-            except ValueError:  # It will be listed as misshapen.
+            except ValueError:  # `check_tensors` will list it as misshapen.
                 renamed[name] = x
     return renamed
 
@@ -189,24 +188,24 @@ def _checked(
     *,
     source: str,
 ) -> dict[str, np.ndarray]:
-    """Our tensors of `table`, float32; raises if theirs are not all of these and no others."""
+    """Returns our tensors of `table` as float32; raises UsageError if a name or shape differs."""
     ours = _renamed(tensors, table)
-    found = {name: np.shape(x) for name, x in tensors.items()}
-    found |= {table[name].name: np.shape(x) for name, x in ours.items()}
-    shapes = {origin.name: expected[name] for name, origin in table.items()}
-    check_tensors(found, shapes, source=source)
+    shapes = {name: np.shape(x) for name, x in tensors.items()}
+    shapes |= {table[name].name: np.shape(x) for name, x in ours.items()}
+    expected_shapes = {origin.name: expected[name] for name, origin in table.items()}
+    check_tensors(shapes, expected_shapes, source=source)
     return {name: np.asarray(x, np.float32) for name, x in ours.items()}
 
 
 def _with_widths(variant: Variant, ours: Mapping[str, np.ndarray]) -> Variant:
-    """Widths that fit the first layers; whatever is odd about them will be listed as misshapen."""
-    gated = ours.get("generator/coarse/encode1/bias")
-    plain = ours.get("discriminator/params/patch1/bias")
+    """Returns the variant with the widths of the first layers, or valid widths close to them."""
+    gated_bias = ours.get("generator/coarse/encode1/bias")
+    patch_bias = ours.get("discriminator/params/patch1/bias")
     return make_variant(
         variant.name,
-        width=variant.width if gated is None else max(2, np.size(gated) // 4 * 2),
+        width=variant.width if gated_bias is None else max(2, np.size(gated_bias) // 4 * 2),
         discriminator_width=(
-            variant.discriminator_width if plain is None else max(1, np.size(plain))
+            variant.discriminator_width if patch_bias is None else max(1, np.size(patch_bias))
         ),
         guided=variant.guided,
     )
@@ -215,7 +214,7 @@ def _with_widths(variant: Variant, ours: Mapping[str, np.ndarray]) -> Variant:
 def _with_power_vectors(
     tensors: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-    """Adds the vectors `v` that a source does not store: what `u` makes of the kernel, length 1."""
+    """Computes the vectors `v` that a source does not store: kernel times `u`, normalised."""
     added = {}
     for name in expected.keys() - tensors.keys():
         layer = name.removeprefix("discriminator/spectral/").removesuffix("/v")
@@ -226,9 +225,10 @@ def _with_power_vectors(
 
 
 def flip_bgr(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Turns a network on BGR images into the same network on RGB images, or back; names are ours.
+    """Converts networks for BGR images to networks for RGB images, or back.
 
-    Tensors that are not there are not missed, so a network's gradients or moments can be turned.
+    Only the layers at the image inputs and outputs change. Tensors, named as in our parameter tree,
+    may be missing, so that gradients or moments of a single network can be converted too.
     """
     flipped = dict(tensors)
     for layer in IMAGE_INPUTS:
@@ -236,9 +236,9 @@ def flip_bgr(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             flipped[f"{layer}/kernel"] = _flip_inputs(flipped[f"{layer}/kernel"])
     for layer in IMAGE_OUTPUTS:
         for name in {f"{layer}/kernel", f"{layer}/bias"} & flipped.keys():
-            x = flipped[name]  # 3 values, then 3 gates if the layer has them.
+            x = flipped[name]  # The last axis has 3 values, and then 3 gates if the layer is gated.
             flipped[name] = x.reshape(*x.shape[:-1], -1, 3)[..., ::-1].reshape(x.shape)
-    power_vector = "discriminator/spectral/patch1/v"  # In the order of the kernel's inputs.
+    power_vector = "discriminator/spectral/patch1/v"  # Flattened in the order of kernel inputs.
     if power_vector in flipped:
         kernel = flipped["discriminator/params/patch1/kernel"]
         v = flipped[power_vector].reshape(*kernel.shape[:3], 1)

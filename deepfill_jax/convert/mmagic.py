@@ -1,4 +1,8 @@
-"""MMagic's DeepFillv2: `deepfillv2_256x256_8x2_places_*.pth`, `..._celeba_*.pth`, own trainings."""
+"""Conversion of MMagic's DeepFillv2 weights.
+
+Sources are the published files `deepfillv2_256x256_8x2_places_*.pth` and `..._celeba_*.pth`, and
+checkpoints of training runs.
+"""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +26,7 @@ from deepfill_jax.convert.layout import (
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import MMAGIC
 
-# Of each of our stages, in the order in which it runs; {} is the module it is in.
+# Names of the layers of each stage, in the order of execution; {} is the enclosing module.
 ENCODER = tuple(f"{{}}.enc{n}" for n in range(1, 7))
 DILATED = tuple(f"{{}}.dilation_neck.dilation_convs.{n}" for n in range(4))
 DECODER = tuple(f"{{}}.decoder.dec{n}" for n in range(1, 8))
@@ -40,16 +44,16 @@ LAYERS = name_layers(
     decoder=(DECODER, {"coarse": "stage1", "refine": "stage2"}),
 )
 
-# Buffers without anything learnt: the attention's fuse kernel, the picture's mean and deviation.
+# Constant buffers: the attention's fuse kernel, and the images' mean and standard deviation.
 FUSE_KERNEL = "generator.stage2.contextual_attention_neck.contextual_attention.fuse_kernel"
 CONSTANTS = (FUSE_KERNEL, "data_preprocessor.")
 VECTORS = ("weight_u", "weight_v")  # Buffers of the power iteration.
-# Theirs is flattened from (in, height, width), ours from (height, width, in); kernels are 5x5.
+# MMagic flattens (in, height, width), we flatten (height, width, in); kernels are 5x5.
 POWER_VECTOR = Layout(lambda v: v.reshape(-1, 25).T.ravel(), lambda v: v.reshape(25, -1).T.ravel())
 
 
 def make_table(*, discriminator: bool) -> Table:
-    """All tensors of ours and their origins."""
+    """Returns the origins of all our tensors."""
     table = {}
     for ours, theirs in LAYERS.items():
         module = f"generator.{theirs}.conv.conv"
@@ -76,8 +80,15 @@ def from_state_dict(
 ) -> Conversion:
     """Converts a state dict of numpy arrays, with or without the discriminator (`disc.*`).
 
+    Args:
+        state_dict: Tensors by name.
+        source: Name of the source, for error messages.
+        metadata: Further metadata of the model.
+        moments: Adam's moments of "generator" and "discriminator".
+        files: Files of the source.
+
     Raises:
-        UsageError: These are not the weights of this network; every difference is listed.
+        UsageError: The weights are not of this network; the message lists every difference.
     """
     tensors = {n: x for n, x in state_dict.items() if not n.startswith(CONSTANTS)}
     return convert(
@@ -92,14 +103,18 @@ def from_state_dict(
 
 
 def from_file(path: Path, content: Any) -> Conversion:
-    """Converts what `torch_file.load` found in a file: a training's checkpoint, or its state dict.
+    """Converts the content of a file: a training checkpoint, or a bare state dict.
+
+    Args:
+        path: The file.
+        content: Its content, from `torch_file.load`.
 
     Raises:
-        UsageError: These are not the weights of this network; every difference is listed.
+        UsageError: The weights are not of this network; the message lists every difference.
     """
     content = content if isinstance(content, Mapping) else {}
     meta, optimizers = (
-        found if isinstance(found := content.get(key), Mapping) else {}
+        value if isinstance(value := content.get(key), Mapping) else {}
         for key in ("meta", "optimizer")
     )
     state_dict = torch_file.tensors(content.get("state_dict", content))
@@ -121,17 +136,19 @@ def from_file(path: Path, content: Any) -> Conversion:
 
 
 def write(path: Path, model: weights.Model) -> None:
-    """Writes a `.pth` with what MMagic loads, networks without moments; needs torch.
+    """Writes a `.pth` file that MMagic can load; needs torch.
+
+    The file contains the networks without Adam's moments.
 
     Raises:
-        UsageError: The architecture is another one, torch is not installed, or the file cannot be
+        UsageError: The architecture is not MMagic's, torch is not installed, or the file cannot be
             written.
     """
     if model.variant.name != MMAGIC.name or model.variant.guided:
         kind = "guided " * model.variant.guided + model.variant.name
         raise UsageError(
-            f"{path} cannot be written: a .pth is MMagic's, and the architecture {kind!r} has "
-            "other layers than its network."
+            f"{path} cannot be written: a .pth file is for MMagic, and the architecture {kind!r} "
+            "has other layers than MMagic's network; write a .safetensors file instead."
         )
     tensors = revert(model, make_table(discriminator=model.discriminator is not None))
     tensors[FUSE_KERNEL] = np.eye(3, dtype=np.float32)[np.newaxis, np.newaxis]

@@ -1,7 +1,8 @@
-"""nipponjo/deepfillv2-pytorch: `states_tf_*.pth` for its `networks_tf`, others for its `networks`.
+"""Conversion of weights of nipponjo/deepfillv2-pytorch.
 
-The files `states_tf_*` are said to be the TF1 release's weights. The release works on BGR, this
-project's code on RGB; the checksums tell whether the colours were turned with the conversion.
+Files `states_tf_*.pth` are for its `networks_tf`, other files for its `networks`. According to its
+documentation, `states_tf_*` contain the TF1 release's weights. The release works on BGR images,
+nipponjo's code on RGB images. Checksums show whether the file's weights are for BGR or for RGB.
 """
 
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from deepfill_jax.convert.layout import (
 from deepfill_jax.models import NIPPONJO, NIPPONJO_TF
 from deepfill_jax.tensors import flatten
 
-# Of each of our stages, in the order in which it runs; {} is the stage's prefix.
+# Names of the layers of each stage, in the order of execution; {} is the stage's prefix.
 ENCODER = (
     "{}conv1",
     "{}down_block1.conv1_downsample",
@@ -51,22 +52,23 @@ LAYERS = name_layers(
     attended=("stage2.ca_conv_bn4", "stage2.ca_conv_bn5"),
     decoder=(DECODER, {"coarse": "stage1.", "refine": "stage2."}),
 )
-# `networks_tf` has the release's names; an upsampling layer is a module around its convolution.
+# `networks_tf` has the TF1 release's names, but its upsampling layers are modules with a
+# convolution inside.
 TF_LAYERS = {
     ours: f"{theirs.split('/')[0]}.conv" if "/" in theirs else theirs
     for ours, theirs in tensorflow1.LAYERS.items()
 }
 
-CONSTANT = "G.stage2.contextual_attention.fuse_weight"  # A buffer without anything learnt.
+CONSTANT = "G.stage2.contextual_attention.fuse_weight"  # A constant buffer.
 COLUMN = Layout(lambda u: u.reshape(-1), lambda u: u.reshape(-1, 1))
 
 
 def make_table(layers: Mapping[str, str], *, discriminator: bool) -> Table:
-    """Our tensors and their origins; power vectors `v` are not stored.
+    """Returns the origins of our tensors; the power iteration vectors `v` are not stored.
 
     Args:
         layers: `LAYERS` or `TF_LAYERS`.
-        discriminator: Whether it is there.
+        discriminator: Whether the source contains the discriminator.
     """
     table = {}
     for ours, theirs in layers.items():
@@ -81,10 +83,15 @@ def make_table(layers: Mapping[str, str], *, discriminator: bool) -> Table:
 
 
 def from_file(path: Path, content: Mapping[str, Any]) -> Conversion:
-    """Converts what `torch_file.load` found in a file: a dict with "G", of a training also "D".
+    """Converts the content of a file.
+
+    Args:
+        path: The file.
+        content: Its content, from `torch_file.load`: a dict with the key "G", and in training
+            checkpoints also "D".
 
     Raises:
-        UsageError: These are not the weights of this network; every difference is listed.
+        UsageError: The weights are not of this network; the message lists every difference.
     """
     tensors, moments = {}, {}
     for net, key in {"generator": "G", "discriminator": "D"}.items():
@@ -119,14 +126,14 @@ def from_file(path: Path, content: Mapping[str, Any]) -> Conversion:
     if is_plain:
         return conversion
     stored = flatten({"generator": conversion.model.generator})
-    found = _find_release(stored)
-    if found["release"]:
-        return converted(bgr=True, **found)
+    release = _find_release(stored)
+    if release["release"]:
+        return converted(bgr=True, **release)
     return converted(bgr=False, **_find_release(flip_bgr(stored)))
 
 
 def _find_release(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Compares a generator's tensors, in our layout, with the TF1 release's."""
+    """Compares a generator's tensors, in our layout, with the TF1 release; see `find_tf1`."""
     return releases.find_tf1(
         {
             origin.name: masked(crc32c(np.asarray(tensors[ours], "<f4").tobytes()))

@@ -1,11 +1,11 @@
-"""Published weights, recognised by what is in a file, whatever it is called."""
+"""Recognition of published weights by their content, independent of file names."""
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-LICENCES = {
+LICENSES = {
     "generative_inpainting": "CC BY-NC 4.0, as its repository says",
     "MMagic": "Apache-2.0, as its repository says",
 }
@@ -19,8 +19,9 @@ class Tf1Release(NamedTuple):
     discriminator: str
 
 
-# Folders of JiahuiYu/generative_inpainting, v2.0.0, made from the names and checksums in their
-# `snap-0.index`. Trained for 664,000 and 1,656,000 steps, says the `global_step` in them.
+# Digests of the names and checksums in `snap-0.index`, by the folder names of
+# JiahuiYu/generative_inpainting, v2.0.0. According to the stored `global_step`, the models were
+# trained for 664,000 and 1,656,000 steps.
 TF1 = {
     "release_celeba_hq_256": Tf1Release(
         "5f57a475181d58c3811617afb888fa28cf920e4cac4d87db0ac954e166856960",
@@ -32,7 +33,7 @@ TF1 = {
     ),
 }
 
-# The first digits of a file's SHA-256, which OpenMMLab writes at the end of its name.
+# The keys are the first digits of the file's SHA-256, with which OpenMMLab ends file names.
 MMAGIC = {
     "c96e5f12": "deepfillv2_256x256_8x2_celeba_20200619",
     "10d15793": "deepfillv2_256x256_8x2_places_20200619",
@@ -40,33 +41,36 @@ MMAGIC = {
 
 
 def digest(checksums: Mapping[str, int]) -> str:
-    """One number for all: SHA-256 over the lines "name checksum", sorted, in hexadecimal."""
+    """Combines checksums: the SHA-256, in hexadecimal, of the sorted lines "name checksum"."""
     lines = (f"{name} {checksum:08x}\n" for name, checksum in sorted(checksums.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def find_tf1(checksums: Mapping[str, int]) -> dict[str, Any]:
-    """Which of the TF1 releases weights are, to go into what a model is `about`.
+    """Identifies weights of the TF1 release by their checksums.
 
     Args:
-        checksums: Masked CRC-32C of the variables `inpaint_net/*` and, if there are, those of
+        checksums: Masked CRC-32C of the variables `inpaint_net/*` and, if the checkpoint has them,
             `discriminator/*`, by name.
+
+    Returns:
+        Metadata for the model: "release" (None if unknown) and, if known, "license".
     """
-    found = Tf1Release(
+    digests = Tf1Release(
         *(
             digest({name: x for name, x in checksums.items() if name.startswith(scope)})
             for scope in ("inpaint_net/", "discriminator/")
         )
     )
     for name, release in TF1.items():
-        alone = release._replace(discriminator=digest({}))
-        if found in (release, alone):
-            return {"release": name, "license": LICENCES["generative_inpainting"]}
+        generator_only = release._replace(discriminator=digest({}))
+        if digests in (release, generator_only):
+            return {"release": name, "license": LICENSES["generative_inpainting"]}
     return NO_RELEASE
 
 
 def find_mmagic(path: Path) -> dict[str, Any]:
-    """Which of the files that OpenMMLab published a file is, see `find_tf1`."""
+    """Identifies a file published by OpenMMLab; returns metadata like `find_tf1`."""
     with path.open("rb") as file:
         name = MMAGIC.get(hashlib.file_digest(file, "sha256").hexdigest()[:8])
-    return {"release": name, "license": LICENCES["MMagic"]} if name else NO_RELEASE
+    return {"release": name, "license": LICENSES["MMagic"]} if name else NO_RELEASE

@@ -1,4 +1,4 @@
-"""What is known of weights: a description to read, and a line for every tensor."""
+"""Descriptions of weights: a summary, and a table of all tensors."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from deepfill_jax.tensors import PyTree, flatten
 
 
 def describe(conversion: Conversion) -> dict[str, Any]:
-    """Architecture, sizes and what the model is about, as JSON; None is "none"."""
+    """Returns architecture, sizes and metadata of a model as a JSON object."""
     model = conversion.model
     discriminator = model.discriminator
     return {
@@ -32,12 +32,12 @@ def describe(conversion: Conversion) -> dict[str, Any]:
 
 
 def count(tree: PyTree) -> int:
-    """Numbers in all tensors of a tree."""
+    """Returns the number of elements of all tensors of a tree."""
     return sum(x.size for x in jax.tree.leaves(tree))
 
 
 def lines(description: Mapping[str, Any]) -> Iterator[str]:
-    """A description as text, a fact a line."""
+    """Formats a description as text, with one line per value; None is shown as "none"."""
     facts = dict(_facts(description))
     width = max(map(len, facts))
     for key, value in facts.items():
@@ -54,9 +54,10 @@ def _facts(description: Mapping[str, Any], path: str = "") -> Iterator[tuple[str
 
 
 def table(conversion: Conversion) -> Iterator[str]:
-    """The networks' tensors, a line each: theirs, ours, shape and checksum, between tabs.
+    """Yields the lines of a tab-separated table of the networks' tensors.
 
-    The checksum is the beginning of the SHA-256 of our tensor as float32, little-endian.
+    The columns are the name in the source, our name, the shape and a checksum. The checksum is the
+    first 16 digits of the SHA-256 of our tensor as little-endian float32.
     """
     yield "source\ttensor\tshape\tsha256"
     for name, x in sorted(flatten(weights.networks(conversion.model)).items()):

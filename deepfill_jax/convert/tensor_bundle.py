@@ -1,11 +1,12 @@
-"""TensorFlow's checkpoints, "tensor bundles", read without TensorFlow.
+"""Reader for TensorFlow checkpoints ("tensor bundles") that does not need TensorFlow.
 
-A checkpoint has a PREFIX. PREFIX.index says where each tensor lies; PREFIX.data-00000-of-00001 are
-the bytes, maybe in several shards. The index is a table as LevelDB writes it: blocks of sorted
-keys, each block with a checksum, the whole with a footer that says where the block of blocks is.
-A value is a protocol buffer, `BundleEntryProto`; the empty key has the `BundleHeaderProto`.
+A checkpoint is identified by a PREFIX. PREFIX.index contains the position of each tensor;
+PREFIX.data-00000-of-00001 contains the bytes, possibly in several shards. The index is a LevelDB
+table: blocks of sorted keys, each with a checksum, and a footer with the position of the index
+block. Values are protocol buffers of type `BundleEntryProto`; the empty key has a
+`BundleHeaderProto`.
 
-Facts: LevelDB's doc/table_format.md; tensorflow/core/protobuf/tensor_bundle.proto.
+Sources: LevelDB's doc/table_format.md; tensorflow/core/protobuf/tensor_bundle.proto.
 """
 
 import re
@@ -21,8 +22,8 @@ from deepfill_jax.convert.crc32c import crc32c, masked
 from deepfill_jax.errors import UsageError
 
 MAGIC = 0xDB4775248B80FB57
-FOOTER = 48  # Bytes.
-# tensorflow/core/framework/types.proto.
+FOOTER_BYTES = 48
+# The numbers are those of tensorflow/core/framework/types.proto.
 DTYPES = {
     1: np.dtype(np.float32),
     2: np.dtype(np.float64),
@@ -35,26 +36,26 @@ _PART = re.compile(r"(.+)\.(index|meta|data-\d{5}-of-\d{5})")
 
 
 class Entry(NamedTuple):
-    """What the index says of a tensor."""
+    """Index entry of a tensor."""
 
-    dtype: np.dtype | None  # None for types that no network's weights have, such as strings.
+    dtype: np.dtype | None  # None for types other than those of weights, such as strings.
     shape: tuple[int, ...]
     shard: int
-    offset: int  # In the shard's file.
-    size: int  # Bytes.
+    offset: int  # Position in the shard's file in bytes.
+    size: int  # Size in bytes.
     checksum: int  # Masked CRC-32C of the bytes.
-    sliced: bool  # Is it stored in parts, under other names?
+    sliced: bool  # Is the tensor stored in slices under other names?
 
 
 class Bundle:
-    """An open checkpoint: `entries` of its index, by name, and their tensors."""
+    """An open checkpoint: `entries` has the index entries by name, `read` reads a tensor."""
 
     def __init__(self, prefix: Path):
         """Reads the index.
 
         Raises:
-            UsageError: There is no such checkpoint, a shard is missing, or the index is damaged or
-                of a kind that is not supported.
+            UsageError: The index or a shard does not exist, or the index is damaged or in an
+                unsupported format.
         """
         self.index = prefix.with_name(f"{prefix.name}.index")
         values = _read_table(self.index)
@@ -70,24 +71,24 @@ class Bundle:
         for n in range(count):
             shard = prefix.with_name(f"{prefix.name}.data-{n:05d}-of-{count:05d}")
             if not shard.is_file():
-                raise UsageError(f"There is no file {shard}, which {self.index.name} speaks of.")
+                raise UsageError(f"There is no file {shard}, but {self.index.name} refers to it.")
             self.shards.append(shard)
 
     def read(self, name: str) -> np.ndarray:
         """Reads a tensor and verifies its checksum.
 
         Raises:
-            UsageError: It is damaged, or of a kind that is not supported.
+            UsageError: The tensor is damaged, or stored in an unsupported format.
         """
         entry = self.entries[name]
         if entry.sliced or entry.dtype is None:
-            kind = "in slices" if entry.sliced else "as a type that weights do not have"
+            kind = "in slices" if entry.sliced else "in a data type that weights do not have"
             raise UsageError(f"{self.index} stores {name} {kind}, which is not supported.")
         if entry.shard >= len(self.shards):
-            raise UsageError(f"{self.index} is damaged: {name} lies in a shard that is not there.")
+            raise UsageError(f"{self.index} is damaged: the shard of {name} does not exist.")
         shard = self.shards[entry.shard]
         if shard.stat().st_size < entry.offset + entry.size:
-            raise UsageError(f"{shard} is cut off: it ends before {name} does.")
+            raise UsageError(f"{shard} is truncated: it ends before the end of {name}.")
         with shard.open("rb") as file:
             file.seek(entry.offset)
             data = file.read(entry.size)
@@ -102,15 +103,15 @@ class Bundle:
 
 
 def find_prefix(source: Path) -> Path | None:
-    """The prefix of the checkpoint that a user means, or None if it is no checkpoint.
+    """Finds the prefix of a checkpoint; returns None if the path does not name a checkpoint.
 
     Args:
-        source: The prefix, one of its files, or a folder: the checkpoint that the folder's file
-            `checkpoint` names (`checkpoint.txt` where Google Drive has renamed it), or its only
-            one.
+        source: The prefix, one of the checkpoint's files, or a folder. In a folder, the checkpoint
+            is the one named in the file `checkpoint` (`checkpoint.txt` if Google Drive has renamed
+            it), or else the folder's only one.
 
     Raises:
-        UsageError: The folder has several checkpoints and does not say which one is meant.
+        UsageError: The folder has several checkpoints, and no file `checkpoint` names one of them.
     """
     if not source.is_dir():
         part = _PART.fullmatch(source.name)
@@ -120,27 +121,27 @@ def find_prefix(source: Path) -> Path | None:
         if (source / name).is_file():
             text = (source / name).read_text(errors="replace")
             named = re.search(r'^model_checkpoint_path: "(.+)"$', text, re.MULTILINE)
-            if named:  # A full path is of the machine that wrote it.
+            if named:  # An absolute path refers to the machine that wrote the checkpoint.
                 path = Path(named[1])
                 return source / (path.name if path.is_absolute() else path)
     indices = sorted(source.glob("*.index"))
     if len(indices) > 1:
         raise UsageError(
-            f"{source} has {len(indices)} checkpoints; give the path of one, such as {indices[-1]}."
+            f"{source} has {len(indices)} checkpoints; name one of them, such as {indices[-1]}."
         )
     return indices[0].with_suffix("") if indices else None
 
 
 def _read_table(path: Path) -> dict[bytes, bytes]:
-    """All keys and values of a LevelDB table."""
+    """Reads all keys and values of a LevelDB table."""
     if not path.is_file():
         raise UsageError(f"There is no file {path}.")
     data = path.read_bytes()
-    if len(data) < FOOTER or struct.unpack("<Q", data[-8:])[0] != MAGIC:
-        raise UsageError(f"{path} is not the index of a TensorFlow checkpoint, or is cut off.")
+    if len(data) < FOOTER_BYTES or struct.unpack("<Q", data[-8:])[0] != MAGIC:
+        raise UsageError(f"{path} is not the index of a TensorFlow checkpoint, or is truncated.")
     try:
-        footer = data[-FOOTER:]
-        _, position = _handle(footer, 0)  # Of a block of statistics, which is empty.
+        footer = data[-FOOTER_BYTES:]
+        _, position = _handle(footer, 0)  # Skip the handle of the empty statistics block.
         handle, _ = _handle(footer, position)
         return {
             key: value
@@ -154,14 +155,14 @@ def _read_table(path: Path) -> dict[bytes, bytes]:
 
 
 def _block(data: bytes, handle: tuple[int, int], path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a block; a key shares its beginning with the one before it."""
+    """Yields keys and values of a block; keys are stored as differences to the previous key."""
     offset, size = handle
     content, kind = data[offset : offset + size], data[offset + size]
     (checksum,) = struct.unpack_from("<I", data, offset + size + 1)
     if masked(crc32c(content + bytes([kind]))) != checksum:
         raise UsageError(f"{path} is damaged: a block fails its checksum.")
     if kind:
-        raise UsageError(f"{path} is compressed, which is not supported; save it again by TF 2.")
+        raise UsageError(f"{path} is compressed, which is not supported; save it again with TF 2.")
     (restarts,) = struct.unpack("<I", content[-4:])
     end = len(content) - 4 * (restarts + 1)
     key, position = b"", 0
@@ -175,7 +176,7 @@ def _block(data: bytes, handle: tuple[int, int], path: Path) -> Iterator[tuple[b
 
 
 def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
-    """A block's offset and size; and where the handle ends."""
+    """Decodes a block handle: ((offset, size), position after the handle)."""
     offset, position = _varint(data, position)
     size, position = _varint(data, position)
     return (offset, size), position
@@ -200,7 +201,7 @@ def _dimension(value: bytes) -> int:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field numbers and values of a protocol buffer; absent fields are 0 or empty."""
+    """Yields field numbers and values of a protocol buffer; fields that are 0 may be absent."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
@@ -220,7 +221,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, the lowest first; and where it ends."""
+    """Decodes an integer of 7 bits per byte, lowest bits first: (value, position after it)."""
     value = shift = 0
     while True:
         byte = data[position]

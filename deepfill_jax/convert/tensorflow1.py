@@ -1,4 +1,7 @@
-"""The TF1 release of the paper's authors: variables `inpaint_net/*` and `discriminator/*`."""
+"""Conversion of the TF1 release by the paper's authors.
+
+Its variables are named `inpaint_net/*` and `discriminator/*`.
+"""
 
 import dataclasses
 import math
@@ -24,7 +27,7 @@ from deepfill_jax.models import OFFICIAL
 GENERATOR = "inpaint_net/"
 DISCRIMINATOR = "discriminator/sn_patch_gan/"
 
-# Of each of our stages, in the order in which it runs; {} is the stage's prefix.
+# Names of the layers of each stage, in the order of execution; {} is the stage's prefix.
 ENCODER = ("{}conv1", "{}conv2_downsample", "{}conv3", "{}conv4_downsample", "{}conv5", "{}conv6")
 DILATED = ("{}conv7_atrous", "{}conv8_atrous", "{}conv9_atrous", "{}conv10_atrous")
 DECODER = (
@@ -44,15 +47,15 @@ LAYERS = name_layers(
 )
 
 ROW = Layout(lambda u: u.reshape(-1), lambda u: u.reshape(1, -1))
-# Adam's variables beside a trained one. Its one object served both networks, and counted the
-# updates of both in one power of beta2. The first name is the beginning of the second.
+# Suffixes of Adam's variables for each trained variable. One optimizer trained both networks and
+# counted the updates of both in one power of beta2. FIRST_MOMENT is a prefix of SECOND_MOMENT.
 FIRST_MOMENT, SECOND_MOMENT, BETA2_POWER = "/Adam", "/Adam_1", "beta2_power"
 BETA2 = 0.999
 GLOBAL_STEP = "global_step"
 
 
 def make_table(*, discriminator: bool) -> Table:
-    """Our tensors and their origins; power vectors `v` are not stored."""
+    """Returns the origins of our tensors; the power iteration vectors `v` are not stored."""
     table = {
         f"generator/{ours}/{tensor}": Origin(f"{GENERATOR}{theirs}/{tensor}")
         for ours, theirs in LAYERS.items()
@@ -73,20 +76,26 @@ def from_variables(
     metadata: Mapping[str, Any] | None = None,
     files: Iterable[Path] = (),
 ) -> Conversion:
-    """Converts variables: the generator's, the discriminator's if there are, Adam's if there are.
+    """Converts the generator's variables and, if present, the discriminator's and Adam's.
+
+    Args:
+        variables: Arrays by name.
+        source: Name of the source, for error messages.
+        metadata: Further metadata of the model.
+        files: Files of the source.
 
     Raises:
-        UsageError: These are not the weights of this network; every difference is listed.
+        UsageError: The weights are not of this network; the message lists every difference.
     """
     scopes = {"generator": GENERATOR, "discriminator": DISCRIMINATOR}
     trained, moments = {}, {}
     for net, scope in scopes.items():
-        of_net = {name: x for name, x in variables.items() if name.startswith(scope)}
+        scoped = {name: x for name, x in variables.items() if name.startswith(scope)}
         first, second = (
-            {n.removesuffix(end): x for n, x in of_net.items() if n.endswith(end)}
-            for end in (FIRST_MOMENT, SECOND_MOMENT)
+            {n.removesuffix(suffix): x for n, x in scoped.items() if n.endswith(suffix)}
+            for suffix in (FIRST_MOMENT, SECOND_MOMENT)
         )
-        trained |= {name: x for name, x in of_net.items() if FIRST_MOMENT not in name}
+        trained |= {name: x for name, x in scoped.items() if FIRST_MOMENT not in name}
         if first and second and BETA2_POWER in variables:
             moments[net] = Moments(_updates(variables), first, second)
     step = {"step": int(variables[GLOBAL_STEP])} if GLOBAL_STEP in variables else {}
@@ -102,16 +111,19 @@ def from_variables(
 
 
 def _is_guided(variables: Mapping[str, np.ndarray]) -> bool:
-    """Whether the first layer sees a channel more than RGB, ones and mask: the sketch."""
-    first = np.shape(variables.get(f"{GENERATOR}{LAYERS['coarse/encode1']}/kernel", ()))
-    return len(first) == 4 and first[2] == 6
+    """Tells whether the first layer has a sixth input channel, the sketch.
+
+    The other channels are RGB, ones and mask.
+    """
+    shape = np.shape(variables.get(f"{GENERATOR}{LAYERS['coarse/encode1']}/kernel", ()))
+    return len(shape) == 4 and shape[2] == 6
 
 
 def _updates(variables: Mapping[str, np.ndarray]) -> int:
-    """How many updates Adam's bias correction knows of.
+    """Returns the number of updates that Adam's bias correction has counted.
 
-    The power is BETA2 before the first update. After 103,000 it is 0 in float32 and the correction
-    none; then the steps are as good a number.
+    The power is BETA2 before the first update. After 103,000 updates it is 0 in float32 and the
+    correction has no effect, so the number of training steps can be used instead.
     """
     power = float(variables[BETA2_POWER])
     if 0 < power < 1:
@@ -120,10 +132,10 @@ def _updates(variables: Mapping[str, np.ndarray]) -> int:
 
 
 def read(prefix: Path) -> Conversion:
-    """Reads a checkpoint.
+    """Reads and converts the checkpoint with the given prefix.
 
     Raises:
-        UsageError: It is damaged, or holds something else.
+        UsageError: The checkpoint is damaged, or contains other weights.
     """
     bundle = tensor_bundle.Bundle(prefix)
     scopes = (GENERATOR, DISCRIMINATOR)
@@ -134,8 +146,8 @@ def read(prefix: Path) -> Conversion:
     }
     if not checksums:
         raise UsageError(
-            f"{prefix} holds the weights of another network: of its {len(bundle.entries)} tensors "
-            f"none is named {GENERATOR}*."
+            f"{prefix} holds the weights of another network: none of its {len(bundle.entries)} "
+            f"tensors is named {GENERATOR}*."
         )
     wanted = (*scopes, BETA2_POWER, GLOBAL_STEP)
     return from_variables(

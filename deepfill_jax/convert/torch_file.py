@@ -1,4 +1,4 @@
-"""PyTorch's files, read without running code that they hold."""
+"""Reader and writer for PyTorch files; reading never runs code from a file."""
 
 import contextlib
 from collections.abc import Mapping
@@ -16,19 +16,18 @@ from deepfill_jax.errors import UsageError
 
 
 class _Log:
-    """Stands in for mmengine's HistoryBuffer, the losses of a training; nobody looks at it."""
+    """Replaces mmengine's HistoryBuffer, a log of losses that the conversion does not need."""
 
 
 def _nothing(*_: Any) -> None:
-    """Stands in for `getattr`, by which a HistoryBuffer names its own methods."""
+    """Replaces `getattr`, with which a pickled HistoryBuffer refers to its own methods."""
 
 
 def load(path: Path) -> Any:
     """Reads a file; needs torch.
 
     Raises:
-        UsageError: torch is not installed, there is no such file, or it is broken or would run
-            code.
+        UsageError: torch is not installed, the file does not exist, is damaged, or would run code.
     """
     torch = _torch(path)
     if not path.is_file():
@@ -36,17 +35,17 @@ def load(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(_harmless()):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # Broken files raise many kinds, KeyError and IndexError among them.
-        # The context, if there is one, is the finding; the error is advice to run the code.
+    except Exception as error:  # Damaged files raise KeyError, IndexError and many others.
+        # If there is a context, it has the actual reason; the error itself advises to run the code.
         reason = (str(error.__context__ or error) or type(error).__name__).splitlines()[0]
         raise UsageError(
-            f"{path} cannot be read as a PyTorch weights file ({reason}); it is broken, or would "
-            "run code when loaded, which is refused: save the bare state_dict instead."
+            f"{path} cannot be read as a PyTorch weights file ({reason}); it is damaged, or would "
+            "run code when loaded, which is refused: save only the state_dict instead."
         ) from error
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file, numpy's arrays as tensors; needs torch.
+    """Writes a file, with numpy arrays converted to tensors; needs torch.
 
     Raises:
         UsageError: torch is not installed, or the file cannot be written.
@@ -70,9 +69,10 @@ def _torch(path: Path) -> ModuleType:
 
 
 def _harmless() -> list[Any]:
-    """What trainings by mmengine hold beyond torch's own list: numpy's arrays and scalars, logs.
+    """Returns types and functions in mmengine checkpoints that torch does not allow by default.
 
-    Neither numpy's part nor the stand-ins do more than hold values.
+    These are numpy's arrays and scalars, and logs. They are safe to allow, because numpy's types
+    and the two replacements above only store values.
     """
     core = np._core.multiarray
     dtypes = [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
@@ -92,7 +92,7 @@ def _harmless() -> list[Any]:
 
 
 def tensors(state_dict: Any) -> dict[str, np.ndarray]:
-    """The tensors of a state dict, in its order; of anything else, none."""
+    """Returns the tensors of a state dict in its order; empty if it is not a state dict."""
     import torch
 
     named = state_dict.items() if isinstance(state_dict, Mapping) else ()
@@ -103,18 +103,21 @@ def _array(x: Any) -> np.ndarray:
     import torch
 
     x = x.detach().contiguous()
-    if x.dtype == torch.bfloat16:  # Which numpy does not have.
+    if x.dtype == torch.bfloat16:  # numpy has no bfloat16, so `x.numpy()` would fail.
         return x.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return x.numpy()
 
 
 def adam(optimizer: Any, names: list[str]) -> Moments | None:
-    """The moments in the state dict of a torch.optim.Adam, or None if it is none.
+    """Reads Adam's moments from the state dict of a torch.optim.Adam.
 
     Args:
-        optimizer: Its state dict.
-        names: Of the parameters, in the order of `Module.parameters()`, which is that of the
-            module's state dict without its buffers.
+        optimizer: The optimizer's state dict.
+        names: Names of the parameters in the order of `Module.parameters()`, which is the order of
+            the module's state dict without its buffers.
+
+    Returns:
+        The moments, or None if `optimizer` is not the state dict of an Adam optimizer.
     """
     with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
         (group,) = optimizer["param_groups"]
