@@ -1,4 +1,4 @@
-"""Exported files against the model, at shapes that no exporter has seen."""
+"""Exported files compared with the model, at shapes that are not used during the export."""
 
 import dataclasses
 import functools
@@ -20,26 +20,26 @@ from deepfill_jax.inpaint.inpainter import Inpainter
 from deepfill_jax.models import cpu_convolution
 from deepfill_jax.models.variants import VARIANTS
 
-pytest.importorskip("flatbuffers")  # As all of the extra `export`, not there in every install.
+pytest.importorskip("flatbuffers")  # The extra `export` may not be installed.
 
 NAMES = sorted(VARIANTS)
-# Batch, height, width. An exporter has seen none, so one will do; each is a compilation.
+# Batch, height, width. Exporters use symbolic shapes, so one shape suffices; each is compiled.
 SHAPE, OTHER_SHAPE = (3, 80, 72), (1, 72, 96)
 METADATA = {"license": "CC BY-NC 4.0", "step": 7}
 
 
 @functools.cache
 def model(name):
-    """Kernels of such gain that features do not fade, so that each part of the network shows."""
-    made = make_model(name)
+    """Returns a model with a kernel gain at which every layer influences the result."""
+    small = make_model(name)
     return dataclasses.replace(
-        made, generator=jax.tree.map(lambda x: 2.2 * x, made.generator), metadata=METADATA
+        small, generator=jax.tree.map(lambda x: 2.2 * x, small.generator), metadata=METADATA
     )
 
 
 @pytest.fixture(autouse=True)
 def checked_shapes(monkeypatch):
-    monkeypatch.setattr(command, "CHECKED", (SHAPE, SHAPE))
+    monkeypatch.setattr(command, "CHECK_SHAPES", (SHAPE, SHAPE))
 
 
 @functools.cache
@@ -49,7 +49,7 @@ def inpainter(name):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the model files."""
+    """Returns a folder with a model file of each architecture."""
     folder = tmp_path_factory.mktemp("export")
     for name in NAMES:
         weights.save(folder / f"{name}.safetensors", model(name))
@@ -57,10 +57,10 @@ def folder(tmp_path_factory):
 
 
 def make_batch(batch, height, width):
-    """Noise with a hole, whose place differs between examples, and garbage in the hole."""
+    """Returns noise images with NaN in the hole, and masks that differ between examples."""
     rng = np.random.default_rng(1)
     image = rng.uniform(-1, 1, (batch, height, width, 3)).astype(np.float32)
-    mask = np.full((batch, height, width, 1), 0.5, np.float32)  # The most that is known.
+    mask = np.full((batch, height, width, 1), 0.5, np.float32)  # The largest value of known pixels.
     for index in range(batch):
         top = 8 + 9 * index
         mask[index, top : top + 30, 13 : width // 2] = 0.51
@@ -74,7 +74,9 @@ def assert_completes(complete, name, *, shape=SHAPE, atol=1e-5):
     with cpu_convolution.plain():
         expected = inpainter(name).predict(image, mask).completed
     hole = np.isnan(image)
-    assert expected[hole].std() > 0.1  # There is something to get wrong.
+    assert (
+        expected[hole].std() > 0.1
+    )  # The results are not constant, so the comparison below is meaningful.
     np.testing.assert_allclose(completed, expected, rtol=0, atol=atol)
     np.testing.assert_array_equal(completed[~hole], image[~hole])
 
@@ -89,7 +91,7 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_stablehlo_is_the_model(folder, name, capsys):
+def test_stablehlo_matches_the_model(folder, name, capsys):
     output = folder / "new" / f"{name}.stablehlo"
     assert run(folder / f"{name}.safetensors", "--output", output) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -107,15 +109,15 @@ def test_stablehlo_is_the_model(folder, name, capsys):
     }
 
 
-def test_separate_weights_are_the_model_files_tensors(folder):
+def test_separate_weights_are_the_tensors_of_the_model_file(folder):
     source, output = folder / "official.safetensors", folder / "separate.stablehlo"
     stablehlo.save(output, model("official"), weights="separate", platforms=("cpu", "tpu"))
     complete, tensors = stablehlo.load(output), safetensors.numpy.load_file(source)
     separate = functools.partial(complete, tensors)
     assert_completes(separate, "official")
     image, mask = make_batch(*SHAPE)
-    nothing = complete(jax.tree.map(np.zeros_like, tensors), image, mask)
-    assert not np.asarray(nothing)[np.isnan(image)].any()
+    grey = complete(jax.tree.map(np.zeros_like, tensors), image, mask)
+    assert not np.asarray(grey)[np.isnan(image)].any()
     assert jax.export.deserialize(bytearray(output.read_bytes())).platforms == ("cpu", "tpu")
 
 
@@ -134,12 +136,12 @@ np.save("completed.npy", exported.call(*map(np.load, ("image.npy", "mask.npy")))
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, timeout=120)
     completed = np.load(folder / "completed.npy")
-    # Compiled without `compiler.options`, so rounded another way.
+    # The result is rounded differently, because it is compiled without `compiler.options`.
     assert_completes(lambda *_: completed, "mmagic", shape=OTHER_SHAPE, atol=1e-4)
 
 
 @pytest.mark.parametrize("name, smallest", [("official", 8), ("mmagic", 72)])
-def test_sides_that_do_not_fit_are_refused(folder, name, smallest):
+def test_stablehlo_refuses_invalid_sides(folder, name, smallest):
     assert smallest_side(model(name).variant) == smallest
     stablehlo.save(folder / "sides.stablehlo", model(name))
     complete = stablehlo.load(folder / "sides.stablehlo")
@@ -150,7 +152,7 @@ def test_sides_that_do_not_fit_are_refused(folder, name, smallest):
 
 
 @pytest.mark.parametrize("errors", [(0.01, 0), (0, 0.01)])
-def test_a_difference_is_seen_at_either_shape(errors):
+def test_largest_difference_covers_both_check_shapes(errors):
     errors = iter(errors)
 
     def complete(image, mask):
@@ -163,7 +165,7 @@ def test_a_difference_is_seen_at_either_shape(errors):
 
 
 @pytest.mark.parametrize("suffix", command.FORMATS)
-def test_an_export_that_differs_is_not_kept(folder, suffix, monkeypatch, capsys):
+def test_export_that_differs_from_the_model_is_not_written(folder, suffix, monkeypatch, capsys):
     kind, output = command.FORMATS[suffix], folder / f"differs{suffix}"
     source = folder / "official.safetensors"
     monkeypatch.setattr(kind, "save", lambda path, model: path.write_text("wrong"))
@@ -172,13 +174,13 @@ def test_an_export_that_differs_is_not_kept(folder, suffix, monkeypatch, capsys)
     for difference in (2 * kind.TOLERANCE, float("nan")):
         monkeypatch.setattr(command, "largest_difference", lambda *_, x=difference: x)
         assert run(source, "--output", output, "--overwrite") == 1
-        assert f"differs{suffix} is not written: it would differ from" in capsys.readouterr().err
+        assert f"differs{suffix} is not written: its outputs differ from" in capsys.readouterr().err
         assert output.read_text() == "precious"
         assert list(folder.glob("differs*")) == [output]
     output.unlink()
 
 
-def test_what_cannot_be_exported_is_named(folder, capsys, monkeypatch):
+def test_command_refuses_invalid_arguments(folder, capsys, monkeypatch):
     source, output = folder / "official.safetensors", folder / "refused.stablehlo"
 
     def refused(*arguments):
@@ -189,23 +191,23 @@ def test_what_cannot_be_exported_is_named(folder, capsys, monkeypatch):
 
     assert "must end in .stablehlo or .onnx" in refused(source, "--output", folder / "refused.pb")
     line = refused(source, "--output", output, "--opset", 17)
-    assert "--opset cannot be chosen for .stablehlo; leave it out" in line
+    assert "--opset is not supported for .stablehlo; leave it out" in line
     line = refused(source, "--output", folder / "refused.onnx", "--weights", "baked")
-    assert "--weights cannot be chosen for .onnx" in line
+    assert "--weights is not supported for .onnx" in line
     line = refused(source, "--output", output, "--platforms", "cuda")
-    assert "--platforms must name cpu too" in line
+    assert "--platforms must include cpu" in line
     line = refused(source, "--output", output, "--platforms", "cpu,gpu")
-    assert "No platform is called gpu; there are cpu, cuda, rocm, tpu" in line
+    assert "Unknown platform gpu; choose from cpu, cuda, rocm, tpu" in line
     line = refused(folder / "absent.safetensors", "--output", output)
     assert "There is no model file" in line
     line = refused(source, "--output", source / "refused.stablehlo")
     assert "refused.stablehlo cannot be written" in line
-    with pytest.raises(UsageError, match="safetensors is not a file of jax.export"):
+    with pytest.raises(UsageError, match="safetensors is not a file written by jax.export"):
         stablehlo.load(source)
     for name, suffix in (("onnx", ".onnx"), ("flatbuffers", ".stablehlo")):
         monkeypatch.setitem(sys.modules, name, None)
         line = refused(source, "--output", folder / f"refused{suffix}")
-        assert f"Exported files need {name}: pip install 'deepfill_jax[export]'" in line
+        assert f"Export needs the package {name}: pip install 'deepfill_jax[export]'" in line
 
     output.write_text("precious")
     assert run(source, "--output", output) == 2
@@ -214,7 +216,7 @@ def test_what_cannot_be_exported_is_named(folder, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_onnx_is_the_model(folder, name, capsys):
+def test_onnx_matches_the_model(folder, name, capsys):
     library = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     output = folder / f"{name}.onnx"
@@ -228,48 +230,50 @@ def test_onnx_is_the_model(folder, name, capsys):
     assert metadata.pop("model_license") == METADATA["license"]
     expected = METADATA | {"architecture": name, "width": 2, "guided": False}
     assert {key: json.loads(x) for key, x in metadata.items()} == {"deepfill_jax": expected}
-    # Weights have their names.
+    # Initializers have the names of the model file's tensors.
     assert "coarse/encode1/kernel" in {x.name for x in proto.graph.initializer}
 
 
 @pytest.mark.parametrize("opset", [onnx.OPSETS[0], onnx.OPSETS[-1]])
-def test_onnx_in_other_opsets(folder, opset):
+def test_onnx_matches_the_model_in_oldest_and_newest_opset(folder, opset):
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     for name in NAMES:
         onnx.save(folder / "other.onnx", model(name), opset=opset)
         assert_completes(onnx.load(folder / "other.onnx"), name, atol=1e-4)
-    with pytest.raises(UsageError, match="Opset .* cannot be had; choose 13 to 21"):
+    with pytest.raises(UsageError, match="Opset .* is not supported; choose 13 to 21"):
         onnx.save(folder / "other.onnx", model("official"), opset=onnx.OPSETS.stop)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_onnx_stays_finite_without_features_and_without_known_pixels(folder, name):
+def test_onnx_is_finite_for_zero_weights_and_for_a_full_mask(folder, name):
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    made = model(name)
-    silent = dataclasses.replace(made, generator=jax.tree.map(np.zeros_like, made.generator))
+    random = model(name)
+    zero = dataclasses.replace(random, generator=jax.tree.map(np.zeros_like, random.generator))
     image, mask = make_batch(*SHAPE)
-    for generator, hole in ((silent, mask), (made, np.ones_like(mask))):
-        onnx.save(folder / "finite.onnx", generator)
+    for tested, hole in ((zero, mask), (random, np.ones_like(mask))):
+        onnx.save(folder / "finite.onnx", tested)
         completed = onnx.load(folder / "finite.onnx")(image, hole)
-        expected = Inpainter(generator).predict(image, hole).completed
+        expected = Inpainter(tested).predict(image, hole).completed
         assert np.isfinite(expected).all()
         np.testing.assert_allclose(completed, expected, rtol=0, atol=1e-4)
 
 
-def test_onnxruntime_refuses_what_is_no_onnx_file(folder):
+def test_loading_a_file_that_is_not_onnx_is_refused(folder):
     pytest.importorskip("onnxruntime")
-    with pytest.raises(UsageError, match="safetensors is nothing that onnxruntime can run"):
+    with pytest.raises(UsageError, match="safetensors cannot be loaded by onnxruntime"):
         onnx.load(folder / "official.safetensors")
 
 
 @pytest.mark.parametrize("suffix", [".stablehlo", ".onnx"])
-def test_guided_models_take_a_sketch(tmp_path, suffix):
+def test_exported_guided_model_uses_the_sketch_inside_the_hole_only(tmp_path, suffix):
     model = make_model("official", guided=True)
     weights.save(tmp_path / "model.safetensors", model)
     output = tmp_path / f"model{suffix}"
-    run(tmp_path / "model.safetensors", "--output", output)  # Which compares it with the model.
+    run(
+        tmp_path / "model.safetensors", "--output", output
+    )  # The command compares the outputs with the model's.
     complete = command.FORMATS[suffix].load(output)
     rng = np.random.default_rng(0)
     image = rng.uniform(-1, 1, (1, 72, 64, 3)).astype(np.float32)

@@ -1,14 +1,16 @@
-"""A model file made into one that runs without this package: StableHLO, or ONNX.
+"""Export of model files to StableHLO and ONNX, which run without this package.
 
-Both hold the same function of an image and a mask, which masks, fills and composites:
+Both formats contain the same function, which masks the image, fills the hole and composites:
 
-    image      float32 [B, H, W, 3] RGB in [-1, 1]; what it holds under the mask has no influence
-    mask       float32 [B, H, W, 1]; above 0.5 is the hole
-    sketch     float32 [B, H, W, 1], of guided models alone; above 0.5 is a line, in the hole
-    completed  float32 [B, H, W, 3]; known pixels are the image's, exactly
+    image      float32 [B, H, W, 3], RGB in [-1, 1]; pixels in the hole are ignored
+    mask       float32 [B, H, W, 1], above 0.5 in the hole
+    sketch     float32 [B, H, W, 1], above 0.5 on lines; only for sketch-guided models, and lines
+               outside the hole are ignored
+    completed  float32 [B, H, W, 3], the inpainting result; known pixels equal the image's exactly
 
-Batch and sides are free, the sides multiples of 8 and at least `smallest_side`. Whoever has other
-sizes mirrors the image and the mask at two edges, as `Inpainter` does, and crops the result.
+Batch size, height and width are free; the sides are multiples of 8 and at least `smallest_side`.
+For other sizes, pad the image and the mask by reflection at two edges, as `Inpainter` does, and
+crop the result.
 """
 
 import importlib
@@ -22,10 +24,11 @@ from deepfill_jax.models.generator import DILATIONS, MULTIPLE
 
 
 def smallest_side(variant: Variant) -> int:
-    """The least height and width that a file of this architecture takes.
+    """Returns the smallest height and width in pixels for exported files of this architecture.
 
-    With sides that are symbols, a map must be mirrored in one go: at a quarter of the picture's
-    size it must be longer than the reach of the most dilated convolution.
+    With symbolic sides, reflection padding is a single operation, which cannot pad by more than the
+    map's side. At a quarter of the image's size, the side must therefore exceed the padding of the
+    convolution with the largest dilation.
     """
     if variant.padding != "REFLECT":
         return MULTIPLE
@@ -33,17 +36,17 @@ def smallest_side(variant: Variant) -> int:
 
 
 def description(model: weights.Model) -> str:
-    """What is known about a model, its license included, as JSON; it goes into the file."""
+    """Returns the model's architecture and metadata, license included, as JSON for the file."""
     variant = model.variant
     named = {"architecture": variant.name, "width": variant.width, "guided": variant.guided}
     return json.dumps({**model.metadata, **named})
 
 
 def require(name: str) -> ModuleType:
-    """Imports a package of the extra `export`; raises a `UsageError` where it is missing."""
+    """Imports a package of the extra `export`; raises a `UsageError` if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise UsageError(
-            f"Exported files need {name}: pip install 'deepfill_jax[export]'."
+            f"Export needs the package {name}: pip install 'deepfill_jax[export]'."
         ) from error

@@ -22,30 +22,33 @@ from deepfill_jax.models import cpu_convolution
 
 FORMATS = {".stablehlo": stablehlo, ".onnx": onnx}
 OPTIONS = {".stablehlo": {"platforms", "weights"}, ".onnx": {"opset"}}
-CHECKED = ((1, 88, 128), (2, 104, 72))  # Batch, height, width.
+CHECK_SHAPES = ((1, 88, 128), (2, 104, 72))  # Batch, height, width.
 
 
 def export(source: str | Path, output: Path, *, overwrite: bool, options: dict[str, Any]) -> None:
-    """Exports a model file, holds the result against the model, and prints what it is.
+    """Exports a model file, compares the exported function with the model, and prints a summary.
 
     Args:
         source: The model, see `weights.load`.
         output: The file to write; its suffix is one of `FORMATS`.
-        overwrite: `output` may be replaced.
-        options: Arguments of the format's `save`, of its `OPTIONS`.
+        overwrite: Whether an existing `output` is replaced.
+        options: Arguments of the format's `save`; their names are in `OPTIONS`.
 
     Raises:
-        UsageError: The model cannot be read, the output not be written, or an option not be had.
-        RunError: The exported function differs from the model; it is not kept.
+        UsageError: The model cannot be read, the output cannot be written, or an option is not
+            supported by the format.
+        RunError: The exported function differs from the model; the file is deleted.
     """
     if output.suffix not in FORMATS:
         raise UsageError(f"{output} must end in {' or '.join(FORMATS)}.")
     if foreign := options.keys() - OPTIONS[output.suffix]:
         flags = ", ".join(f"--{name}" for name in sorted(foreign))
-        raise UsageError(f"{flags} cannot be chosen for {output.suffix}; leave it out.")
-    here = jax.export.default_export_platform()
-    if here not in options.get("platforms", (here,)):
-        raise UsageError(f"--platforms must name {here} too, as the file is checked here.")
+        raise UsageError(f"{flags} is not supported for {output.suffix}; leave it out.")
+    platform = jax.export.default_export_platform()
+    if platform not in options.get("platforms", (platform,)):
+        raise UsageError(
+            f"--platforms must include {platform}, because the exported file is checked on it."
+        )
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists already; --overwrite replaces it.")
     model = weights.load(source)
@@ -56,62 +59,73 @@ def export(source: str | Path, output: Path, *, overwrite: bool, options: dict[s
         if options.get("weights") == "separate":
             complete = functools.partial(complete, stablehlo.tensors_of(model))
         difference = largest_difference(complete, model)
-        if not difference <= kind.TOLERANCE:  # NaN is none that is small.
+        if not difference <= kind.TOLERANCE:  # Written this way, NaN is an error too.
             raise RunError(
-                f"{output} is not written: it would differ from {source} by {difference:.1e}, more "
-                f"than {kind.TOLERANCE:.0e}."
+                f"{output} is not written: its outputs differ from those of {source} by "
+                f"{difference:.1e}, more than {kind.TOLERANCE:.0e}."
             )
-    shapes = " and ".join("x".join(map(str, shape)) for shape in CHECKED)
+    shapes = " and ".join("x".join(map(str, shape)) for shape in CHECK_SHAPES)
     print(f"architecture  {model.variant.name}")
     print(f"difference    {difference:.1e} from the model, at {shapes}")
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
 def largest_difference(complete: Callable, model: weights.Model) -> float:
-    """Compares a function of image, mask and sketch with a model, on noise with a hole in it.
+    """Compares an exported function with its model, on noise images with a hole.
 
-    Its shapes are those of `CHECKED`; an exporter has seen none of them.
+    The images have the shapes of `CHECK_SHAPES`, which are not used during the export.
+
+    Args:
+        complete: Function of image, mask and, if guided, sketch.
+        model: The model.
+
+    Returns:
+        The largest absolute difference of pixel values in [-1, 1].
     """
     inpainter = Inpainter(model)
     rng = np.random.default_rng(0)
     differences = []
-    for batch, height, width in CHECKED:
+    for batch, height, width in CHECK_SHAPES:
         image = rng.uniform(-1, 1, (batch, height, width, 3)).astype(np.float32)
         mask = np.zeros((batch, height, width, 1), np.float32)
         mask[:, height // 4 : height // 2, width // 3 : -width // 5] = 1
         inputs = [image, mask]
         if inpainter.guided:
             inputs.append(rng.uniform(0, 1, mask.shape).astype(np.float32))
-        with cpu_convolution.plain():  # An exported file has no others.
+        with cpu_convolution.plain():  # Exported files do not use the CPU algorithms.
             expected = inpainter.predict(*inputs).completed
         differences.append(np.abs(np.asarray(complete(*inputs)) - expected).max())
     return float(np.max(differences))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Exports the model file that the command line names."""
+    """Exports the model file named on the command line."""
     parser = argparse.ArgumentParser(
         "python -m deepfill_jax.export", argument_default=argparse.SUPPRESS
     )
-    parser.add_argument("model", help="model file (.safetensors), or the name of one")
+    parser.add_argument("model", help="model file (.safetensors), or a bundled model's name")
     parser.add_argument(
         "--output", type=Path, required=True, help=f"file to write ({' or '.join(FORMATS)})"
     )
     parser.add_argument(
         "--platforms",
         type=lambda names: tuple(names.split(",")),
-        help=f"of .stablehlo: {', '.join(stablehlo.PLATFORMS)}; without spaces (cpu,cuda)",
+        help=f"for .stablehlo: comma-separated, of {', '.join(stablehlo.PLATFORMS)} "
+        "(default: cpu,cuda)",
     )
     parser.add_argument(
         "--weights",
         choices=("baked", "separate"),
-        help="of .stablehlo: in the file, or its first argument (baked)",
+        help="for .stablehlo: weights inside the file, or as the function's first argument "
+        "(default: baked)",
     )
     parser.add_argument(
-        "--opset", type=int, help=f"of .onnx: {onnx.OPSETS[0]} to {onnx.OPSETS[-1]} (17)"
+        "--opset",
+        type=int,
+        help=f"for .onnx: {onnx.OPSETS[0]} to {onnx.OPSETS[-1]} (default: 17)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", default=False, help="replace a file that exists"
+        "--overwrite", action="store_true", default=False, help="replace an existing file"
     )
     options = vars(parser.parse_args(arguments))
     model, output, overwrite = (options.pop(name) for name in ("model", "output", "overwrite"))

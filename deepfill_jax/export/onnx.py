@@ -1,10 +1,10 @@
-"""ONNX, at any batch, height and width: runs in onnxruntime, and wherever ONNX does.
+"""Export to ONNX with free batch size, height and width.
 
 The graph is built operator by operator from the tables of `models/generator.py`, because converters
-of JAX functions cannot leave height and width free. So it says once more what `models/` says; the
-command holds each file that it writes against `models/`, and keeps none that differs.
+of JAX functions do not support a free height and width. It therefore repeats the definition of the
+networks in `models/`; the export command compares each file with `models/` and rejects differences.
 
-Maps are [B, C, H, W], as ONNX has them. Other letters as in `models/attention.py`.
+Feature maps are [B, C, H, W], as usual in ONNX. Other letters are as in `models/attention.py`.
 """
 
 import functools
@@ -31,37 +31,37 @@ from deepfill_jax.models.generator import (
 )
 from deepfill_jax.tensors import flatten
 
-OPSETS = range(13, 22)  # Of ONNX's operators; every operator here means the same in all of them.
+OPSETS = range(13, 22)  # ONNX opsets in which the operators used here have the same meaning.
 TOLERANCE = 1e-3
 
 _ACTIVATIONS = {nn.elu: "Elu", nn.relu: "Relu"}
-_FLOAT, _INT64 = 1, 7  # Of onnx.TensorProto.
+_FLOAT, _INT64 = 1, 7  # Data types in onnx.TensorProto.
 _TO_THE_END = np.iinfo(np.int64).max
 
 
 def save(path: str | Path, model: weights.Model, *, opset: int = 17) -> None:
-    """Writes a model's generator as the function that the package describes, weights included.
+    """Writes a model's generator, weights included, as the function described in `export`.
 
-    The file's metadata are "deepfill_jax", a JSON object of what is known about the model, and
-    "model_license", if that is known.
+    The file's metadata has the keys "deepfill_jax", a JSON object with the model's architecture and
+    metadata, and "model_license", if the license is known.
 
     Args:
         path: The file to write.
-        model: Whose generator it is.
-        opset: Of `OPSETS`; a lower one runs in older programs.
+        model: The model whose generator is exported.
+        opset: ONNX opset, of `OPSETS`; a lower one runs in older programs.
 
     Raises:
-        UsageError: The extra `export` is not installed, or the opset is another.
+        UsageError: The extra `export` is not installed, or the opset is not supported.
     """
     onnx = require("onnx")
     if opset not in OPSETS:
-        raise UsageError(f"Opset {opset} cannot be had; choose {OPSETS[0]} to {OPSETS[-1]}.")
+        raise UsageError(f"Opset {opset} is not supported; choose {OPSETS[0]} to {OPSETS[-1]}.")
     network = _Network(model.variant, flatten(model.generator))
     network.complete(*_inputs(model.variant))
     graph = network.graph
     graph.nodes[-1][2][0] = "completed"  # The last node's output is the graph's.
 
-    def picture(name, channels):
+    def image_info(name, channels):
         shape = ["batch", "height", "width", channels]
         return onnx.helper.make_tensor_value_info(name, _FLOAT, shape)
 
@@ -70,8 +70,8 @@ def save(path: str | Path, model: weights.Model, *, opset: int = 17) -> None:
         onnx.helper.make_graph(
             [onnx.helper.make_node(*node, **attributes) for *node, attributes in graph.nodes],
             "deepfill",
-            [picture(name, channels) for name, channels in _inputs(model.variant).items()],
-            [picture("completed", 3)],
+            [image_info(name, channels) for name, channels in _inputs(model.variant).items()],
+            [image_info("completed", 3)],
             [onnx.numpy_helper.from_array(x, name) for name, x in graph.constants.items()],
         ),
         opset_imports=opsets,
@@ -92,29 +92,32 @@ def save(path: str | Path, model: weights.Model, *, opset: int = 17) -> None:
 
 
 def load(path: str | Path) -> Callable[..., np.ndarray]:
-    """Reads a file of `save` into onnxruntime, on the CPU: a function of image, mask, sketch.
+    """Loads a file written by `save` into onnxruntime, on the CPU.
+
+    Returns:
+        Function of image, mask and, if guided, sketch.
 
     Raises:
-        UsageError: The extra `export` is not installed, or onnxruntime refuses the file.
+        UsageError: The extra `export` is not installed, or onnxruntime cannot load the file.
     """
     onnxruntime = require("onnxruntime")
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # A dozen kinds, all of them plain Exceptions.
-        raise UsageError(f"{path} is nothing that onnxruntime can run: {error}.") from error
+    except Exception as error:  # onnxruntime's many error classes have no other common base.
+        raise UsageError(f"{path} cannot be loaded by onnxruntime: {error}.") from error
     names = [x.name for x in session.get_inputs()]
     return lambda *arrays: session.run(["completed"], dict(zip(names, arrays, strict=True)))[0]
 
 
 def _inputs(variant: Variant) -> dict[str, int]:
-    """Names of the graph's inputs, and their channels."""
+    """Returns the names of the graph's inputs and their numbers of channels."""
     return {"image": 3, "mask": 1} | ({"sketch": 1} if variant.guided else {})
 
 
 class _Graph:
     """Collects nodes: `graph.Conv(x, kernel, pads=...)` adds one and returns its output's name.
 
-    Inputs are names; arrays, numbers and lists become constants, float32 or int64.
+    Inputs are names of values; arrays, numbers and lists become constants of float32 or int64.
     """
 
     def __init__(self):
@@ -138,7 +141,7 @@ class _Graph:
 
 
 class _Network:
-    """`models.Generator` as a graph; a method here is a function or module of that name there."""
+    """Builds the graph of `models.Generator`; methods correspond to functions and modules there."""
 
     def __init__(self, variant: Variant, tensors: Mapping[str, np.ndarray]):
         self.graph = _Graph()
@@ -146,7 +149,7 @@ class _Network:
         self.tensors = tensors
 
     def complete(self, image: str, mask: str, *sketch: str) -> str:
-        """[B, H, W, 3] and [B, H, W, 1], twice if guided -> [B, H, W, 3]."""
+        """Maps an image [B, H, W, 3], a mask and a sketch [B, H, W, 1] to [B, H, W, 3]."""
         g = self.graph
         image, mask, *sketch = (g.Transpose(x, perm=[0, 3, 1, 2]) for x in (image, mask, *sketch))
         hole = g.Greater(mask, 0.5)
@@ -164,16 +167,16 @@ class _Network:
     def refine_net(self, pasted: str, mask: str, sketch: Sequence[str]) -> str:
         x = self.with_mask(pasted, mask, sketch) if self.variant.refine_sees_mask else pasted
         branch = "refine/conv_branch"
-        imagined = self.dilate(self.encode(x, branch, CONV_ENCODER), branch)
+        convolved = self.dilate(self.encode(x, branch, CONV_ENCODER), branch)
         branch, last = "refine/attention_branch", self.variant.attention_activation
         x = self.encode(x, branch, ATTENTION_ENCODER, last=last)
         x = self.contextual_attention(x, self.small_mask(mask))
         for name in ("attended1", "attended2"):
             x = self.gated_conv(x, f"{branch}/{name}")
-        return self.decode(self.graph.Concat(imagined, x, axis=1), "refine/decoder")
+        return self.decode(self.graph.Concat(convolved, x, axis=1), "refine/decoder")
 
     def with_mask(self, x: str, mask: str, sketch: Sequence[str]) -> str:
-        ones = [0, 0, 0, 0, 0, 1, 0, 0]  # One channel more.
+        ones = [0, 0, 0, 0, 0, 1, 0, 0]  # Padding that appends one channel.
         x = self.graph.Concat(x, *sketch, axis=1) if sketch else x
         return self.graph.Concat(self.graph.Pad(x, ones, 1.0), mask, axis=1)
 
@@ -208,7 +211,7 @@ class _Network:
     def convolve(self, x: str, path: str, *, stride: int = 1, dilation: int = 1) -> str:
         g, kernel = self.graph, self.tensors[f"{path}/kernel"]
         span = dilation * (kernel.shape[0] - 1)
-        # SAME pads the least there is, where sides are multiples of the stride.
+        # This is the total padding of SAME if the sides are multiples of the stride.
         total = span + 1 - stride if self.variant.padding == "SAME" else span
         pads = [total // 2] * 2 + [total - total // 2] * 2
         if self.variant.padding == "REFLECT":
@@ -276,17 +279,17 @@ class _Network:
         return g.Div(self.paste(copied, channels), coverage)
 
     def patches(self, x: str, size: int, stride: int, channels: int) -> str:
-        """[B, C, H, W] -> [B, 1, D, positions]."""
+        """Cuts patches of [B, C, H, W]: [B, 1, D, positions]."""
         taps = {"group": channels, "strides": [stride] * 2, "pads": [1] * 4}
-        cut = self.graph.Conv(x, _taps(size, channels), **taps)
-        return self.graph.Reshape(cut, [0, 1, channels * size**2, -1])
+        cut_out = self.graph.Conv(x, _taps(size, channels), **taps)
+        return self.graph.Reshape(cut_out, [0, 1, channels * size**2, -1])
 
     def paste(self, patches: str, channels: int) -> str:
-        """[B, 16 * C, h, w] -> [B, C, 2h, 2w]."""
+        """Adds up 4x4 patches [B, 16 * C, h, w] at a stride of 2: [B, C, 2h, 2w]."""
         taps = {"group": channels, "strides": [2, 2], "pads": [1] * 4}
         return self.graph.ConvTranspose(patches, _taps(4, channels), **taps)
 
 
 def _taps(size: int, channels: int) -> np.ndarray:
-    """The kernel that cuts patches: a channel for each of a patch's pixels."""
+    """Returns the kernel that cuts patches; it has one output channel per pixel of a patch."""
     return np.tile(np.eye(size**2).reshape(-1, 1, size, size), (channels, 1, 1, 1))

@@ -1,14 +1,14 @@
-"""StableHLO by `jax.export`: runs where JAX and flatbuffers are, without Flax and this package.
+"""Export to StableHLO by `jax.export`; running a file needs only JAX and flatbuffers.
 
 exported = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
 completed = exported.call(image, mask)
-json.loads(exported.fun_name)  # Architecture, license and what else is known about the model.
+json.loads(exported.fun_name)  # Architecture, license and other metadata of the model.
 
-With separate weights the first argument is a dict of the generator's tensors, float32, named as in
-the model file: `exported.call(tensors, image, mask)`.
+With separate weights, the first argument is a dict of the generator's tensors, float32 and named as
+in the model file: `exported.call(tensors, image, mask)`.
 
-A newer JAX runs what an older one wrote, but not the other way round: export with the oldest JAX
-that shall run the file.
+A newer JAX can run files written by an older one, but not the other way round. Export with the
+oldest version of JAX that has to run the file.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from deepfill_jax.models.generator import MULTIPLE
 from deepfill_jax.tensors import flatten, unflatten
 from deepfill_jax.weights import Model
 
-PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # Those that JAX compiles for.
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # Platforms that JAX can compile for.
 TOLERANCE = 1e-5
 
 
@@ -40,22 +40,23 @@ def save(
     platforms: Sequence[str] = ("cpu", "cuda"),
     weights: str = "baked",
 ) -> None:
-    """Writes a model's generator as the function that the package describes.
+    """Writes a model's generator as the function described in `export`.
 
     Args:
         path: The file to write.
-        model: Whose generator it is.
-        platforms: Where the file shall run, of `PLATFORMS`; this machine needs none of them.
+        model: The model whose generator is exported.
+        platforms: Platforms on which the file can run, of `PLATFORMS`; this machine does not need
+            to have any of them.
         weights: "baked" into the file, or "separate": then `tensors_of(model)` is the function's
             first argument.
 
     Raises:
-        UsageError: There is no such platform, or the extra `export` is not installed.
+        UsageError: A platform is unknown, or the extra `export` is not installed.
     """
     require("flatbuffers")
     if unknown := set(platforms) - set(PLATFORMS):
         raise UsageError(
-            f"No platform is called {', '.join(sorted(unknown))}; there are {', '.join(PLATFORMS)}."
+            f"Unknown platform {', '.join(sorted(unknown))}; choose from {', '.join(PLATFORMS)}."
         )
     batch, height, width = _free_shape(model.variant)
     channels = (3, 1, 1) if model.variant.guided else (3, 1)
@@ -71,23 +72,26 @@ def save(
 
 
 def load(path: str | Path) -> Callable[..., jax.Array]:
-    """Reads a file of `save`: a function of image and mask, or of tensors, image and mask.
+    """Loads a file written by `save`.
 
-    It is compiled as `Inpainter` compiles the model, which on a CPU is twice as fast as without.
+    The function is compiled with the options of `Inpainter`, which makes it twice as fast on a CPU.
+
+    Returns:
+        Function of image, mask and, if guided, sketch; preceded by tensors if weights are separate.
 
     Raises:
-        UsageError: It is not one, or the extra `export` is not installed.
+        UsageError: The file was not written by `save`, or the extra `export` is not installed.
     """
     require("flatbuffers")
     try:
         exported = jax.export.deserialize(bytearray(Path(path).read_bytes()))
-    except Exception as error:  # Flatbuffers' reader raises whatever the bytes lead it to.
-        raise UsageError(f"{path} is not a file of jax.export: {error}.") from error
+    except Exception as error:  # Depending on the bytes, flatbuffers raises any kind of error.
+        raise UsageError(f"{path} is not a file written by jax.export: {error}.") from error
     return jax.jit(exported.call, compiler_options=compiler.options())
 
 
 def tensors_of(model: Model) -> dict[str, np.ndarray]:
-    """The generator's weights, named as in a model file."""
+    """Returns the generator's weights by their names in a model file."""
     return flatten({"generator": model.generator})
 
 
@@ -95,17 +99,17 @@ def _complete(
     network: Generator, tensors: Mapping[str, jax.Array], image, mask, *sketch
 ) -> jax.Array:
     hole = mask > 0.5
-    masked = composite(0.0, image, hole)  # Selected: a NaN in the hole must not get out.
+    masked = composite(0.0, image, hole)  # A product with the mask would keep NaNs of the hole.
     params = unflatten(tensors)["generator"]
     areas = (x.astype(jnp.float32) for x in (hole, *((x > 0.5) & hole for x in sketch)))
     return network.apply({"params": params}, masked, *areas).completed
 
 
 def _free_shape(variant: Variant) -> Sequence:
-    """Symbols for batch, height and width."""
-    # "8*h + 64" says that a side is 72 or more, and so does JAX's message about a smaller one.
-    more = smallest_side(variant) - MULTIPLE
-    # JAX does not see by itself that a row is no longer than the map; slices of queries ask it to.
+    """Returns symbols for batch size, height and width."""
+    # As symbols are at least 1, "8*h + 64" is at least 72; JAX checks this and names the side.
+    offset = smallest_side(variant) - MULTIPLE
+    # Slicing the queries needs the constraint, because JAX cannot infer it.
     return jax.export.symbolic_shape(
-        f"b, {MULTIPLE}*h + {more}, {MULTIPLE}*w + {more}", constraints=["h*w >= w"]
+        f"b, {MULTIPLE}*h + {offset}, {MULTIPLE}*w + {offset}", constraints=["h*w >= w"]
     )
