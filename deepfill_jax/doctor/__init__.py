@@ -1,5 +1,5 @@
-"""`deepfill doctor`: what goes wrong before a training, found in about a minute.
+"""`deepfill doctor`: a pre-flight check of a training run that takes about a minute.
 
-Each check is a function of `machine`, `pictures`, `memory` or `training`; `examination` calls them
+Each check is a function in `machine`, `pictures`, `memory` or `training`; `examination` calls them
 in order.
 """

@@ -1,4 +1,4 @@
-"""What a check finds, and what checks hand to those after them."""
+"""Findings of the checks, and the state that checks share."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -12,17 +12,17 @@ from deepfill_jax.data.pipeline import Batch
 from deepfill_jax.data.sources import Source
 from deepfill_jax.train.step import TrainStep
 
-OK, WARNING, WRONG, SKIPPED = "ok", "warning", "wrong", "skipped"
+OK, WARNING, ERROR, SKIPPED = "ok", "warning", "error", "skipped"
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One line of the doctor.
+    """One line of the doctor's output.
 
     Attributes:
-        level: OK; WARNING, training works but perhaps not as meant; WRONG, it does not; SKIPPED,
-            something else is wrong that this check needs.
-        text: What was found, and if it is not OK what to do.
+        level: OK; WARNING: training works, but perhaps not as intended; ERROR: training does not
+            work; SKIPPED: the check needs the result of another check that failed.
+        text: Result of the check; unless it is OK, also what to do.
     """
 
     level: str
@@ -30,22 +30,22 @@ class Finding:
 
 
 class SkippedError(Exception):
-    """A check has not what it needs; the message says what that is."""
+    """A check needs something that is not available; the message names it."""
 
 
 @dataclasses.dataclass
 class Case:
-    """A run that somebody wants to start, and what the checks have learnt of it so far.
+    """A run to examine, and the results of the checks so far.
 
     Attributes:
-        config: The run's.
-        workdir: The run's folder.
-        mesh: The devices, once JAX has found some.
-        source: The training pictures, once they can be read.
-        batches: The stream of them, once a batch came out of it.
-        batch: Its first batch.
-        train_step: Compiled for these devices, once it is known to fit into their memory.
-        step_seconds: What a training step took.
+        config: Config of the run.
+        workdir: Folder of the run.
+        mesh: The devices, set when JAX has found some.
+        source: The training images, set when they can be read.
+        batches: Stream of training batches, set when it has yielded one.
+        batch: The first batch.
+        train_step: Training step compiled for the devices, set when it fits into their memory.
+        step_seconds: Duration of a training step in seconds, without waiting for its input.
     """
 
     config: ConfigDict
@@ -59,14 +59,14 @@ class Case:
 
     @property
     def folder(self) -> Path:
-        """Where the doctor writes, and nowhere else."""
+        """The only folder that the doctor writes to."""
         return self.workdir / "doctor"
 
     def need(self, name: str) -> None:
-        """Raises SkippedError if an attribute is not there yet."""
+        """Raises SkippedError if an attribute is None."""
         if getattr(self, name) is None:
             raise SkippedError(f"needs the {name.replace('_', ' ')}, see above.")
 
 
-# A check yields its findings. What it raises is a finding too, see `doctor.examine`.
+# A check yields findings. `examination.examine` turns exceptions of a check into findings too.
 Check = Callable[[Case], Iterator[Finding]]

@@ -1,4 +1,4 @@
-"""The doctor's visit: every check in order, a line for each finding."""
+"""Runs all checks in order and prints a line for each finding."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from deepfill_jax.doctor import machine, memory, pictures, training
-from deepfill_jax.doctor.case import OK, SKIPPED, WARNING, WRONG, Case, Check, Finding, SkippedError
+from deepfill_jax.doctor.case import ERROR, OK, SKIPPED, WARNING, Case, Check, Finding, SkippedError
 from deepfill_jax.errors import RunError, UsageError
 
-# In order: later ones need what earlier ones found.
+# The order matters, because later checks need results of earlier ones.
 CHECKS: dict[str, Check] = {
     "devices": machine.devices,
     "versions": machine.versions,
@@ -28,20 +28,23 @@ CHECKS: dict[str, Check] = {
 
 
 def examine(config: ConfigDict, workdir: str | Path) -> Iterator[tuple[str, Finding]]:
-    """Yields what each check finds, with the check's name; one that fails stops no other."""
+    """Yields the findings of all checks, with the check's name.
+
+    A check that raises an exception does not stop the others: the exception becomes a finding.
+    """
     case = Case(config, Path(workdir).expanduser())
-    told = set()
+    reported = set()
     for name, check in CHECKS.items():
         try:
             for finding in check(case):
                 yield name, finding
         except SkippedError as error:
             yield name, Finding(SKIPPED, f"{error}")
-        except Exception as error:  # What XLA or a library raises is what a doctor is to find.
+        except Exception as error:  # Errors of XLA and other libraries are findings too.
             reason = _reason(error)
-            again = Finding(SKIPPED, "fails for the same reason as a check above.")
-            yield name, again if reason in told else Finding(WRONG, reason)
-            told.add(reason)
+            repeated = Finding(SKIPPED, "fails for the same reason as a check above.")
+            yield name, repeated if reason in reported else Finding(ERROR, reason)
+            reported.add(reason)
 
 
 def _reason(error: Exception) -> str:
@@ -54,13 +57,13 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     """Prints the findings and a summary.
 
     Raises:
-        RunError: Something is wrong.
+        RunError: A finding is an error.
     """
     counts = Counter()
     for name, finding in examine(config, workdir):
         counts[finding.level] += 1
         print(f"{finding.level:<8} {name:<11} {finding.text}", flush=True)
-    listed = ", ".join(f"{counts[level]} {level}" for level in (OK, WARNING, WRONG, SKIPPED))
-    print(f"{listed}. What the losses of a run mean: docs/losses.md.", flush=True)
-    if counts[WRONG]:
-        raise RunError(f"{counts[WRONG]} wrong: each line above says what to do.")
+    summary = ", ".join(f"{level}: {counts[level]}" for level in (OK, WARNING, ERROR, SKIPPED))
+    print(f"{summary}. docs/losses.md explains the losses of a run.", flush=True)
+    if counts[ERROR]:
+        raise RunError(f"Errors found: {counts[ERROR]}. Each line above says what to do.")

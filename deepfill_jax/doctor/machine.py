@@ -1,4 +1,4 @@
-"""Checks of the machine: devices, versions, the run's folder."""
+"""Checks of devices, versions and the run's folder."""
 
 import importlib.metadata
 import json
@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 
 from deepfill_jax import checkpoint, renamed, sharding
 from deepfill_jax.convert.run import CONFIG
-from deepfill_jax.doctor.case import OK, WARNING, WRONG, Case, Finding
+from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding
 from deepfill_jax.train import build
 
-# The oldest versions that setup.cfg allows and the newest that the tests have run with: Python 3.11
-# with the left column, 3.12 with the right one.
+# The oldest versions that setup.cfg allows, and the newest versions that the tests have run with:
+# Python 3.11 with the left column, Python 3.12 with the right column.
 TESTED = {
     "python": ("3.11", "3.12"),
     "jax": ("0.10.2", "0.12.0"),
@@ -31,31 +31,32 @@ TESTED = {
     "numpy": ("2.0", "2.5"),
 }
 GIB = 2**30
-NAMED = 6  # Keys that a message names.
-# Which of them decide what a checkpoint holds.
+MAX_LISTED_KEYS = 6  # Config keys that a message lists.
+# Prefixes of the config keys that determine the contents of a checkpoint.
 STATE_KEYS = ("model.", "optimizer.", "discriminator_optimizer.", "ema_decay")
 
 
 def devices(case: Case) -> Iterator[Finding]:
-    """What JAX computes on, and whether it leaves a GPU idle."""
-    found = jax.devices()
-    case.mesh = sharding.make_mesh(found)
-    kind = found[0].device_kind
-    seen = f"{len(found)} x {found[0].platform}" + (f" ({kind})" if kind != "cpu" else "")
-    gpu = nvidia_gpu() if found[0].platform == "cpu" else None
+    """Checks which devices JAX uses, and whether a GPU is unused."""
+    jax_devices = jax.devices()
+    case.mesh = sharding.make_mesh(jax_devices)
+    first = jax_devices[0]
+    kind = f" ({first.device_kind})" if first.device_kind != "cpu" else ""
+    listed = f"{len(jax_devices)} x {first.platform}{kind}"
+    gpu = nvidia_gpu() if first.platform == "cpu" else None
     if gpu:
-        yield Finding(WRONG, f"JAX sees {seen}, but this machine has {gpu}; {_gpu_remedy()}")
+        yield Finding(ERROR, f"JAX uses {listed}, but this machine has {gpu}; {_gpu_remedy()}")
     else:
-        yield Finding(OK, f"{seen}, on which JAX {jax.__version__} computes.")
+        yield Finding(OK, f"JAX {jax.__version__} uses {listed}.")
 
 
 def nvidia_gpu() -> str | None:
-    """Returns the name of an NVIDIA GPU of this machine, which JAX may know nothing of."""
+    """Returns the name of this machine's NVIDIA GPU, even if JAX cannot use it, or None."""
     try:
         query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        said = subprocess.run(query, capture_output=True, text=True, timeout=20)
-        if said.returncode == 0 and said.stdout.strip():
-            return said.stdout.splitlines()[0].strip()
+        result = subprocess.run(query, capture_output=True, text=True, timeout=20)
+        if result.returncode == 0 and result.stdout.strip():
+            return result.stdout.splitlines()[0].strip()
     except (OSError, subprocess.TimeoutExpired):
         pass
     listed = any(Path("/proc/driver/nvidia/gpus").glob("*"))
@@ -65,46 +66,46 @@ def nvidia_gpu() -> str | None:
 def _gpu_remedy() -> str:
     wanted = os.environ.get("JAX_PLATFORMS", "")
     if wanted and "cuda" not in wanted and "gpu" not in wanted:
-        return f"JAX_PLATFORMS={wanted} forbids it: unset JAX_PLATFORMS."
+        return f"JAX_PLATFORMS={wanted} disables it: unset JAX_PLATFORMS."
     plugins = [f"jax-cuda{version}-plugin" for version in (12, 13)]
     installed = [name for name in plugins if _version(name)]
     if installed:
         return (
-            f"{installed[0]} is installed and cannot use it: see what nvidia-smi and "
-            "CUDA_VISIBLE_DEVICES say, and whether the driver is new enough."
+            f"{installed[0]} is installed but cannot use it: check nvidia-smi, "
+            "CUDA_VISIBLE_DEVICES, and whether the driver is recent enough."
         )
-    return 'pip install "jax[cuda12]", or jax[cuda13] where nvidia-smi says CUDA 13.'
+    return 'pip install "jax[cuda12]", or jax[cuda13] if nvidia-smi shows CUDA 13.'
 
 
 def versions(case: Case) -> Iterator[Finding]:
-    """Python and the packages whose version matters most."""
+    """Checks the versions of Python and the most important packages."""
     del case
-    found = {name: _version(name) for name in TESTED}
-    found["python"] = platform.python_version()
-    found["tensorflow"] = found["tensorflow"] or _version("tensorflow-cpu")
-    yield from judge_versions(found)
+    installed = {name: _version(name) for name in TESTED}
+    installed["python"] = platform.python_version()
+    installed["tensorflow"] = installed["tensorflow"] or _version("tensorflow-cpu")
+    yield from judge_versions(installed)
 
 
-def judge_versions(found: Mapping[str, str | None]) -> Iterator[Finding]:
-    """Compares versions with `TESTED`; None is a package that is missing."""
-    fine = []
+def judge_versions(installed: Mapping[str, str | None]) -> Iterator[Finding]:
+    """Compares installed versions with `TESTED`; None means that a package is missing."""
+    supported = []
     for name, (oldest, newest) in TESTED.items():
-        version = found[name]
+        version = installed[name]
         if version is None:
-            yield Finding(WRONG, f"{name} is not installed; pip install 'deepfill_jax[train]'.")
+            yield Finding(ERROR, f"{name} is not installed; pip install 'deepfill_jax[train]'.")
         elif _is_beyond(oldest, version):
             remedy = f"pip install -U '{name}>={oldest}'" if name != "python" else "use a newer one"
-            yield Finding(WRONG, f"{name} {version} is older than {oldest}; {remedy}.")
+            yield Finding(ERROR, f"{name} {version} is older than {oldest}; {remedy}.")
         elif _is_beyond(version, newest):
             yield Finding(
                 WARNING,
-                f"{name} {version} is newer than {newest}, the newest that the tests ran with; "
-                "if something fails, try that one.",
+                f"{name} {version} is newer than {newest}, the newest tested version; if training "
+                "fails, try that one.",
             )
         else:
-            fine.append(f"{name} {version}")
-    if fine:
-        yield Finding(OK, ", ".join(fine) + ".")
+            supported.append(f"{name} {version}")
+    if supported:
+        yield Finding(OK, ", ".join(supported) + ".")
 
 
 def _version(package: str) -> str | None:
@@ -115,72 +116,73 @@ def _version(package: str) -> str | None:
 
 
 def _is_beyond(version: str, bound: str) -> bool:
-    """Whether a version is above a bound, as far as the bound says its numbers."""
+    """Tells whether a version is above a bound, comparing as many numbers as the bound has."""
     numbers, limit = ([int(n) for n in re.findall(r"\d+", text)] for text in (version, bound))
     return numbers[: len(limit)] > limit
 
 
 def workdir(case: Case) -> Iterator[Finding]:
-    """Whether the run's folder can be written, has room, and holds another run."""
+    """Checks whether the run's folder is writable, has enough free space, and contains a run."""
     try:
         case.folder.mkdir(parents=True, exist_ok=True)
-        trial = case.folder / "trial"
-        trial.write_bytes(b"")
-        trial.unlink()
+        test_file = case.folder / "trial"
+        test_file.write_bytes(b"")
+        test_file.unlink()
     except OSError as error:
         yield Finding(
-            WRONG, f"{case.workdir} cannot be written ({error.strerror}); give another --workdir."
+            ERROR, f"{case.workdir} cannot be written ({error.strerror}); give another --workdir."
         )
         return
     case.need("mesh")
-    yield _room(case)
+    yield _disk_space(case)
     yield from _earlier_run(case)
 
 
-def _room(case: Case) -> Finding:
+def _disk_space(case: Case) -> Finding:
     state = build.abstract_state(case.config, case.mesh)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    # One more is there while it is written and the oldest is not yet deleted.
+    # A new checkpoint is written before the oldest one is deleted.
     count = case.config.keep_latest + case.config.keep_best + 1
     free = shutil.disk_usage(case.workdir).free
     text = (
-        f"{case.workdir} has {free / GIB:.3g} GiB free, {count} checkpoints of "
-        f"{size / GIB:.2g} GiB take {count * size / GIB:.2g}"
+        f"{case.workdir} has {free / GIB:.3g} GiB of free space; {count} checkpoints of "
+        f"{size / GIB:.2g} GiB need {count * size / GIB:.2g} GiB"
     )
     if free < count * size:
-        remedy = "make room, or lower config.keep_latest and config.keep_best."
-        return Finding(WRONG, f"{text}; {remedy}")
+        remedy = "free some space, or lower config.keep_latest and config.keep_best."
+        return Finding(ERROR, f"{text}; {remedy}")
     return Finding(OK, f"{text}.")
 
 
 def _earlier_run(case: Case) -> Iterator[Finding]:
-    """What a run in the folder says of the one that shall go on from it."""
+    """Checks whether the new run can resume from a run in its folder."""
     folder = case.workdir / checkpoint.FOLDER
-    saved = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
-    if not saved:
+    steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
+    if not steps:
         return
     try:
         config = json.loads((case.workdir / CONFIG).read_text())
         before = ConfigDict(renamed.with_new_keys(config))
         same_state = _shapes(before, case) == _shapes(case.config, case)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        text = f"has checkpoints, but a {CONFIG} that cannot be used ({error})"
-        yield Finding(WARNING, f"{case.workdir} {text}; give another --workdir to start anew.")
+        text = f"has checkpoints, but its {CONFIG} cannot be used ({error})"
+        yield Finding(WARNING, f"{case.workdir} {text}; give another --workdir for a new run.")
         return
     changed = _differences(before, case.config, () if same_state else STATE_KEYS)
-    listed = ", ".join(changed[:NAMED]) + (", ..." if len(changed) > NAMED else "")
-    where = f"{case.workdir} holds a run of step {max(saved)}"
+    listed = ", ".join(changed[:MAX_LISTED_KEYS])
+    listed += ", ..." if len(changed) > MAX_LISTED_KEYS else ""
+    found = f"{case.workdir} contains a run at step {max(steps)}"
     if not same_state:
-        text = "of other networks or optimisers"
-        yield Finding(WRONG, f"{where} {text} ({listed}); give another --workdir.")
-    elif max(saved) >= case.config.num_steps:
-        text = f"and config.num_steps={case.config.num_steps}: nothing is left to do"
-        yield Finding(WARNING, f"{where}, {text}; raise it, or give another --workdir.")
+        text = "with other networks or optimizers"
+        yield Finding(ERROR, f"{found} {text} ({listed}); give another --workdir.")
+    elif max(steps) >= case.config.num_steps:
+        text = f"which is finished, because config.num_steps={case.config.num_steps}"
+        yield Finding(WARNING, f"{found}, {text}; raise it, or give another --workdir.")
     elif changed:
-        text = f"with other values ({listed}), from which this one would go on"
-        yield Finding(WARNING, f"{where} {text}; give another --workdir to start anew.")
+        text = f"with other settings ({listed}), and training would resume from it"
+        yield Finding(WARNING, f"{found} {text}; give another --workdir for a new run.")
     else:
-        yield Finding(OK, f"{where}, from which this one goes on.")
+        yield Finding(OK, f"{found}; training resumes from it.")
 
 
 def _shapes(config: ConfigDict, case: Case) -> tuple:
@@ -189,7 +191,7 @@ def _shapes(config: ConfigDict, case: Case) -> tuple:
 
 
 def _differences(before: ConfigDict, now: ConfigDict, prefixes: tuple[str, ...]) -> list[str]:
-    """Lists as "config.KEY: BEFORE, now NOW" what differs, of some prefixes if there are any."""
+    """Lists changed keys as "config.KEY: BEFORE, now NOW"; if given, only those with prefixes."""
     old, new = (dict(_leaves(config)) for config in (before, now))
     return [
         f"config.{key}: {old.get(key)!r}, now {new.get(key)!r}"

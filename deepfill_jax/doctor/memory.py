@@ -1,4 +1,4 @@
-"""The check of memory: what a training step plans to take, and what is free."""
+"""Check of memory: compares the memory planned for a training step with the available memory."""
 
 import dataclasses
 import time
@@ -9,15 +9,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deepfill_jax.doctor.case import OK, WARNING, WRONG, Case, Finding, SkippedError
+from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, SkippedError
 from deepfill_jax.train import build
 
 GIB = 2**30
-NEARLY = 0.8  # Share of free memory above which a plan may fail: other things need some too.
+MAX_SAFE_SHARE = 0.8  # Share of free memory above which a step may fail: other data needs some too.
 
 
 def memory(case: Case) -> Iterator[Finding]:
-    """Compiles the training step, and compares what it plans to take with what is free."""
+    """Compiles the training step and compares its planned memory with the available memory."""
     case.need("mesh")
     config, mesh = case.config, case.mesh
     build.check_sizes(config, mesh)
@@ -32,46 +32,46 @@ def memory(case: Case) -> Iterator[Finding]:
         - plan.alias_size_in_bytes
         + plan.temp_size_in_bytes
     )
-    free, place = _free_memory(mesh)
-    finding = judge_memory(total, free, place)
-    if finding.level != WRONG:
+    free, which = _free_memory(mesh)
+    finding = judge_memory(total, free, which)
+    if finding.level != ERROR:
         case.train_step = compiled
     yield dataclasses.replace(finding, text=f"{finding.text} Compiled in {seconds:.0f} s.")
 
 
 def _free_memory(mesh: Mesh) -> tuple[int, str]:
-    """Bytes that each device may take, and what they are of."""
+    """Returns the available memory per device in bytes, and a phrase that says which it is."""
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
-        return stats["bytes_limit"], "JAX may take on each device"
+        return stats["bytes_limit"], "JAX may use on each device"
     if jax.default_backend() != "cpu":
-        raise SkippedError("this device does not say how much memory it has.")
-    # Virtual devices of a CPU share its memory.
+        raise SkippedError("this device does not report the size of its memory.")
+    # Virtual CPU devices share the machine's memory.
     return _available_memory() // mesh.size, "are free" + (
         f" for each of {mesh.size} devices" if mesh.size > 1 else ""
     )
 
 
 def _available_memory() -> int:
-    """MemAvailable of Linux, in bytes."""
+    """Returns Linux's MemAvailable in bytes."""
     try:
         with open("/proc/meminfo") as lines:
-            found = dict(line.split(":") for line in lines)
-        return 1024 * int(found["MemAvailable"].split()[0])
+            values = dict(line.split(":") for line in lines)
+        return 1024 * int(values["MemAvailable"].split()[0])
     except (OSError, KeyError) as error:
-        raise SkippedError("only Linux says how much memory is free.") from error
+        raise SkippedError("the amount of free memory is known on Linux only.") from error
 
 
-def judge_memory(plan: int, free: int, place: str) -> Finding:
-    """Compares bytes that a step plans to take with those that are free."""
-    text = f"a step plans to take {plan / GIB:.3g} GiB of {free / GIB:.3g} GiB that {place}"
+def judge_memory(plan: int, free: int, which: str) -> Finding:
+    """Compares the planned memory of a step with the available memory, both in bytes."""
+    text = f"a training step needs {plan / GIB:.3g} GiB of {free / GIB:.3g} GiB that {which}"
     remedy = (
         "raise config.grad_accum_steps, set config.model.remat=True, or lower config.batch_size"
     )
     if plan > free:
-        return Finding(WRONG, f"{text}; {remedy}.")
-    if plan > NEARLY * free:
-        return Finding(WARNING, f"{text}, which may not be enough; if it fails, {remedy}.")
+        return Finding(ERROR, f"{text}; {remedy}.")
+    if plan > MAX_SAFE_SHARE * free:
+        return Finding(WARNING, f"{text}, which may not be enough; if training fails, {remedy}.")
     return Finding(OK, f"{text}.")
 
 

@@ -1,4 +1,4 @@
-"""Checks of what a run learns from: pictures, masks, batches."""
+"""Checks of the training data: images, masks and batches."""
 
 import contextlib
 import hashlib
@@ -15,23 +15,23 @@ from deepfill_jax import masks
 from deepfill_jax.data import sources
 from deepfill_jax.data.files import Files
 from deepfill_jax.data.sources import Source
-from deepfill_jax.doctor.case import OK, WARNING, WRONG, Case, Finding, SkippedError
+from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, SkippedError
 from deepfill_jax.evaluate import baselines, scoring
 from deepfill_jax.image import composite
 from deepfill_jax.train import build
 
-MEASURED = 512  # Pictures whose size is read.
-COMPARED = 2048  # Validation pictures that are looked for among the training pictures.
-HEAD = 65536  # Bytes of a file that tell it from others of the same length.
-STRETCHED = 1.5  # Width by height, or the inverse, of a picture that becomes a square.
-DRAWN = 200  # Masks whose area is measured.
-INVERTED = 0.6  # Mean area of mask files, above which the hole is probably what is black.
-TINY = 0.02  # Mean area below which most of the loss is not about the hole.
-ROWS = 8  # Of the picture of a batch.
+SIZE_SAMPLES = 512  # Images whose sizes are read.
+COMPARED_IMAGES = 2048  # Validation images that are searched for among the training images.
+FINGERPRINT_BYTES = 65536  # Leading bytes of a file that are compared if lengths are equal.
+MAX_ASPECT_RATIO = 1.5  # Longer by shorter side from which resizing to a square distorts too much.
+MASK_SAMPLES = 200  # Masks whose areas are measured.
+MAX_MEAN_AREA = 0.6  # Mean hole area above which mask files are probably inverted.
+MIN_MEAN_AREA = 0.02  # Mean hole area below which the hole contributes little to the loss.
+GRID_ROWS = 8  # Examples shown in batch.png.
 
 
 def training_pictures(case: Case) -> Iterator[Finding]:
-    """Whether they can be read, how many are bad, and whether they are large enough."""
+    """Checks whether training images are readable and large enough, and counts unreadable files."""
     source = build.open_source(case.config)
     case.source = source
     yield _count(source)
@@ -39,69 +39,69 @@ def training_pictures(case: Case) -> Iterator[Finding]:
 
 
 def validation_pictures(case: Case) -> Iterator[Finding]:
-    """Whether they can be read, and are others than those of training."""
+    """Checks whether validation images are readable and not among the training images."""
     source = build.open_source(case.config, validation=True)
     yield _count(source)
     case.need("source")
     if source.name == case.source.name:
         text = "config.data.val_source is config.data.source"
     elif shared := _shared(source, case.source):
-        text = f"{shared} of {min(len(source), COMPARED)} are training pictures too"
+        text = f"{shared} of {min(len(source), COMPARED_IMAGES)} are training images too"
     else:
         return
     yield Finding(
         WARNING,
-        f"{text}: scores will not say how new pictures fare; keep some out of the training.",
+        f"{text}: scores will not predict results on new images; use other images for validation.",
     )
 
 
 def _count(source: Source) -> Finding:
     bad = source.left_out if isinstance(source, Files) else ()
-    text = f"{source.name}: {len(source):,} pictures"
+    text = f"{source.name}: {len(source):,} images"
     if bad:
         total = len(source) + len(bad)
         return Finding(
             WARNING,
-            f"{text}; {len(bad)} of {total:,} files cannot be read and are left out, the first is "
-            f"{bad[0]}: delete them or fetch them again.",
+            f"{text}; {len(bad)} of {total:,} files cannot be read and are skipped, the first is "
+            f"{bad[0]}: delete or replace them.",
         )
     return Finding(OK, f"{text}, all readable.")
 
 
 def _sizes(source: Source) -> np.ndarray:
-    """Width and height of up to `MEASURED` pictures, spread over the source; int [N, 2]."""
+    """Reads widths and heights of up to `SIZE_SAMPLES` images of the source; int [N, 2]."""
     if isinstance(source, Files):
-        places = np.linspace(0, len(source) - 1, min(len(source), MEASURED)).astype(int)
-        encoded = [source.paths[place] for place in places]
+        indices = np.linspace(0, len(source) - 1, min(len(source), SIZE_SAMPLES)).astype(int)
+        encoded = [source.paths[index] for index in indices]
     else:
-        items = source.in_order().take(MEASURED).as_numpy_iterator()
+        items = source.in_order().take(SIZE_SAMPLES).as_numpy_iterator()
         encoded = [io.BytesIO(source.encoded(item)) for item in items]
     sizes = []
-    for picture in encoded:
-        with Image.open(picture) as opened:
+    for file in encoded:
+        with Image.open(file) as opened:
             sizes.append(opened.size)
     return np.array(sizes)
 
 
 def judge_sizes(sizes: np.ndarray, config: ConfigDict) -> Finding:
-    """Says whether pictures of these sizes, int [N, 2], become good images."""
+    """Judges whether image files of these sizes, int [N, 2], fit the config's image size."""
     crop, size = config.data.crop_size, config.image_size
     shorter, longer = sizes.min(axis=1), sizes.max(axis=1)
     small = np.mean(shorter < (crop or size))
-    stretched = np.mean(longer > STRETCHED * shorter)
-    text = f"{len(sizes)} measured, shorter sides {shorter.min()} to {shorter.max()} px"
+    stretched = np.mean(longer > MAX_ASPECT_RATIO * shorter)
+    text = f"{len(sizes)} images measured, shorter sides {shorter.min()} to {shorter.max()} px"
     if small and crop and config.data.enlarge:
-        problem = f"{small:.0%} are enlarged to config.data.crop_size={crop} and will look soft"
-        remedy = "lower it or use larger pictures"
+        problem = f"{small:.0%} are enlarged to config.data.crop_size={crop} and will be blurred"
+        remedy = "lower it or use larger images"
     elif small and crop:
         problem = f"{small:.0%} are below config.data.crop_size={crop} and will be stretched to fit"
         remedy = f"lower it to {shorter.min()}, or set config.data.enlarge=True"
     elif small:
-        problem = f"{small:.0%} are below config.image_size={size} and will look soft"
-        remedy = "lower it or use larger pictures"
+        problem = f"{small:.0%} are below config.image_size={size} and will be blurred"
+        remedy = "lower it or use larger images"
     elif stretched and not crop:
-        problem = f"{stretched:.0%} are far from square and config.data.crop_size=0 makes them so"
-        remedy = f"set config.data.crop_size={shorter.min()} to cut squares out of them"
+        problem = f"{stretched:.0%} are far from square, and config.data.crop_size=0 distorts them"
+        remedy = f"set config.data.crop_size={shorter.min()} to use square crops"
     elif crop and crop < size:
         problem = f"crops of config.data.crop_size={crop} px are enlarged to {size}"
         remedy = f"set config.data.crop_size={size} or more"
@@ -110,37 +110,37 @@ def judge_sizes(sizes: np.ndarray, config: ConfigDict) -> Finding:
     return Finding(WARNING, f"{text}; {problem}: {remedy}.")
 
 
-def _shared(some: Source, others: Source) -> int:
-    """How many of the first source's files are in the second too, under whatever name."""
-    if not (isinstance(some, Files) and isinstance(others, Files)):
+def _shared(validation: Source, training: Source) -> int:
+    """Counts validation files whose content is among the training files, under any name."""
+    if not (isinstance(validation, Files) and isinstance(training, Files)):
         return 0
-    looked_for = some.paths[:COMPARED]
-    lengths = {os.path.getsize(path) for path in looked_for}
-    alike = [path for path in others.paths if os.path.getsize(path) in lengths]
-    known = {_fingerprint(path) for path in alike}
-    return sum(_fingerprint(path) in known for path in looked_for)
+    compared = validation.paths[:COMPARED_IMAGES]
+    lengths = {os.path.getsize(path) for path in compared}
+    candidates = [path for path in training.paths if os.path.getsize(path) in lengths]
+    fingerprints = {_fingerprint(path) for path in candidates}
+    return sum(_fingerprint(path) in fingerprints for path in compared)
 
 
 def _fingerprint(path: str) -> tuple[int, bytes]:
     with open(path, "rb") as file:
-        return os.path.getsize(path), hashlib.blake2b(file.read(HEAD)).digest()
+        return os.path.getsize(path), hashlib.blake2b(file.read(FINGERPRINT_BYTES)).digest()
 
 
 def tensorflow_leaves_gpus(case: Case) -> Iterator[Finding]:
-    """TensorFlow only reads pictures here, and would take a GPU's memory from JAX."""
+    """Checks that TensorFlow, which only reads images, does not take GPU memory from JAX."""
     del case
-    with contextlib.suppress(RuntimeError):  # It has taken them already.
+    with contextlib.suppress(RuntimeError):  # TensorFlow has initialised the GPUs already.
         sources.hide_gpus()
-    held = tf.config.get_visible_devices("GPU")
-    if held:
-        text = f"TensorFlow holds {len(held)} GPUs that JAX needs"
-        yield Finding(WRONG, f"{text}; pip uninstall tensorflow, pip install tensorflow-cpu.")
+    visible = tf.config.get_visible_devices("GPU")
+    if visible:
+        text = f"TensorFlow uses {len(visible)} GPUs that JAX needs"
+        yield Finding(ERROR, f"{text}; pip uninstall tensorflow, pip install tensorflow-cpu.")
     else:
-        yield Finding(OK, "TensorFlow holds no GPU.")
+        yield Finding(OK, "TensorFlow does not use a GPU.")
 
 
 def hole_masks(case: Case) -> Iterator[Finding]:
-    """Whether white is the hole, and how large the holes are."""
+    """Checks whether the hole is white, and how large the holes are."""
     config, size = case.config.masks, case.config.image_size
     if config.weights.folder > 0:
         kinds = {"folder": 1.0}
@@ -156,56 +156,69 @@ def hole_masks(case: Case) -> Iterator[Finding]:
 
 
 def _areas(draw: masks.DrawMask, size: int) -> np.ndarray:
-    """Share of the picture in the hole, of `DRAWN` masks."""
+    """Returns the share of the image in the hole for `MASK_SAMPLES` masks."""
     rng = np.random.default_rng(0)
-    return np.array([draw(rng, size, size).mean() for _ in range(DRAWN)])
+    return np.array([draw(rng, size, size).mean() for _ in range(MASK_SAMPLES)])
 
 
 def judge_areas(kinds: str, areas: Sequence[float], *, from_files: bool) -> Finding:
-    """Says what is odd about holes that take these shares of their pictures."""
+    """Judges hole areas, given as shares of the image.
+
+    Args:
+        kinds: Source of the masks, for the message.
+        areas: Shares in [0, 1].
+        from_files: Whether the masks are files, which may be inverted.
+    """
     counts, _ = np.histogram(areas, bins=10, range=(0, 1))
     parts = [f"{10 * i}-{10 * i + 10} %: {n}" for i, n in enumerate(counts) if n]
     mean = float(np.mean(areas))
-    text = f"{kinds}: the hole is {mean:.0%} of a picture on average; by area, {', '.join(parts)}"
-    whole = int(np.sum(np.equal(areas, 1)))
-    if mean > INVERTED and from_files:
-        remedy = "inverted? White must be the hole: invert the files, or use others"
-        return Finding(WRONG, f"{text}; {remedy}.")
-    if mean > INVERTED:
-        return Finding(WARNING, f"{text}; little is left to fill from: choose other masks.")
-    if whole:
-        problem = f"{whole} of {len(areas)} leave nothing to fill from"
-        return Finding(WARNING, f"{text}; {problem}: leave those files out.")
-    if mean < TINY:
-        return Finding(WARNING, f"{text}; so small a hole teaches little: choose other masks.")
+    text = f"{kinds}: the hole is {mean:.0%} of an image on average; by area, {', '.join(parts)}"
+    full = int(np.sum(np.equal(areas, 1)))
+    if mean > MAX_MEAN_AREA and from_files:
+        remedy = "they seem inverted: the hole must be white; invert the files, or use others"
+        return Finding(ERROR, f"{text}; {remedy}.")
+    if mean > MAX_MEAN_AREA:
+        return Finding(WARNING, f"{text}; this leaves few known pixels: choose other masks.")
+    if full:
+        problem = f"{full} of {len(areas)} leave no known pixels"
+        return Finding(WARNING, f"{text}; {problem}: remove those files.")
+    if mean < MIN_MEAN_AREA:
+        return Finding(WARNING, f"{text}; holes this small teach little: choose other masks.")
     return Finding(OK, f"{text}.")
 
 
 def batch(case: Case) -> Iterator[Finding]:
-    """Draws the first batch of the training, and shows it."""
+    """Makes the first training batch and writes it to an image file."""
     case.need("source")
     batches = build.training_batches(case.config, case.source)(0)
     case.batch = next(batches)
     case.batches = batches
     if not case.folder.is_dir():
-        raise SkippedError("a batch came, but needs a workdir to be shown in, see above.")
+        raise SkippedError("a batch was made, but it cannot be shown without a workdir, see above.")
     path = case.folder / "batch.png"
     try:
         Image.fromarray(picture(case.batch)).save(path)
     except OSError as error:
-        yield Finding(WRONG, f"{path} cannot be written ({error.strerror}).")
+        yield Finding(ERROR, f"{path} cannot be written ({error.strerror}).")
         return
-    rows = min(ROWS, len(case.batch["image"]))
+    rows = min(GRID_ROWS, len(case.batch["image"]))
     last = "mask, with the sketch in black" if "sketch" in case.batch else "mask"
-    yield Finding(OK, f"Look at {path}: {rows} examples as masked, image and {last}.")
+    yield Finding(OK, f"Look at {path}: {rows} examples as masked image, image and {last}.")
 
 
 def picture(batch: dict[str, np.ndarray]) -> np.ndarray:
-    """Lays examples out in rows of what the network sees, the image, and the mask in white.
+    """Arranges examples in rows of masked image, image and mask.
 
-    Lines of a sketch are black in the mask.
+    The hole is white, and lines of a sketch are black.
+
+    Args:
+        batch: "image" uint8 [B, H, W, 3], "mask" and, if guided, "sketch" uint8 [B, H, W, 1] of 0
+            and 1.
+
+    Returns:
+        uint8 [rows * H, 3 * W, 3] with up to `GRID_ROWS` rows.
     """
-    image, mask = batch["image"][:ROWS], batch["mask"][:ROWS]
+    image, mask = batch["image"][:GRID_ROWS], batch["mask"][:GRID_ROWS]
     masked = np.asarray(composite(baselines.MID_GREY, image, mask))
-    white = mask - batch["sketch"][:ROWS] if "sketch" in batch else mask
+    white = mask - batch["sketch"][:GRID_ROWS] if "sketch" in batch else mask
     return scoring.sample_grid([masked, image, np.repeat(255 * white, 3, axis=-1)])

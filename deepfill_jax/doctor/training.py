@@ -1,4 +1,4 @@
-"""Checks of training itself: settings, speed, and whether the networks learn."""
+"""Checks of the settings, the speed, and whether the networks learn."""
 
 import dataclasses
 import time
@@ -10,28 +10,29 @@ from ml_collections import ConfigDict
 
 from deepfill_jax import sharding
 from deepfill_jax.data import pipeline, workers
-from deepfill_jax.doctor.case import OK, WARNING, WRONG, Case, Finding
+from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding
 from deepfill_jax.train import build, health, losses
 from deepfill_jax.train.step import Batch
 
 TIMED_STEPS = 10
-TIMED_SECONDS = 20.0  # After which no further step is timed.
-INPUT_SECONDS = 5.0
-WAITING = 0.2  # Share of the time above which waiting for pictures is worth a warning.
-LONG_DAYS = 30
+TIMED_SECONDS = 20.0  # No further step is timed after this time.
+INPUT_SECONDS = 5.0  # Time limit for measuring the speed of the input.
+MAX_WAITING_SHARE = 0.2  # Share of a step's time, waiting for images, above which it warns.
+MAX_RUN_DAYS = 30  # Duration of a run above which it warns.
 OVERFIT_STEPS = 50
 OVERFIT_BATCH = 4
-OVERFIT_SIZE = 64  # Pixels, where a step at the config's size would take longer than this:
+# Images are reduced to OVERFIT_SIZE pixels if a step would take more than OVERFIT_STEP_SECONDS.
+OVERFIT_SIZE = 64
 OVERFIT_STEP_SECONDS = 0.5
-# Published initial parameters learn too little in so few steps of the published rate.
+# With the published learning rate and initialisation, the loss falls too little in so few steps.
 OVERFIT_RATE = 1e-3
-FALLS = 0.98  # Of the first loss, below which the last ones must be.
-# Adam's published learning rate is for a batch of 16. It grows by the square root of the batch.
+MAX_LOSS_RATIO = 0.98  # Last loss by first loss below which training on one batch has learnt.
+# Adam's published learning rate is for a batch of 16; it scales with the square root of the batch.
 PUBLISHED_RATE, PUBLISHED_BATCH, RATE_FACTOR = 1e-4, 16, 20
 
 
 def settings(case: Case) -> Iterator[Finding]:
-    """Values that cannot work, or that seldom do what was meant."""
+    """Checks for settings that are invalid or probably unintended."""
     case.need("mesh")
     build.check_sizes(case.config, case.mesh)
     odd = list(odd_settings(case.config))
@@ -40,27 +41,27 @@ def settings(case: Case) -> Iterator[Finding]:
         part = case.config.batch_size // case.config.grad_accum_steps // case.mesh.size
         rate = f"learning rate {case.config.optimizer.learning_rate:g}"
         gan = f"with{'' if case.config.loss.adversarial else 'out'} a discriminator"
-        text = f"batch of {case.config.batch_size}, {part} at once on each device, {rate}, {gan}"
+        text = f"batch size {case.config.batch_size}, {part} at once on each device, {rate}, {gan}"
         yield Finding(OK, f"{text}, seed {case.config.seed}.")
 
 
 def odd_settings(config: ConfigDict) -> Iterator[str]:
-    """Yields a sentence on each value that is allowed and probably not meant."""
+    """Yields a sentence for each setting that is valid but probably unintended."""
     optimizer, loss = config.optimizer, config.loss
     if loss.adversarial and config.batch_size < health.MIN_BATCH_SIZE:
         yield health.small_batch(config.batch_size)
     if not (loss.l1_whole or loss.l1_hole):
-        yield "config.loss asks for no L1 in the hole: colours will be invented; set l1_hole=1."
+        yield "config.loss has no L1 term in the hole, so colours will be arbitrary; set l1_hole=1."
     usual = PUBLISHED_RATE * (config.batch_size / PUBLISHED_BATCH) ** 0.5
     if not usual / RATE_FACTOR <= optimizer.learning_rate <= usual * RATE_FACTOR:
         yield (
             f"config.optimizer.learning_rate={optimizer.learning_rate:g} is far from the usual "
-            f"{usual:.2g} for a batch of {config.batch_size}; try that."
+            f"{usual:.2g} for a batch size of {config.batch_size}; try that value."
         )
     if 0 < optimizer.decay_steps < config.num_steps:
         yield (
             f"config.optimizer.decay_steps={optimizer.decay_steps} ends before config.num_steps="
-            f"{config.num_steps}: the rest learns nothing; make them equal."
+            f"{config.num_steps}: later steps have a learning rate of 0; make them equal."
         )
     if optimizer.warmup_steps >= config.num_steps:
         yield (
@@ -69,36 +70,36 @@ def odd_settings(config: ConfigDict) -> Iterator[str]:
         )
     if not config.eval.every or config.eval.every > config.num_steps:
         yield (
-            f"config.eval.every={config.eval.every} validates at the end or never, so no best "
-            "checkpoint is kept; set it to a twentieth of config.num_steps."
+            f"config.eval.every={config.eval.every} validates at the end or never, so the best "
+            "checkpoint cannot be kept; set it to a twentieth of config.num_steps."
         )
 
 
 def speed(case: Case) -> Iterator[Finding]:
-    """Ten steps of the training as it will be, and the pictures' own speed."""
+    """Measures the speed of `TIMED_STEPS` training steps, and of reading images alone."""
     case.need("train_step")
     case.need("batches")
     config = case.config
     state = build.initial_state(config, case.mesh)
     waits, times, scalars = [], [], {}
-    # One step more, which is not counted where there are others: it warms up.
+    # There is one more step, because the first is a warm-up; it only counts if it is the only one.
     while len(times) <= TIMED_STEPS and sum(times) < TIMED_SECONDS:
-        began = time.perf_counter()
+        start = time.perf_counter()
         batch = next(case.batches)
-        waits.append(time.perf_counter() - began)
+        waits.append(time.perf_counter() - start)
         state, scalars = case.train_step(state, sharding.shard_batch(batch, case.mesh))
         scalars = jax.device_get(scalars)
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     del state
     first = min(1, len(times) - 1)
     waited, elapsed = sum(waits[first:]), sum(times[first:])
     count = len(times) - first
     case.step_seconds = (elapsed - waited) / count
-    broken = [name for name, value in scalars.items() if not np.isfinite(value)]
-    if broken:
+    not_finite = [name for name, value in scalars.items() if not np.isfinite(value)]
+    if not_finite:
         remedy = "lower config.optimizer.learning_rate or set config.optimizer.clip_norm=1"
-        text = f"{', '.join(broken)} of step {len(times)} is not finite"
-        yield Finding(WRONG, f"{text}; {remedy}.")
+        text = f"{', '.join(not_finite)} of step {len(times)} is not finite"
+        yield Finding(ERROR, f"{text}; {remedy}.")
     yield judge_speed(
         config,
         steps=count,
@@ -109,48 +110,49 @@ def speed(case: Case) -> Iterator[Finding]:
 
 
 def _input_seconds(batches: Iterator[pipeline.Batch]) -> float:
-    """Seconds of a batch where nothing but pictures is made, once those made ahead are used up."""
-    began, count = time.perf_counter(), 0
-    ahead = workers.pool().count + pipeline.READY_BATCHES
+    """Measures seconds per batch without training, after the prefetched batches are used up."""
+    start, count = time.perf_counter(), 0
+    prefetched = workers.pool().count + pipeline.READY_BATCHES
     times = []
-    while count < 3 * ahead and time.perf_counter() - began < INPUT_SECONDS:
-        started = time.perf_counter()
+    while count < 3 * prefetched and time.perf_counter() - start < INPUT_SECONDS:
+        batch_start = time.perf_counter()
         next(batches)
-        times.append(time.perf_counter() - started)
+        times.append(time.perf_counter() - batch_start)
         count += 1
-    steady = times[min(ahead, len(times) - 1) :]
+    steady = times[min(prefetched, len(times) - 1) :]
     return sum(steady) / len(steady)
 
 
 def judge_speed(
     config: ConfigDict, *, steps: int, step_seconds: float, waiting: float, input_seconds: float
 ) -> Finding:
-    """Says how long the whole run takes, and whether it waits for its pictures.
+    """Judges the duration of the whole run, and whether it waits for its input.
 
     Args:
-        config: The run's.
-        steps: How many were timed.
-        step_seconds: Of one step, its input included.
-        waiting: Share of that time in which no step ran, as no batch was ready.
-        input_seconds: Of one batch, where nothing else runs.
+        config: Config of the run.
+        steps: Number of timed steps.
+        step_seconds: Seconds per step, its input included.
+        waiting: Share of that time spent waiting for a batch.
+        input_seconds: Seconds per batch if no training runs at the same time.
     """
     days = config.num_steps * step_seconds / 86400
     images, readable = (config.batch_size / seconds for seconds in (step_seconds, input_seconds))
     rates = f"{_three(1 / step_seconds)} steps/s, {_three(images)} images/s"
     text = (
-        f"{rates} over {steps} steps, {config.num_steps:,} take {_duration(days)}; {waiting:.0%} "
-        f"of it waits for pictures, of which {_three(readable)} a second can be read"
+        f"{rates} over {steps} steps, so {config.num_steps:,} steps take {_duration(days)}; "
+        f"{waiting:.0%} of it is waiting for images, of which {_three(readable)} a second can be "
+        "read"
     )
-    if waiting > WAITING or input_seconds > step_seconds:
-        remedy = "put smaller copies of the pictures on a fast disk, or use more CPU cores"
-        return Finding(WARNING, f"{text}; pictures limit the speed: {remedy}.")
-    if days > LONG_DAYS:
-        return Finding(WARNING, f"{text}; take a GPU, fewer steps or a smaller config.")
+    if waiting > MAX_WAITING_SHARE or input_seconds > step_seconds:
+        remedy = "put smaller copies of the images on a fast disk, or use more CPU cores"
+        return Finding(WARNING, f"{text}; reading images limits the speed: {remedy}.")
+    if days > MAX_RUN_DAYS:
+        return Finding(WARNING, f"{text}; use a GPU, fewer steps or a smaller config.")
     return Finding(OK, f"{text}.")
 
 
 def _three(number: float) -> str:
-    """Three digits, never an exponent."""
+    """Formats a number with three digits, without an exponent."""
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
@@ -162,7 +164,7 @@ def _duration(days: float) -> str:
 
 
 def overfit(case: Case) -> Iterator[Finding]:
-    """Trains on one batch alone: its reconstruction loss must fall, or nothing is ever learnt."""
+    """Trains on a single batch, whose reconstruction loss must fall."""
     case.need("batch")
     config, mesh = case.config, sharding.make_mesh(jax.devices()[:1])
     recipe = dataclasses.replace(losses.Recipe(**config.loss), adversarial=0.0)
@@ -185,19 +187,25 @@ def overfit(case: Case) -> Iterator[Finding]:
 
 
 def _shrink(batch: Batch, size: int) -> Batch:
-    """Takes every so many pixels of images and masks."""
+    """Downsamples a batch to `size` pixels, taking every n-th pixel of images and masks."""
     stride = batch["image"].shape[1] // size
     return {name: rows[:, ::stride, ::stride][:, :size, :size] for name, rows in batch.items()}
 
 
 def judge_overfit(history: np.ndarray, shape: tuple[int, ...], rate: float) -> Finding:
-    """Says whether the losses of training on one batch, [steps], fall."""
+    """Judges whether the loss of training on one batch falls.
+
+    Args:
+        history: Loss at each step.
+        shape: Shape of the batch's images, [B, H, W, 3].
+        rate: Learning rate.
+    """
     first, last = history[0], history[-5:].mean()
     text = (
         f"{len(history)} steps on {shape[0]} examples of {shape[1]} px, learning rate {rate:g}, no "
         f"discriminator: reconstruction loss {first:.4g} -> {last:.4g}"
     )
-    if last < FALLS * first:
+    if last < MAX_LOSS_RATIO * first:
         return Finding(OK, f"{text}.")
-    remedy = "lower config.optimizer.learning_rate if it is higher than 0.001, see config.loss"
-    return Finding(WRONG, f"{text}, which does not fall; {remedy} and the batch's picture.")
+    remedy = "lower config.optimizer.learning_rate if it is above 0.001, check config.loss"
+    return Finding(ERROR, f"{text}, which does not fall; {remedy} and look at batch.png.")
