@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files."""
 
 import contextlib
 import hashlib
@@ -10,14 +10,16 @@ from deepfill_jax.errors import UsageError
 
 @contextlib.contextmanager
 def atomic_write(path: Path, *, make_parents: bool = True) -> Iterator[Path]:
-    """Gives another path to write to, which then replaces `path`; after a failure it is deleted.
+    """Yields a temporary path to write to, which replaces `path` at the end of the context.
+
+    After an error, the temporary file is deleted and `path` is unchanged.
 
     Args:
-        path: The file to write. A reader sees the old file or the new one, never a part.
-        make_parents: Create the folders that it lies in.
+        path: The file to write. Readers see either the old or the new file, never a part of it.
+        make_parents: Whether to create missing parent folders.
 
     Raises:
-        UsageError: It cannot be written there.
+        UsageError: The file cannot be written.
     """
     unfinished = unfinished_path(path)
     try:
@@ -33,6 +35,6 @@ def atomic_write(path: Path, *, make_parents: bool = True) -> Iterator[Path]:
 
 
 def unfinished_path(path: Path) -> Path:
-    """Returns the hidden path that `atomic_write` gives; a killed run may leave a file there."""
-    # A digest, because a long name with a suffix more may be longer than the system allows.
+    """Returns the hidden temporary path of `atomic_write`; a killed process may leave it behind."""
+    # The name is a digest, because a long name with another suffix could exceed the system's limit.
     return path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.tmp")

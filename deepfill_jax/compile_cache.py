@@ -1,4 +1,4 @@
-"""The cache of compiled programs on disk."""
+"""Persistent cache of compiled programs."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,11 @@ import jax
 
 
 def cache_on_disk() -> None:
-    """Keeps what is compiled in the user's cache folder, for the next start of a command.
+    """Enables JAX's compilation cache in the user's cache folder.
 
-    For commands alone, as it is a choice for the whole process. What the user has set by
-    `JAX_COMPILATION_CACHE_DIR` stays, and where there is no such folder to write, nothing is kept.
+    Only commands may call this, because it affects the whole process. A folder that the user has
+    set with `JAX_COMPILATION_CACHE_DIR` has priority. If the user's cache folder is not writable,
+    the cache stays disabled.
     """
     if jax.config.jax_compilation_cache_dir:
         return
@@ -18,7 +19,7 @@ def cache_on_disk() -> None:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = caches / "deepfill_jax" / "jax"
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # The latter where there is no home.
+    except (OSError, RuntimeError):  # Path.home raises RuntimeError if there is no home folder.
         return
     if os.access(folder, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", f"{folder}")

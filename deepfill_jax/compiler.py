@@ -4,19 +4,20 @@ import jax
 
 
 def options(*, training: bool = False, deterministic: bool = False) -> dict[str, str | bool]:
-    """Returns `compiler_options` for `jax.jit`, empty where none are needed.
+    """Returns `compiler_options` for `jax.jit`; empty if none are needed.
 
-    On a CPU, jaxlib 0.10 hands every convolution to YNNPACK, which takes about twice as long on
-    these as XLA's own code (benchmarks/README.md). The option is the list of what YNNPACK may
-    have; matrix products are as good either way. Asks JAX for its backend, so call it after
-    `jax.distributed.initialize`.
+    On CPUs, jaxlib 0.10 computes all convolutions with YNNPACK, which takes about twice as long for
+    these networks as XLA's own code (benchmarks/README.md). The option restricts YNNPACK to matrix
+    products, which are equally fast in both. The function queries JAX's backend, so it must be
+    called after `jax.distributed.initialize`.
 
     Args:
-        training: Spend memory to compile a training step in two thirds of the time. Completing a
-            picture must be small instead: the compiler's older way to make loops takes 0.3 GB less,
-            for a program as fast.
-        deterministic: On a GPU, take only kernels that sum in one order, and choose them without
-            timing them, so that a run repeats bit for bit. On a CPU it always does.
+        training: Whether the program is a training step. It then compiles in two thirds of the time
+            but needs more memory. Otherwise the older loop emitters are used, which need 0.3 GB
+            less memory for an equally fast program.
+        deterministic: On GPUs, use only kernels with a fixed order of summation and select them
+            without timing, so that a run can be reproduced bit for bit. CPUs always are
+            deterministic.
     """
     if deterministic and jax.default_backend() == "gpu":
         return {"xla_gpu_deterministic_ops": True}
@@ -32,8 +33,9 @@ def options(*, training: bool = False, deterministic: bool = False) -> dict[str,
 
 
 def unrolled(length: int) -> int:
-    """Returns how many turns of a loop around convolutions to lay out in a row.
+    """Returns the number of iterations to unroll in a loop around convolutions.
 
-    On a CPU all of them: there XLA takes ten times as long for a convolution inside a loop.
+    On CPUs all of them are unrolled, because XLA takes ten times as long for a convolution inside a
+    loop.
     """
     return length if jax.default_backend() == "cpu" else 1

@@ -1,7 +1,7 @@
-"""The processes of one run: how they find one another, stop together, and notice that one is gone.
+"""Multi-process runs: start-up, consistency checks, preemption and loss of a process.
 
-One process sees all devices of its machine, so only several machines need several. The engine is
-JAX's own: a coordinator in process 0, to which the others connect.
+One process can use all devices of its machine, so several processes are needed for several machines
+only. Communication is JAX's own: a coordinator in process 0, to which the other processes connect.
 """
 
 import contextlib
@@ -17,29 +17,30 @@ from jax.experimental import multihost_utils
 
 from deepfill_jax.errors import PreemptedError, RunError, UsageError, report
 
-# A peer that has been silent for so long is gone. On CPUs a broken connection says so at once.
+# A process without a heartbeat for this time counts as lost. On CPUs, a broken connection is
+# noticed immediately.
 HEARTBEAT_SECONDS = 30
-# For all processes of a run to start, on machines whose disks may be slow.
+# Time for all processes of a run to start; importing packages can take long on slow disks.
 START_SECONDS = 300
-# What launchers set where they have started several tasks of one job, and JAX finds the others.
+# Environment variables with the number of tasks of a job, set by launchers that JAX supports.
 TASK_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 
 def join(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Joins the run's other processes; alone, does nothing. Call it before JAX meets a device.
+    """Connects to the other processes of the run; must be called before JAX uses a device.
 
-    Under `srun` or `mpirun` with several tasks nothing need be given; each task then takes one GPU,
-    as many of them as there are tasks on its machine.
+    Without arguments, this does nothing if there is only one process. Under `srun` or `mpirun` with
+    several tasks, JAX finds the values itself; each task then uses one GPU of its machine.
 
     Args:
-        coordinator: HOST:PORT of process 0, which listens at this address and at no other.
-        num_processes: Of the run.
-        process_id: This one's, from 0.
+        coordinator: HOST:PORT of process 0, which listens on this address only.
+        num_processes: Number of processes of the run.
+        process_id: Index of this process, from 0.
 
     Raises:
-        UsageError: Some are given and some are not, or no run of these processes can be made.
+        UsageError: Only some of the arguments are given, or the processes cannot connect.
     """
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     missing = [f"--{name}" for name, value in given.items() if value is None]
@@ -49,7 +50,7 @@ def join(
     if 0 < len(missing) < len(given):
         raise UsageError(f"{' and '.join(missing)} missing: {', '.join(given)} go together.")
     where = f" at {coordinator}" if coordinator else ""
-    # If they do not come, JAX ends the process with a stack of its own.
+    # If they do not join in time, JAX ends the process with a stack trace; this line explains it.
     print(f"Waiting for the other processes{where}, {START_SECONDS} s at most.", flush=True)
     try:
         jax.distributed.initialize(
@@ -57,7 +58,7 @@ def join(
             num_processes,
             process_id,
             coordinator_bind_address=coordinator,
-            # What was said is meant: inside a SLURM job JAX would still take one GPU of those here.
+            # Inside a SLURM job, JAX would otherwise use only one GPU, despite the given arguments.
             cluster_detection_method="deactivate" if coordinator else None,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             initialization_timeout=START_SECONDS,
@@ -70,75 +71,79 @@ def join(
 
 
 def assert_same_on_all_processes(what: str, value: str) -> None:
-    """Checks that all processes say the same.
+    """Checks that a value is the same in all processes.
 
-    Call it once before compiling anything long: processes on CPUs must first speak to one another
-    within 30 s, and wait for longer from then on.
+    This must be called once before compiling large functions: on CPUs, the first communication
+    between processes has a timeout of 30 s, and later communication a longer one.
 
     Args:
-        what: What is compared, for the message.
-        value: What this process has, of any length: a checksum is sent.
+        what: Name of the value, for the message.
+        value: Value in this process, of any length; only its checksum is sent.
 
     Raises:
-        UsageError: They do not, in all processes.
+        UsageError: The values differ. It is raised in all processes.
     """
-    found = multihost_utils.process_allgather(np.uint32(zlib.crc32(value.encode())))
-    others = [str(index) for index, checksum in enumerate(found.flat) if checksum != found.flat[0]]
-    if others:
+    checksums = multihost_utils.process_allgather(np.uint32(zlib.crc32(value.encode()))).flatten()
+    different = [str(i) for i, checksum in enumerate(checksums) if checksum != checksums[0]]
+    if different:
         raise UsageError(
-            f"{what} must be the same for all {len(found)} processes; those of processes "
-            f"{', '.join(others)} are not those of process 0."
+            f"{what} must be the same for all {len(checksums)} processes, but differs from process "
+            f"0 in {', '.join(different)}."
         )
 
 
 class StopSignal:
-    """Whether the run has been asked to stop: by SIGTERM, which clusters send before they kill.
+    """Context that records requests to stop the run.
 
-    Alone also by Ctrl-C. A context, as outside of it the signals mean what they meant before.
+    Clusters send SIGTERM before they kill a process. In a single process, Ctrl-C (SIGINT) counts
+    too. At the end of the context, the previous signal handlers are restored.
     """
 
     def __enter__(self) -> "StopSignal":
-        self._asked, self._handlers = None, {}
+        self._received, self._handlers = None, {}
         if not jax.distributed.is_initialized():
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._handlers[number] = signal.signal(number, self._ask)
+                self._handlers[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *error) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame) -> None:
-        self._asked = number
-        # The second time it stops at once.
+    def _receive(self, number: int, frame) -> None:
+        self._received = number
+        # Restore the handler, so that a second signal stops the process immediately.
         signal.signal(number, self._handlers[number])
 
     def reached(self, step: int) -> bool:
-        """Whether to stop after this step, the same in all processes; call it at every step."""
+        """Tells whether to stop after this step; must be called at every step.
+
+        The answer is the same in all processes.
+        """
         if jax.distributed.is_initialized():
             return multihost_utils.reached_preemption_sync_point(step)
-        return self._asked is not None
+        return self._received is not None
 
 
 @contextlib.contextmanager
 def abort_on_error() -> Iterator[None]:
-    """Where a run has several processes, an error in one ends it at once, with the error's line.
+    """In a run of several processes, exits immediately after an error and prints one line.
 
-    At a usual exit JAX waits for the others. They may be waiting for this one, until they have
-    not heard of it for long enough; or one is gone, which JAX says in forty lines.
+    At a normal exit, JAX waits for the other processes. These may themselves wait for this one
+    until the heartbeat timeout. If a process is lost, JAX prints an error of forty lines.
     """
     try:
         yield
-    except PreemptedError:  # All of them stop.
+    except PreemptedError:  # All processes stop together.
         raise
     except Exception as error:
         if jax.process_count() == 1:
             raise
-        who = f"Process {jax.process_index()} of {jax.process_count()}"
+        name = f"Process {jax.process_index()} of {jax.process_count()}"
         if isinstance(error, jax.errors.JaxRuntimeError):
             error = RunError(
-                f"{who} has lost another one, or a device ({str(error).splitlines()[0]}). Start "
-                "all of them again: training goes on from the newest checkpoint."
+                f"{name} has lost another process or a device ({str(error).splitlines()[0]}). "
+                "Restart all processes: training resumes from the newest checkpoint."
             )
         code = report(error)
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What a user should read when a command ends before its work does, and the exit codes."""
+"""Errors that commands report to the user in one line, and their exit codes."""
 
 import sys
 import traceback
@@ -6,25 +6,25 @@ from collections.abc import Callable
 
 
 class UsageError(ValueError):
-    """Something handed in cannot be used: a path, a picture, a config key, a weights file.
+    """An input cannot be used: a path, an image file, a config key, a weights file.
 
-    The message is one sentence that names the thing, says what was wrong with it and what to do.
-    Commands print it without a traceback and exit with code 2.
+    The message is one sentence that names the input, the fault and the remedy. Commands print it
+    without a traceback and exit with code 2.
     """
 
 
 class RunError(RuntimeError):
-    """The work, or a part of it, could not be done; what was done is kept.
+    """A task failed, completely or in part; results so far are kept.
 
-    The message names what failed, and where to go on. Commands print it without a traceback and
-    exit with code 1.
+    The message says what failed and how to continue. Commands print it without a traceback and exit
+    with code 1.
     """
 
 
 class PreemptedError(Exception):
-    """The work was stopped on request; what was done is saved, and the same command goes on.
+    """A task was stopped on request; its state is saved, and the same command resumes it.
 
-    Commands print it and exit with code 75, which launchers take as: start it again.
+    Commands print the message and exit with code 75, which tells launchers to restart them.
     """
 
 
@@ -32,7 +32,7 @@ EXIT_CODES = {UsageError: 2, RunError: 1, PreemptedError: 75}
 
 
 def report(error: Exception) -> int:
-    """Prints one of the errors above as a line, any other with its traceback.
+    """Prints one of the errors above in one line, any other error with its traceback.
 
     Returns:
         The exit code.
@@ -46,7 +46,7 @@ def report(error: Exception) -> int:
 
 
 def run_command(command: Callable[[], None]) -> None:
-    """Runs the body of a command and turns the errors above into a line and an exit code."""
+    """Runs the body of a command and converts the errors above to a line and an exit code."""
     try:
         command()
     except tuple(EXIT_CODES) as error:

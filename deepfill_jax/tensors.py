@@ -1,4 +1,4 @@
-"""Tensors by their path in the parameter tree: which an architecture has, and of what shapes."""
+"""Tensors by path in the parameter tree: expected names and shapes of an architecture."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -11,34 +11,34 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.models import Discriminator, Generator, Variant
 
 PyTree = Any
-# Where the tensors lie that an optimiser trains.
+# Prefixes of the tensors that an optimizer trains.
 PARAMS = {"generator": "generator/", "discriminator": "discriminator/params/"}
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:
-    """{"a": {"b": x}} -> {"a/b": x}."""
+    """Flattens a tree: {"a": {"b": x}} becomes {"a/b": x}."""
     return traverse_util.flatten_dict(tree, sep="/")
 
 
 def unflatten(tensors: Mapping[str, Any]) -> PyTree:
-    """{"a/b": x} -> {"a": {"b": x}}."""
+    """Builds a tree from paths: {"a/b": x} becomes {"a": {"b": x}}."""
     return traverse_util.unflatten_dict(dict(tensors), sep="/")
 
 
 def subtree(tensors: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The tensors whose names begin with `path`, named by what follows it."""
+    """Returns the tensors whose names begin with `path`, without this prefix."""
     return {name.removeprefix(path): x for name, x in tensors.items() if name.startswith(path)}
 
 
 def expected_tensors(
     variant: Variant, *, discriminator: bool, moments: Collection[str] = ()
 ) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all tensors of an architecture, without computing any.
+    """Returns names and shapes of all tensors of an architecture, without computing tensors.
 
     Args:
         variant: The architecture.
-        discriminator: Count the discriminator's too.
-        moments: Count Adam's too of these, "generator" and "discriminator".
+        discriminator: Whether to include the discriminator.
+        moments: Networks whose Adam moments to include: "generator", "discriminator".
     """
     image, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
     arguments = jax.random.key(0), image, mask, mask if variant.guided else None
@@ -56,11 +56,16 @@ def expected_tensors(
 def check_tensors(
     found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], *, source: str
 ) -> None:
-    """Compares names and shapes.
+    """Compares names and shapes of tensors.
+
+    Args:
+        found: Shapes of the tensors of a source, by name.
+        expected: Shapes of the expected tensors, by name.
+        source: Name of the source, for the message.
 
     Raises:
-        UsageError: They differ; the message lists every missing, extra and misshapen tensor, or
-            says that not one name is the same.
+        UsageError: They differ. The message lists every missing, extra and misshapen tensor, or
+            says that no name matches.
     """
     if not expected.keys() & found.keys():
         raise UsageError(

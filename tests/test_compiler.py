@@ -1,4 +1,4 @@
-"""Where compiled programs are kept, and what attention may take of a device."""
+"""Compilation cache, memory limit of the attention, and compiler options."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def no_cache():
         jax.config.update(key, value)
 
 
-def test_cache_is_in_the_users_folder(tmp_path, monkeypatch):
+def test_cache_is_in_the_users_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path / 'xdg'}")
     compile_cache.cache_on_disk()
     assert jax.config.jax_compilation_cache_dir == f"{tmp_path / 'xdg' / 'deepfill_jax' / 'jax'}"
@@ -32,7 +32,7 @@ def test_cache_is_in_the_users_folder(tmp_path, monkeypatch):
     assert jax.config.jax_compilation_cache_dir == f"{expected}"
 
 
-def test_the_users_choice_stays(tmp_path, monkeypatch):
+def test_cache_folder_set_by_the_user_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path / 'xdg'}")
     jax.config.update("jax_compilation_cache_dir", f"{tmp_path / 'own'}")
     compile_cache.cache_on_disk()
@@ -40,14 +40,14 @@ def test_the_users_choice_stays(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
+def test_cache_is_disabled_without_a_writable_folder(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", f"{tmp_path / 'file'}")
     compile_cache.cache_on_disk()
     assert jax.config.jax_compilation_cache_dir is None
 
 
-def test_attention_takes_an_eighth_of_a_gpu(monkeypatch):
+def test_attention_memory_is_an_eighth_of_a_gpu_and_at_least_64_mib(monkeypatch):
     assert memory.attention_memory() == 2**26
     stats = {"bytes_limit": 64 * 2**30}
     device = type("Gpu", (), {"memory_stats": lambda self: stats})()
@@ -57,11 +57,11 @@ def test_attention_takes_an_eighth_of_a_gpu(monkeypatch):
     assert memory.attention_memory() == 2**26
 
 
-def test_only_gpus_need_an_option_to_repeat_bit_for_bit(monkeypatch):
+def test_deterministic_option_is_set_on_gpus_only(monkeypatch):
     assert compiler.options(training=True, deterministic=True) == compiler.options(training=True)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert not compiler.options(training=True)
     (option,) = compiler.options(training=True, deterministic=True)
     monkeypatch.undo()
-    # XLA refuses names that it does not know, whatever the device.
+    # XLA refuses unknown option names on every device, so the CPU can check the name.
     assert jax.jit(lambda x: x, compiler_options={option: True})(1) == 1

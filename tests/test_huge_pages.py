@@ -1,4 +1,4 @@
-"""A command that starts itself anew."""
+"""Restart of a command with huge pages."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ print(os.environ["GLIBC_TUNABLES"], sys.argv[1:])
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
 @pytest.mark.parametrize(
     "before, after",
     [
@@ -23,7 +23,7 @@ print(os.environ["GLIBC_TUNABLES"], sys.argv[1:])
         ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, "glibc.malloc.hugetlb=0"),
     ],
 )
-def test_starts_once_more_with_the_same_arguments(before, after):
+def test_command_restarts_once_with_the_same_arguments(before, after):
     environment = {name: x for name, x in os.environ.items() if name != "GLIBC_TUNABLES"}
     command = [sys.executable, "-c", CODE, "--a=b c", "d"]
     run = subprocess.run(

@@ -1,3 +1,5 @@
+"""Random hole masks, mask files and the sampler."""
+
 import functools
 import math
 import pickle
@@ -20,7 +22,7 @@ KINDS = {
 all_kinds = pytest.mark.parametrize("draw", KINDS.values(), ids=KINDS.keys())
 
 
-def generator(*seed):
+def make_rng(*seed):
     return np.random.default_rng(seed)
 
 
@@ -29,7 +31,7 @@ def make_sampler(kinds, *, min_area=0.15, max_area=0.65, folder=""):
 
 
 def record(monkeypatch, name):
-    """Lists the arguments of each call of an OpenCV function, which still draws."""
+    """Records the arguments of each call of an OpenCV drawing function."""
     calls = []
     draw = getattr(cv2, name)
 
@@ -47,32 +49,32 @@ def record(monkeypatch, name):
 )
 def test_masks_are_binary_and_never_empty(draw, size):
     for seed in range(30):
-        mask = draw(generator(seed), *size)
+        mask = draw(make_rng(seed), *size)
         assert mask.shape == (*size, 1) and mask.dtype == np.uint8
         assert set(np.unique(mask)) in ({1}, {0, 1})
 
 
 @all_kinds
-def test_masks_are_a_function_of_the_generator(draw):
-    first = [draw(generator(0, index), 64, 64) for index in range(20)]
-    again = [draw(generator(0, index), 64, 64) for index in range(20)]
+def test_seed_determines_the_mask(draw):
+    first = [draw(make_rng(0, index), 64, 64) for index in range(20)]
+    again = [draw(make_rng(0, index), 64, 64) for index in range(20)]
     np.testing.assert_array_equal(first, again)
     assert len({mask.tobytes() for mask in first}) == 20
 
 
 @all_kinds
-def test_masks_scale_with_the_picture(draw):
+def test_mask_area_scales_with_the_image(draw):
     areas = [
-        np.mean([draw(generator(seed), size, size).mean() for seed in range(300)])
+        np.mean([draw(make_rng(seed), size, size).mean() for seed in range(300)])
         for size in (64, 256, 512)
     ]
     np.testing.assert_allclose(areas, areas[1], rtol=0.12)
 
 
-def test_box_has_the_sides_and_places_of_the_release():
+def test_box_sides_and_positions_match_tf1_release():
     heights, widths, tops, bottoms = set(), set(), set(), set()
     for seed in range(3000):
-        rows, columns = np.nonzero(masks.box(generator(seed), 256, 256)[..., 0])
+        rows, columns = np.nonzero(masks.box(make_rng(seed), 256, 256)[..., 0])
         height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
         assert rows.size == height * width
         heights.add(height), widths.add(width), tops.add(rows.min()), bottoms.add(rows.max())
@@ -80,25 +82,25 @@ def test_box_has_the_sides_and_places_of_the_release():
     assert min(tops) <= 1 and max(bottoms) in (253, 254)
 
 
-def test_strokes_have_the_counts_and_brushes_of_the_release(monkeypatch):
+def test_stroke_counts_and_brushes_match_tf1_release(monkeypatch):
     calls = record(monkeypatch, "polylines")
     strokes, vertices, brushes = set(), set(), set()
     for seed in range(600):
         calls.clear()
-        masks.brush_strokes(generator(seed), 256, 256)
+        masks.brush_strokes(make_rng(seed), 256, 256)
         strokes.add(len(calls))
         vertices |= {len(points) for (points,), _ in calls}
         brushes |= {brush for _, brush in calls}
     assert strokes == {1, 2, 3}
-    assert vertices == set(range(5, 13))  # The start and 4 to 11 more.
+    assert vertices == set(range(5, 13))  # The start and 4 to 11 further vertices.
     assert brushes == set(range(12, 40))
 
 
 def test_strokes_turn_back_at_every_vertex(monkeypatch):
-    size = 2000  # Large, for exact angles.
+    size = 2000  # At this size, rounding to pixels hardly changes the angles.
     calls = record(monkeypatch, "polylines")
     for seed in range(150):
-        masks.brush_strokes(generator(seed), size, size)
+        masks.brush_strokes(make_rng(seed), size, size)
     angles, lengths = [], []
     for (points,), _ in calls:
         right, down = np.diff(points, axis=0).T
@@ -106,11 +108,13 @@ def test_strokes_turn_back_at_every_vertex(monkeypatch):
         inside = ((points[1:] > 0) & (points[1:] < size)).all(axis=1)  # The others were clipped.
         lengths.extend(np.hypot(right, down)[inside])
         angles.extend(np.degrees(np.arctan2(np.abs(down), right))[inside & (np.abs(down) > 100)])
-    assert 47 < min(angles) < 55 and 89 < max(angles) < 97  # 72 degrees, and 24 more or less.
+    assert 47 < min(angles) < 55 and 89 < max(angles) < 97  # 72 degrees plus or minus 24.
     assert np.mean(angles) == pytest.approx(72, abs=1.5)
     mean = math.hypot(size, size) / 8
     assert max(lengths) <= 2 * mean + 2
-    assert np.mean(lengths) == pytest.approx(mean, rel=0.07)  # Longer ones leave more often.
+    assert np.mean(lengths) == pytest.approx(
+        mean, rel=0.07
+    )  # Long segments are clipped more often.
     assert np.std(lengths) == pytest.approx(0.48 * mean, rel=0.07)
 
 
@@ -118,7 +122,7 @@ def test_thick_lines_have_a_disc_on_every_vertex(monkeypatch):
     calls = record(monkeypatch, "polylines")
     for seed in range(100):
         calls.clear()
-        mask = masks.brush_strokes(generator(seed), 256, 256)[..., 0]
+        mask = masks.brush_strokes(make_rng(seed), 256, 256)[..., 0]
         with_discs = mask.copy()
         for (points,), brush in calls:
             for x, y in points.tolist():
@@ -126,31 +130,31 @@ def test_thick_lines_have_a_disc_on_every_vertex(monkeypatch):
         np.testing.assert_array_equal(mask, with_discs)
 
 
-def test_box_or_strokes_is_a_union():
-    rng = generator(3)
+def test_box_and_strokes_is_the_union_of_both():
+    rng = make_rng(3)
     union = masks.box(rng, 256, 256) | masks.brush_strokes(rng, 256, 256)
-    np.testing.assert_array_equal(masks.box_and_strokes(generator(3), 256, 256), union)
+    np.testing.assert_array_equal(masks.box_and_strokes(make_rng(3), 256, 256), union)
 
 
-def test_irregular_keeps_to_its_area():
+def test_irregular_area_is_within_its_bounds():
     for seed in range(200):
-        mask = masks.irregular(generator(seed), 64, 64, min_area=0.3, max_area=0.35)
+        mask = masks.irregular(make_rng(seed), 64, 64, min_area=0.3, max_area=0.35)
         assert 0.3 < mask.mean() < 0.35
 
 
-def test_irregular_bounds_are_strict(monkeypatch):
+def test_irregular_area_bounds_are_exclusive(monkeypatch):
     monkeypatch.setattr(masks, "MAX_DRAWS", 20)
-    for low, high in [(0.5, 1.0), (1.0, 1.5)]:  # The only area of a pixel is 1.
+    for low, high in [(0.5, 1.0), (1.0, 1.5)]:  # A mask of one pixel has area 1.
         with pytest.raises(UsageError, match=f"between {low} and {high}"):
-            masks.irregular(generator(0), 1, 1, min_area=low, max_area=high)
+            masks.irregular(make_rng(0), 1, 1, min_area=low, max_area=high)
 
 
-def test_irregular_has_the_strokes_of_mmagic(monkeypatch):
+def test_irregular_strokes_match_mmagic(monkeypatch):
     lines = record(monkeypatch, "line")
     strokes, bends, brushes, lengths, turns = set(), set(), set(), set(), {0: set(), 1: set()}
     for seed in range(400):
         lines.clear()
-        any_irregular(generator(seed), 256, 256)
+        any_irregular(make_rng(seed), 256, 256)
         ends = [None, *(end for _, end, _ in lines)]
         breaks = [i for i, (start, _, _) in enumerate(lines) if start != ends[i]] + [len(lines)]
         strokes.add(len(breaks) - 1)
@@ -160,19 +164,19 @@ def test_irregular_has_the_strokes_of_mmagic(monkeypatch):
             for (x0, y0), (x1, y1), _ in lines[first:last]:
                 lengths.add(math.hypot(x1 - x0, y1 - y0))
                 if math.hypot(x1 - x0, y1 - y0) < 60:
-                    continue  # Too short to tell the angle, whose ends are whole pixels.
+                    continue  # The ends are rounded to pixels, so short lines have no exact angle.
                 angle = math.atan2(y1 - y0, x1 - x0) % (2 * math.pi)
                 turned = 2 * math.pi - angle if stroke % 2 == 0 else angle
                 turns[stroke % 2].add(round((turned + 1.0) % (2 * math.pi) - 1.0, 1))
     assert strokes == set(range(4, 10)) and bends == set(range(1, 6))
     assert brushes == set(range(10, 45))
-    assert 18.5 < min(lengths) < 21 and 125 < max(lengths) < 128.5  # 20 to 127 between pixels.
-    for parity in (0, 1):  # Whole radians from 0 to 5; of the even strokes with the sign turned.
+    assert 18.5 < min(lengths) < 21 and 125 < max(lengths) < 128.5  # 20 to 127 plus rounding.
+    for parity in (0, 1):  # Integer radians from 0 to 5, negated for even strokes.
         assert {round(turn) for turn in turns[parity]} == set(range(6))
         assert all(abs(turn - round(turn)) <= 0.1 for turn in turns[parity])
 
 
-def test_file_is_thresholded_and_resized_by_nearest(tmp_path):
+def test_mask_file_is_thresholded_and_resized_by_nearest(tmp_path):
     grey = np.array([[0, 127], [128, 255]], np.uint8)
     Image.fromarray(grey).save(tmp_path / "mask.png")
     mask = masks.from_file(tmp_path / "mask.png", 6, 4)
@@ -181,17 +185,17 @@ def test_file_is_thresholded_and_resized_by_nearest(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
-def test_file_of_any_mode(tmp_path, mode):
+def test_mask_file_of_any_mode_is_read(tmp_path, mode):
     grey = np.zeros((8, 8), np.uint16 if mode == "I;16" else np.uint8)
     grey[2:5, 1:3] = 65535 if mode == "I;16" else 255
-    picture = Image.fromarray(grey)
+    image = Image.fromarray(grey)
     path = tmp_path / "mask.tif"
-    (picture if mode == "I;16" else picture.convert(mode)).save(path)
+    (image if mode == "I;16" else image.convert(mode)).save(path)
     np.testing.assert_array_equal(masks.from_file(path, 8, 8)[..., 0], grey > 0)
 
 
-def test_unusable_files_are_named(tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
+def test_unusable_mask_files_are_named(tmp_path):
+    (tmp_path / "text.png").write_text("not an image")
     Image.new("L", (8, 8), 127).save(tmp_path / "dark.png")
     for name, problem in [("text", "cannot be read"), ("dark", "no hole"), ("missing", "be read")]:
         with pytest.raises(UsageError, match=f"{name}.png.*{problem}"):
@@ -201,42 +205,42 @@ def test_unusable_files_are_named(tmp_path):
 def test_sampler_draws_each_kind_by_its_weight(tmp_path):
     Image.new("L", (8, 8), 255).save(tmp_path / "full.png")
     draw = make_sampler({"box": 3, "folder": 1, "strokes": 0}, folder=str(tmp_path))
-    full = np.mean([draw(generator(seed), 16, 16).all() for seed in range(2000)])
-    assert full == pytest.approx(0.25, abs=0.04)  # Four standard deviations.
+    full = np.mean([draw(make_rng(seed), 16, 16).all() for seed in range(2000)])
+    assert full == pytest.approx(0.25, abs=0.04)  # The tolerance is four standard deviations.
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_sampler_of_one_kind_draws_that_kind(kind):
     draw = make_sampler({kind: 0.5}, min_area=0.0, max_area=1.01)
-    rng = generator(5)
-    rng.random()  # What picks the kind.
-    np.testing.assert_array_equal(draw(generator(5), 64, 64), KINDS[kind](rng, 64, 64))
+    rng = make_rng(5)
+    rng.random()  # The sampler draws one number to choose the kind.
+    np.testing.assert_array_equal(draw(make_rng(5), 64, 64), KINDS[kind](rng, 64, 64))
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "folder"])
-def test_sampler_draws_the_same_in_another_process(tmp_path, kind):
+def test_pickled_sampler_draws_the_same_masks(tmp_path, kind):
     Image.new("L", (8, 8), 255).save(tmp_path / "full.png")
     draw = make_sampler({kind: 1.0, "box": 1.0}, folder=str(tmp_path))
-    sent = pickle.loads(pickle.dumps(draw))
+    copy = pickle.loads(pickle.dumps(draw))
     for seed in range(5):
-        np.testing.assert_array_equal(draw(generator(seed), 32, 32), sent(generator(seed), 32, 32))
+        np.testing.assert_array_equal(draw(make_rng(seed), 32, 32), copy(make_rng(seed), 32, 32))
 
 
-def test_sampler_takes_all_files_of_a_folder_equally_often(tmp_path):
-    (tmp_path / "deeper").mkdir()
-    (tmp_path / "notes.txt").write_text("no mask")
-    for name, rows in [("a.png", 1), ("b.PNG", 2), ("deeper/c.png", 3)]:
+def test_sampler_draws_all_files_of_a_folder_equally_often(tmp_path):
+    (tmp_path / "nested").mkdir()
+    (tmp_path / "notes.txt").write_text("not a mask")
+    for name, rows in [("a.png", 1), ("b.PNG", 2), ("nested/c.png", 3)]:
         Image.fromarray(np.arange(4)[:, np.newaxis].repeat(4, 1) < rows).save(tmp_path / name)
     draw = make_sampler({"folder": 1.0}, folder=str(tmp_path))
-    rows = [draw(generator(seed), 4, 4)[:, 0].sum() for seed in range(900)]
+    rows = [draw(make_rng(seed), 4, 4)[:, 0].sum() for seed in range(900)]
     np.testing.assert_allclose(np.bincount(rows, minlength=4), [0, 300, 300, 300], atol=60)
 
 
-def test_sampler_passes_over_a_bad_file_and_names_it_once(tmp_path, caplog):
+def test_sampler_skips_an_unreadable_file_and_logs_it_once(tmp_path, caplog):
     Image.new("L", (8, 8), 255).save(tmp_path / "good.png")
-    (tmp_path / "bad.png").write_text("no picture")
+    (tmp_path / "bad.png").write_text("not an image")
     draw = make_sampler({"folder": 1.0}, folder=str(tmp_path))
-    assert all(draw(generator(seed), 8, 8).all() for seed in range(50))
+    assert all(draw(make_rng(seed), 8, 8).all() for seed in range(50))
     assert caplog.text.count("bad.png cannot be read") == 1
 
 
@@ -253,12 +257,12 @@ def test_sampler_passes_over_a_bad_file_and_names_it_once(tmp_path, caplog):
         ({}, "not all 0"),
     ],
 )
-def test_sampler_refuses(kinds, message):
+def test_sampler_refuses_unknown_kinds_and_invalid_weights(kinds, message):
     with pytest.raises(UsageError, match=message):
         make_sampler(kinds)
 
 
-def test_sampler_refuses_what_cannot_be_drawn(tmp_path, monkeypatch):
+def test_sampler_refuses_impossible_areas_and_missing_folders(tmp_path, monkeypatch):
     monkeypatch.setattr(masks, "MAX_DRAWS", 50)
     with pytest.raises(UsageError, match=r"between 0\.65 and 0\.15"):
         make_sampler({"irregular": 1.0}, min_area=0.65, max_area=0.15)
@@ -267,14 +271,14 @@ def test_sampler_refuses_what_cannot_be_drawn(tmp_path, monkeypatch):
             make_sampler({"folder": 1.0}, folder=str(tmp_path / folder))
 
 
-def test_sampler_without_a_folder_does_not_take_the_current_one(tmp_path, monkeypatch):
+def test_sampler_does_not_use_the_current_folder_by_default(tmp_path, monkeypatch):
     Image.new("L", (8, 8), 255).save(tmp_path / "mask.png")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="folder '' does not exist or holds no pictures"):
         make_sampler({"folder": 1.0})
 
 
-def test_sampler_refuses_a_folder_of_bad_files(tmp_path):
-    (tmp_path / "bad.png").write_text("no picture")
+def test_sampler_refuses_a_folder_of_unreadable_files(tmp_path):
+    (tmp_path / "bad.png").write_text("not an image")
     with pytest.raises(UsageError, match="no usable mask"):
         make_sampler({"folder": 1.0}, folder=str(tmp_path))

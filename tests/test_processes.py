@@ -186,7 +186,9 @@ def test_a_killed_peer_ends_the_others_at_once_with_a_line(folder, tmp_path):
     assert codes == [1, -signal.SIGKILL]
     last = said[0].strip().splitlines()[-1]
     # In the middle of a step, or of a save.
-    assert re.match("error: (Process 0 of 2 has lost another one|A checkpoint could not be)", last)
+    assert re.match(
+        "error: (Process 0 of 2 has lost another process|A checkpoint could not be)", last
+    )
 
 
 def test_what_is_read_beside_training_is_whole(folder, tmp_path):

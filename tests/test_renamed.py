@@ -51,4 +51,4 @@ def test_old_flag_names_the_new_one(capsys):
     with pytest.raises(SystemExit) as ended:
         convert(["a", "--output", "b.safetensors", "--moments"])
     assert ended.value.code == 2
-    assert "--moments is called --optimizer-state" in capsys.readouterr().err
+    assert "--moments was renamed to --optimizer-state" in capsys.readouterr().err
