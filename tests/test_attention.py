@@ -208,7 +208,9 @@ def test_blocks_fit_the_memory_and_have_almost_equal_sizes():
     row = attention.SCORE_COPIES * 4 * 10 * 20 * 10
     assert attention.block_rows(1, 20, 10, None) == 20
     assert attention.block_rows(1, 20, 10, 20 * row) == 20
-    assert attention.block_rows(1, 20, 10, 20 * row - 1) == 10  # Not 19 and 1.
+    assert (
+        attention.block_rows(1, 20, 10, 20 * row - 1) == 10
+    )  # Two blocks of 10 rows, rather than of 19 rows and 1.
     assert attention.block_rows(2, 20, 10, 14 * row) == 7
     assert attention.block_rows(1, 20, 10, 0) == 1
 

@@ -107,7 +107,7 @@ def _complete(
 
 def _free_shape(variant: Variant) -> Sequence:
     """Returns symbols for batch size, height and width."""
-    # As symbols are at least 1, "8*h + 64" is at least 72; JAX checks this and names the side.
+    # Symbols are at least 1, so "8*h + 64" is at least 72. JAX checks this and names the side.
     offset = smallest_side(variant) - MULTIPLE
     # Slicing the queries needs the constraint, because JAX cannot infer it.
     return jax.export.symbolic_shape(

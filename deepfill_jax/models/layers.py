@@ -107,8 +107,8 @@ def convolve_upsampled2x(
     # Reflecting the upsampled map by one pixel equals repeating the edge of the map before
     # upsampling. Zero padding likewise can be applied before upsampling.
     if padding == "REFLECT":
-        # Not by jnp.pad, because XLA's partitioner would send the gradients of its edges between
-        # devices.
+        # jnp.pad is not used here, because XLA's partitioner would send the gradients of its edges
+        # between devices.
         x = jnp.concatenate([x[:, :1], x, x[:, -1:]], axis=1)
         x = jnp.concatenate([x[:, :, :1], x, x[:, :, -1:]], axis=2)
     else:
