@@ -1,4 +1,4 @@
-"""A recipe for hours of two CPU cores instead of weeks of GPUs, in three stages of growing images.
+"""A training recipe for a few hours on two CPU cores: three stages of increasing image size.
 
     python -m deepfill_jax.main --config=configs/best.py:64 --workdir=runs/64 \
         --config.data.source=folder:PATH --config.data.val_source=folder:PATH
@@ -7,11 +7,12 @@
     python -m deepfill_jax.main --config=configs/best.py:256 --workdir=runs/256 \
         --config.init_from=runs/128 ...
 
-The number is the side of the images. One of 64 px has a sixteenth of the pixels of one of 256, and
-most of what is to learn shows in it. Against the published recipe: half the width, half the batch,
-kernels that keep the variance, up to twenty times the learning rate with warm-up and a fall to 0,
-gradients clipped, the running average of the parameters, pictures mirrored, and no discriminator:
-fills are right on average, and blurred. docs/ablations.md has what each choice is worth.
+The number is the side of the images in pixels. A 64 px image has a sixteenth of the pixels of a
+256 px image, and most of what the network has to learn is already visible in it. Differences from
+the published recipe: half the width, half the batch size, variance-preserving initialisation, up to
+twenty times the learning rate with warm-up and decay to 0, gradient clipping, an exponential moving
+average of the parameters, horizontal flips, and no discriminator. Without a discriminator, results
+are right on average, but blurred. docs/ablations.md lists the effect of each choice.
 """
 
 import runpy
@@ -19,15 +20,15 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-# By its path, because a config is read from any folder.
+# Loaded by path, because a config can be run from any folder.
 places = runpy.run_path(str(Path(__file__).with_name("places.py")))
 
-# Of each stage: steps, learning rate.
+# Number of steps and learning rate of each stage.
 STAGES = {"64": (20_000, 2e-3), "128": (10_000, 1e-3), "256": (2_000, 7e-4)}
 
 
 def get_config(stage: str = "64") -> ConfigDict:
-    """The values of configs/places.py:official but these."""
+    """Returns configs/places.py:official with the changes below."""
     config = places["get_config"]("official")
     config.image_size = int(stage)
     config.batch_size = 8
@@ -38,7 +39,7 @@ def get_config(stage: str = "64") -> ConfigDict:
     config.loss.adversarial = 0.0
     config.optimizer.beta1 = 0.9
     config.optimizer.clip_norm = 1.0
-    # The first twentieth of the steps is for the warm-up, the last is averaged.
+    # Warm-up takes the first twentieth of the steps; the average spans about the last twentieth.
     config.optimizer.warmup_steps = config.num_steps // 20
     config.optimizer.decay_steps = config.num_steps
     config.ema_decay = 1 - 20 / config.num_steps

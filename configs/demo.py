@@ -12,12 +12,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-# By its path, because a config is read from any folder.
+# Loaded by path, because a config can be run from any folder.
 best = runpy.run_path(str(Path(__file__).with_name("best.py")))
 
 
 def get_config() -> ConfigDict:
-    """The values of configs/best.py:128 but these."""
+    """Returns configs/best.py:128 with the changes below."""
     config = best["get_config"]("128")
     config.init_from = "scenes"
     config.num_steps = 80

@@ -1,4 +1,4 @@
-"""Aligned faces, by configs/best.py; the card of "faces" says how far it came.
+"""Aligned faces, by the recipe of configs/best.py; the model card of "faces" has its scores.
 
     python -m deepfill_jax.main --config=configs/faces.py:64 --workdir=runs/faces64
     python -m deepfill_jax.main --config=configs/faces.py:128 --workdir=runs/faces128 \
@@ -6,8 +6,8 @@
     python -m deepfill_jax.main --config=configs/faces.py:256 --workdir=runs/faces256 \
         --config.init_from=runs/faces128
 
-Each with --config.data.source=folder:PATH --config.data.val_source=folder:PATH, CelebA's aligned
-faces of 178x218 pixels.
+Each command also needs --config.data.source=folder:PATH and --config.data.val_source=folder:PATH.
+The bundled model was trained on CelebA's aligned faces of 178x218 pixels.
 """
 
 import runpy
@@ -15,12 +15,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-# By its path, because a config is read from any folder.
+# Loaded by path, because a config can be run from any folder.
 best = runpy.run_path(str(Path(__file__).with_name("best.py")))
 
 
 def get_config(stage: str = "64") -> ConfigDict:
-    """The values of configs/best.py but these."""
+    """Returns configs/best.py with the changes below."""
     config = best["get_config"](stage)
     config.data.source = "folder:data/faces/train"
     config.data.val_source = "folder:data/faces/val"

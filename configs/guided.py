@@ -1,4 +1,4 @@
-r"""Faces that are guided by lines, on two CPU cores: a small model that takes a sketch, or none.
+r"""A small sketch-guided model of faces, trained on two CPU cores; the sketch is optional.
 
     python -m deepfill_jax.data.edges --source folder:FACES/train --output EDGES/train
     python -m deepfill_jax.data.edges --source folder:FACES/val --output EDGES/val
@@ -6,13 +6,14 @@ r"""Faces that are guided by lines, on two CPU cores: a small model that takes a
         --config.data.source=folder:FACES/train --config.data.edges=folder:EDGES/train \
         --config.data.val_source=folder:FACES/val --config.data.val_edges=folder:EDGES/val
 
-As configs/faces.py, the official architecture at half its width and the L1 loss alone: fills are
-blurred, and lines say where what is. Half of the examples have a sketch, so that one model fills
-holes with lines and without. --config.init_from=MODEL starts from an unguided model of this width,
-and computes what that one does until it has learnt to see lines; the authors train from scratch.
+As in configs/faces.py, the architecture is the official one at half its width, and the only loss is
+L1: results are blurred, and the sketch determines where things are. Half of the examples have a
+sketch, so that one model works with and without one. --config.init_from=MODEL starts from an
+unguided model of this width; at first, the guided model computes the same output as that model. The
+authors train from scratch.
 
-Its two scores: --mode=eval with --config.data.sketch_probability=1 and with
---config.data.sketch_probability=0.
+To score it with and without sketches, run --mode=eval with --config.data.sketch_probability=1 and
+with --config.data.sketch_probability=0.
 """
 
 import runpy
@@ -20,12 +21,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-# By its path, because a config is read from any folder.
+# Loaded by path, because a config can be run from any folder.
 faces = runpy.run_path(str(Path(__file__).with_name("faces.py")))
 
 
 def get_config() -> ConfigDict:
-    """The values of configs/faces.py:128 but these."""
+    """Returns configs/faces.py:128 with the changes below."""
     config = faces["get_config"]("128")
     config.model.guided = True
     config.data.edges = "folder:data/edges/train"

@@ -2,37 +2,38 @@
 
     python -m deepfill_jax.main --config=configs/places.py --workdir=runs/places
 
-Reads Places365 as TFDS prepared it. For pictures of your own, any folder:
+The default source is Places365 as prepared by TFDS. To train on a folder of images, add
 --config.data.source=folder:PATH --config.data.val_source=folder:PATH
 
-Mirrors MMagic's `deepfillv2_8xb2_places-256x256`: batch 16, 100,000 steps, irregular masks of 15 to
-65 %. Published, on masks drawn anew each time: hole L1 8.635, PSNR 22.398, SSIM 0.815.
+The settings are those of MMagic's `deepfillv2_8xb2_places-256x256`: batch size 16, 100,000 steps,
+irregular masks that cover 15 to 65 % of the image. MMagic published hole L1 8.635, PSNR 22.398 and
+SSIM 0.815, with masks drawn at random in each evaluation.
 
-`configs/places.py:official` mirrors the TF1 release of the paper's authors instead: their
-architecture and losses, boxes joined with brush strokes, crops at native size. They trained with no
-fixed end; a million steps is what their users report.
+`configs/places.py:official` has the settings of the TF1 release of the paper's authors instead:
+their architecture and losses, the union of box and brush stroke masks, and crops at native size.
+They trained without a fixed end; their users report a million steps.
 
-Cost: 1.6 million images, 4.6 TFLOP a step, about 3 s for each image on two CPU cores.
+Cost: 1.6 million images, 4.6 TFLOP per step, about 3 s per image on two CPU cores.
 
-GPUs: any number of which the batch is a multiple, the published 2 images on each of 8 or all 16 on
-one, which takes 12 GB in float32 by XLA's plan. The result is the same but for rounding, as losses
-are means over the whole batch. For less memory: --config.grad_accum_steps=4, or
---config.model.remat=True.
+GPUs: the batch size must be a multiple of the number of GPUs. The published set-up has 2 images on
+each of 8 GPUs; all 16 images on one GPU take 12 GB in float32 by XLA's plan. The result differs
+only by rounding, because losses are means over the whole batch. --config.grad_accum_steps=4 or
+--config.model.remat=True reduce memory.
 
 --config.model.dtype=bfloat16 computes in bfloat16; parameters, Adam, losses, softmax and norms stay
-float32. In float32, GPUs round the factors of products to TF32 unless
-JAX_DEFAULT_MATMUL_PRECISION=highest. With the batch, Adam's learning rate grows by the square root
-(Malladi et al. 2022, https://arxiv.org/abs/2205.10287): --config.batch_size=64
+in float32. In float32, GPUs round the factors of matrix products to TF32 unless
+JAX_DEFAULT_MATMUL_PRECISION=highest is set. Adam's learning rate scales with the square root of the
+batch size (Malladi et al. 2022, https://arxiv.org/abs/2205.10287): --config.batch_size=64
 --config.optimizer.learning_rate=2e-4 --config.optimizer.warmup_steps=1000 --config.num_steps=25000.
 
 No XLA flag is needed. Autotuning is on; --xla_gpu_enable_latency_hiding_scheduler=true can hide the
-two collectives of a step, 41 MB of gradients in all, some 0.3 ms at 300 GB/s. None of this section
-has been measured on a GPU yet: benchmarks/gpu/run_all.sh does.
+two collectives of a step, 41 MB of gradients in total, about 0.3 ms at 300 GB/s. Nothing in this
+section has been measured on a GPU yet; benchmarks/gpu/run_all.sh measures it.
 
---config.deterministic=True is for GPU runs that repeat bit for bit, see the README.
+--config.deterministic=True makes GPU runs reproducible bit for bit, see the README.
 
-Differences from MMagic: its 1.x config reads the pictures in file order, here they are shuffled, as
-in its 0.x, which made the published weights; each example has its own mask in both.
+Differences from MMagic: its 1.x config reads images in file order. Here they are shuffled, as in
+MMagic 0.x, with which the published weights were trained. In both, each example has its own mask.
 """
 
 from ml_collections import ConfigDict
@@ -41,7 +42,7 @@ ARCHITECTURES = ("mmagic", "official")
 
 
 def get_config(architecture: str = "mmagic") -> ConfigDict:
-    """Every value of the run; `architecture` chooses whose settings."""
+    """Returns all settings of a run: MMagic's ("mmagic") or the TF1 release's ("official")."""
     if architecture not in ARCHITECTURES:
         raise ValueError(f"Unknown settings {architecture!r}; choose {' or '.join(ARCHITECTURES)}.")
     config = ConfigDict()

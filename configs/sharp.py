@@ -1,13 +1,14 @@
-"""Sharp completions: a bundled model trained on with LPIPS and SN-PatchGAN, on two CPU cores.
+"""Sharp results: fine-tunes a bundled model with LPIPS and SN-PatchGAN, on two CPU cores.
 
     python -m deepfill_jax.main --config=configs/sharp.py:scenes --workdir=runs/sharp \
         --config.data.source=folder:PATH --config.data.val_source=folder:PATH
 
-The L1 loss alone answers doubt with a mean, which is blur. Here LPIPS by AlexNet says what texture
-is missing, and a discriminator what looks wrong. It trains on crops of 160 px at 128 px, close to
-the resolution of the photographs, because texture lies in their pixels; the network is
-convolutional and completes images of any size. Scores are by VGG16, because the generator learns to
-please AlexNet. `make train-bundled MODEL=scenes` runs it and keeps its state in a file.
+Under uncertainty, the minimum of an L1 loss is an average, which looks blurred. LPIPS with AlexNet
+penalises missing texture, and the discriminator penalises what looks unreal. Training uses 160 px
+crops scaled to 128 px, close to the resolution of the photographs, because texture is a property of
+their pixels; the network is convolutional and completes images of any size. Evaluation uses LPIPS
+with VGG16, because the generator is optimised against AlexNet. `make train-bundled MODEL=scenes`
+runs this config and keeps its state in a file.
 """
 
 import runpy
@@ -15,14 +16,14 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-# By its path, because a config is read from any folder.
+# Loaded by path, because a config can be run from any folder.
 best = runpy.run_path(str(Path(__file__).with_name("best.py")))
 
-CROPS = {"scenes": 160, "faces": 178}  # Side in pixels of what is scaled to 128 px.
+CROPS = {"scenes": 160, "faces": 178}  # Side in pixels of the crops that are scaled to 128 px.
 
 
 def get_config(model: str = "scenes") -> ConfigDict:
-    """The values of configs/best.py:128 but these."""
+    """Returns configs/best.py:128 with the changes below."""
     config = best["get_config"]("128")
     config.init_from = model
     config.num_steps = 100_000

@@ -1,8 +1,8 @@
-"""A tiny network for a few steps: for tests, and to see in a minute whether a machine is set up.
+"""A tiny network trained for a few steps: for tests, and to check a machine's set-up in a minute.
 
     python -m deepfill_jax.main --config=configs/smoke.py --workdir=/tmp/smoke
 
-with --config.data.source=folder:PATH and --config.data.val_source=folder:PATH.
+The command also needs --config.data.source=folder:PATH and --config.data.val_source=folder:PATH.
 """
 
 import runpy
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-# By its path, because a config is read from any folder.
+# Loaded by path, because a config can be run from any folder.
 places = runpy.run_path(str(Path(__file__).with_name("places.py")))
 
 
 def get_config(architecture: str = "mmagic") -> ConfigDict:
-    """The values of configs/places.py but these."""
+    """Returns configs/places.py with the changes below."""
     config = places["get_config"](architecture)
     config.image_size = 32
     config.batch_size = 4

@@ -1,4 +1,4 @@
-"""What a config holds: every key and its type. The values are in `configs/`, all explicit."""
+"""All config keys and their types. The values are in `configs/`; there are no defaults."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,22 +16,22 @@ OPTIMIZER = {  # The arguments of train/state.make_optimizer.
     "clip_norm": float,
 }
 KEYS = {
-    "seed": int,  # Of initial parameters, order of pictures, crops and training masks.
-    "deterministic": bool,  # Whether a run repeats bit for bit on GPUs too, more slowly.
-    "image_size": int,  # Pixels of a side; a multiple of 8.
-    "batch_size": int,  # Global, over all processes.
+    "seed": int,  # Seed of initial parameters, image order, crops and training masks.
+    "deterministic": bool,  # Makes runs on GPUs reproducible bit for bit, but slower.
+    "image_size": int,  # Side in pixels; a multiple of 8.
+    "batch_size": int,  # Global batch size, over all processes.
     "num_steps": int,  # One step is one update of each network.
-    "init_from": str,  # Weights to start from, see convert/sources.py; "" draws parameters.
+    "init_from": str,  # Weights to start from, see convert/sources.py; "" initialises at random.
     "model": {
-        "architecture": str,  # A name of models/variants.py, which has the differences.
-        "width": int,  # Channels after the first gated convolution; published 24.
-        "discriminator_width": int,  # Published 64.
-        "init": str,  # "published", or "unit_variance", from which the generator learns faster.
-        "dtype": str,  # Of the arithmetic: "float32" or "bfloat16".
-        "guided": bool,  # By sketches of the hole, see data.edges.
-        "remat": bool,  # Less memory, about a third more time.
+        "architecture": str,  # A name of models/variants.py, which lists the differences.
+        "width": int,  # Channels after the first gated convolution; 24 in the paper.
+        "discriminator_width": int,  # Channels after its first convolution; 64 in the paper.
+        "init": str,  # "published", or "unit_variance", with which the generator learns faster.
+        "dtype": str,  # Type of the computation: "float32" or "bfloat16".
+        "guided": bool,  # Whether the model takes a sketch of the hole, see data.edges.
+        "remat": bool,  # Recomputes activations: less memory, about a third more time.
     },
-    "loss": {  # losses.Recipe
+    "loss": {  # See losses.Recipe.
         "discriminator": float,
         "adversarial": float,
         "l1_whole": float,
@@ -42,52 +42,53 @@ KEYS = {
         "perceptual": float,
         "perceptual_network": str,
     },
-    "optimizer": OPTIMIZER,  # Of the generator.
-    # Of the discriminator: each value that is not set follows the generator's.
+    "optimizer": OPTIMIZER,  # Optimizer of the generator.
+    # Optimizer of the discriminator: values that are not set follow those of the generator.
     "discriminator_optimizer": OPTIMIZER,
-    "ema_decay": float,  # Of the generator's running average; 0 for none.
-    "grad_accum_steps": int,  # Parts of a batch, run one after the other to save memory.
+    "ema_decay": float,  # Decay of the generator's exponential moving average; 0 disables it.
+    "grad_accum_steps": int,  # Number of parts of a batch, computed in sequence to save memory.
     "data": {
-        "source": str,  # folder:PATH, flist:FILE or tfds:NAME[:SPLIT]
-        "val_source": str,
-        "edges": str,  # Of guided models: folder:PATH of the source's edge maps (data/edges.py),
-        "val_edges": str,  # and of the val_source's.
-        "sketch_probability": float,  # Of examples with a sketch; others have an empty one.
-        "crop_size": int,  # data.examples.Preprocessing
+        "source": str,  # Training images: folder:PATH, flist:FILE or tfds:NAME[:SPLIT].
+        "val_source": str,  # Validation images, in the same forms.
+        "edges": str,  # For guided models: folder:PATH of the source's edge maps (data/edges.py).
+        "val_edges": str,  # The same for val_source.
+        "sketch_probability": float,  # Share of examples with a sketch; the rest have an empty one.
+        "crop_size": int,  # This and the next two keys: see data.examples.Preprocessing.
         "enlarge": bool,
         "flip": bool,
     },
     "masks": {
-        "weights": {  # Weights of the kinds in the mix; masks.py draws them.
+        "weights": {  # Relative frequencies of the kinds of masks, which masks.py draws.
             "box": float,
             "strokes": float,
             "box_and_strokes": float,
             "irregular": float,
             "folder": float,
         },
-        "min_area": float,  # Of irregular masks, fraction of the picture.
-        "max_area": float,
-        "folder": str,  # Of mask files, 255 in the hole.
+        "min_area": float,  # Smallest area of irregular masks, as a fraction of the image.
+        "max_area": float,  # Largest area, likewise.
+        "folder": str,  # Folder of mask files, for the kind "folder"; 255 is the hole.
     },
     "eval": {
-        "seed": int,  # Of the frozen crops and masks.
+        "seed": int,  # Seed of the fixed crops and masks.
         "batch_size": int,
-        "num_examples": int,  # The first so many; 0 for all.
-        "every": int,  # Steps; 0 for never.
+        "num_examples": int,  # Number of images, from the first; 0 takes all.
+        "every": int,  # Interval in steps; 0 disables evaluation during training.
     },
-    "log_every": int,
-    "checkpoint_every": int,
-    "keep_latest": int,  # Checkpoints that are kept because they are new,
-    "keep_best": int,  # and because their hole L1 on the validation set was lowest.
-    "profile_step": int,  # The step from which 5 are traced; 0 for none.
+    "log_every": int,  # Interval in steps.
+    "checkpoint_every": int,  # Interval in steps.
+    "keep_latest": int,  # Number of most recent checkpoints to keep.
+    "keep_best": int,  # Number of checkpoints with the lowest validation hole L1 to keep.
+    "profile_step": int,  # First of 5 steps to trace; 0 disables tracing.
 }
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Checks that a config has all keys, no others, and values of the right types.
+    """Checks that a config has exactly the keys of `KEYS`, and values of the right types.
 
     Raises:
-        UsageError: It has not; every difference is listed, unknown keys with the nearest real one.
+        UsageError: The config differs. The message lists every difference; for each unknown key, it
+            suggests the most similar existing one.
     """
     problems = _problems(config, KEYS, "config")
     if problems:
@@ -98,7 +99,7 @@ def check_overrides(arguments: Iterable[str]) -> None:
     """Checks the keys of command line arguments `--config.KEY=VALUE`; other arguments are skipped.
 
     Raises:
-        UsageError: A key does not exist; every one is listed, with the nearest real one.
+        UsageError: Keys do not exist. The message lists them, each with the most similar one.
     """
     names = [argument.partition("=")[0].lstrip("-") for argument in arguments]
     known = dict(_leaves(KEYS, "config"))
@@ -109,7 +110,7 @@ def check_overrides(arguments: Iterable[str]) -> None:
 
 
 def _leaves(keys: Mapping[str, Any], path: str) -> Iterator[tuple[str, type]]:
-    """Yields every key with its path, and its type."""
+    """Yields the path and the type of every key."""
     for key, kind in keys.items():
         if isinstance(kind, Mapping):
             yield from _leaves(kind, f"{path}.{key}")
@@ -118,7 +119,7 @@ def _leaves(keys: Mapping[str, Any], path: str) -> Iterator[tuple[str, type]]:
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
-    """The key that was meant: the new name, one with nearly the same path or last part."""
+    """Suggests the new name of a renamed key, or a key with a similar last part or path."""
     if renamed_name := _renamed(name):
         return f", did you mean {renamed_name}?"
     # Where several paths end alike, the first one is meant.
@@ -129,9 +130,9 @@ def _hint(name: str, known: Iterable[str]) -> str:
 
 
 def _renamed(name: str) -> str:
-    """The name of today of a key that has been renamed, or ""."""
-    found = "config." + renamed.new_key(name.removeprefix("config."))
-    return "" if found == name else found
+    """Returns the current name of a renamed key, or ""."""
+    new_name = "config." + renamed.new_key(name.removeprefix("config."))
+    return "" if new_name == name else new_name
 
 
 def _problems(config: Mapping[str, Any], keys: Mapping[str, Any], path: str) -> list[str]:
@@ -148,8 +149,8 @@ def _problems(config: Mapping[str, Any], keys: Mapping[str, Any], path: str) -> 
         elif isinstance(kind, Mapping):
             problems += _problems(config[key], kind, f"{path}.{key}")
         elif not _is(config[key], kind):
-            found = type(config[key]).__name__
-            problems.append(f"{path}.{key}={config[key]!r} is {found}, must be {kind.__name__}")
+            actual = type(config[key]).__name__
+            problems.append(f"{path}.{key}={config[key]!r} is {actual}, must be {kind.__name__}")
     return problems
 
 
