@@ -1,6 +1,6 @@
-"""Extends a photo by some pixels on each side: outpainting.
+"""Outpaints an image: extends it by the given number of pixels on each side.
 
-python examples/extend_canvas.py PHOTO PIXELS RESULT.png [MODEL]
+python examples/extend_canvas.py IMAGE PIXELS RESULT.png [MODEL]
 """
 
 import sys
@@ -11,8 +11,8 @@ from PIL import Image
 from deepfill_jax import Inpainter
 from deepfill_jax.inpaint.canvas import extend
 
-photo, by, result, *model = sys.argv[1:]
-pixels = np.asarray(Image.open(photo).convert("RGB"))
-extended, mask = extend(pixels, *[int(by)] * 4)
+image_file, margin, result_file, *model = sys.argv[1:]
+image = np.asarray(Image.open(image_file).convert("RGB"))
+extended, mask = extend(image, *[int(margin)] * 4)
 inpainter = Inpainter.load(*model or ["scenes"])
-Image.fromarray(inpainter(extended, mask)).save(result)
+Image.fromarray(inpainter(extended, mask)).save(result_file)

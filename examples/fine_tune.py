@@ -1,9 +1,9 @@
-"""Goes on training a model on photos of your own; needs the `train` extra.
+"""Fine-tunes a model on a folder of images; needs the `train` extra.
 
-python examples/fine_tune.py PHOTOS WORKDIR [--model faces] [--steps 300]
+python examples/fine_tune.py IMAGES WORKDIR [--model faces] [--steps 300]
 
-Started again, it goes on where it was stopped. `deepfill convert WORKDIR --output mine.safetensors`
-makes a model file of what it learnt.
+Rerunning the command resumes an interrupted run. `deepfill convert WORKDIR --output
+mine.safetensors` writes the trained model to a model file.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 from deepfill_jax.train import train
 
 parser = argparse.ArgumentParser()
-parser.add_argument("photos", type=Path)
+parser.add_argument("images", type=Path)
 parser.add_argument("workdir", type=Path)
 parser.add_argument("--model", default="faces")
 parser.add_argument("--steps", type=int, default=300)
@@ -21,7 +21,7 @@ options = parser.parse_args()
 configs = Path(__file__).parents[1] / "configs"
 config = runpy.run_path(str(configs / "faces.py"))["get_config"]("128")
 config.init_from = options.model
-config.data.source = config.data.val_source = f"folder:{options.photos}"
+config.data.source = config.data.val_source = f"folder:{options.images}"
 config.num_steps = config.optimizer.decay_steps = options.steps
 config.optimizer.warmup_steps = min(20, options.steps - 1)
 train(config, options.workdir)

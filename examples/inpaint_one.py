@@ -1,8 +1,9 @@
-"""Fills the hole of one photo.
+"""Inpaints one image.
 
-python examples/inpaint_one.py PHOTO MASK RESULT.png [MODEL]
+python examples/inpaint_one.py IMAGE MASK RESULT.png [MODEL]
 
-White in the mask is the hole. MODEL is the name or file of a model; without it, "scenes".
+White pixels of the mask are the hole. MODEL is the name of a bundled model or a model file; the
+default is "scenes".
 """
 
 import sys
@@ -11,6 +12,6 @@ from PIL import Image
 
 from deepfill_jax import Inpainter
 
-photo, mask, result, *model = sys.argv[1:]
+image_file, mask_file, result_file, *model = sys.argv[1:]
 inpainter = Inpainter.load(*model or ["scenes"])
-Image.fromarray(inpainter(photo, mask)).save(result)
+Image.fromarray(inpainter(image_file, mask_file)).save(result_file)
