@@ -9,10 +9,10 @@ from PIL import Image
 def write(folder: Path, count: int = 10, size: int = 40) -> Path:
     """Writes `count` smooth colour pictures and returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size] / size
     for i in range(count):
-        a, b, c = random.uniform(0, 255, (3, 1, 1, 3))
+        a, b, c = rng.uniform(0, 255, (3, 1, 1, 3))
         picture = a + (b - a) * x[..., None] + (c - a) * y[..., None] * x[..., None]
         Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(folder / f"{i:02d}.png")
     return folder

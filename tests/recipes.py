@@ -1,4 +1,4 @@
-"""Recipes for the worker processes, which import them: this file imports nothing slow."""
+"""Recipes for tests of the worker processes, which import this file: it has no slow imports."""
 
 import os
 import sys
@@ -9,18 +9,18 @@ from deepfill_jax.errors import UsageError
 
 
 def see(picture: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """The picture's red, and the index."""
+    """Returns the picture's red value, and the index."""
     return picture[0, 0, :1], np.array([index], np.uint8)
 
 
 def talk(picture: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """`see`, with something to say."""
+    """Does the same as `see`, and prints."""
     print("a picture", flush=True)
     return see(picture, index)
 
 
 def refuse(picture: np.ndarray, index: int, *, refused: int) -> tuple[np.ndarray, np.ndarray]:
-    """`see`, but not of every index."""
+    """Does the same as `see`, but raises UsageError for one index."""
     if index == refused:
         raise UsageError(f"picture {index}")
     return see(picture, index)
@@ -33,17 +33,17 @@ def die(picture: np.ndarray, index: int) -> None:
 
 
 def large(picture: np.ndarray, index: int) -> tuple[np.ndarray]:
-    """A million bytes."""
+    """Returns a million bytes."""
     return (np.zeros(1 << 20, np.uint8),)
 
 
 class Counted:
-    """`see`, counting how often it is pickled."""
+    """Pickles as `see` and counts how often it is pickled."""
 
     times_sent = 0
 
     def __reduce__(self) -> tuple:  # noqa: D105
-        """Sends `see`."""
+        """Pickles as `see`."""
         self.times_sent += 1
         return (_give_see, ())
 

@@ -31,7 +31,7 @@ def noise(height, width, seed=0):
 
 
 def write_pictures(folder, count, size=20):
-    """Picture i has red = 10 * i everywhere, and noise elsewhere to see crops and flips by."""
+    """Writes pictures; picture i has red = 10 * i, and noise in green and blue shows crops."""
     folder.mkdir(exist_ok=True)
     for i in range(count):
         picture = noise(size, size, seed=i)
@@ -41,7 +41,7 @@ def write_pictures(folder, count, size=20):
 
 
 def numbers(batches):
-    """Which of `write_pictures` each example is."""
+    """Returns the number of each example's picture, see `write_pictures`."""
     return [int(image[0, 0, 0]) // 10 for batch in batches for image in batch["image"]]
 
 
@@ -76,7 +76,7 @@ def assert_same(batches, others):
             np.testing.assert_array_equal(batch[name], other[name])
 
 
-# Decoding.
+# Tests of decoding.
 
 
 def with_transparent_colours():
@@ -100,26 +100,26 @@ def with_transparent_colours():
     ],
     ids=["grey", "grey+alpha", "1-bit", "RGBA", "palette", "P+alpha", "CMYK", "16-bit", "WebP"],
 )
-def test_decode_any_mode(encoded, colour):
+def test_decode_reads_any_mode(encoded, colour):
     with warnings.catch_warnings(action="error"):
         picture = examples.decode(encoded)
     assert picture.dtype == np.uint8
     np.testing.assert_array_equal(picture, np.broadcast_to(colour, (2, 3, 3)))
 
 
-@pytest.mark.parametrize("orientation, turns", [(1, 0), (3, 2), (6, 3), (8, 1)])
-def test_decode_turns_pictures_upright(orientation, turns):
+@pytest.mark.parametrize("orientation, quarter_turns", [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_decode_applies_exif_orientation(orientation, quarter_turns):
     stored = noise(5, 8)
     exif = Image.Exif()
     exif[0x0112] = orientation
     upright = examples.decode(encode(Image.fromarray(stored), exif=exif))
-    np.testing.assert_array_equal(upright, np.rot90(stored, turns))
+    np.testing.assert_array_equal(upright, np.rot90(stored, quarter_turns))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
-def test_jpegs_have_the_pixels_that_pillow_reads(mode, progressive, subsampling):
+def test_decoded_jpeg_equals_pillows(mode, progressive, subsampling):
     picture = Image.fromarray(noise(9, 14)).resize((37, 23)).convert(mode)
     for orientation in range(9):
         exif = Image.Exif()
@@ -131,14 +131,14 @@ def test_jpegs_have_the_pixels_that_pillow_reads(mode, progressive, subsampling)
         np.testing.assert_array_equal(examples.decode(encoded), expected)
 
 
-def test_decode_refuses_what_is_not_a_whole_picture():
+def test_decode_rejects_truncated_images_and_other_files():
     jpeg = encode(Image.fromarray(noise(64, 64)), "JPEG")
     for encoded in (b"", b"some text", jpeg[: len(jpeg) // 2], encode(Image.new("L", (9, 9)))[:40]):
         with pytest.raises(examples.UnreadablePicture):
             examples.decode(encoded)
 
 
-# Preprocessing.
+# Tests of preprocessing.
 
 
 def preprocess(picture, *, image_size, crop_size=0, enlarge=False, flip=False, seed=0):
@@ -147,7 +147,7 @@ def preprocess(picture, *, image_size, crop_size=0, enlarge=False, flip=False, s
 
 
 def windows(picture, height, width):
-    """Every crop of a picture, by its bytes, with its place."""
+    """Maps the bytes of every crop of a picture to its position."""
     return {
         picture[top : top + height, left : left + width].tobytes(): (top, left)
         for top in range(picture.shape[0] - height + 1)
@@ -155,21 +155,21 @@ def windows(picture, height, width):
     }
 
 
-def test_whole_picture_is_resized_without_its_aspect():
+def test_whole_picture_is_resized_to_a_square():
     picture = noise(40, 30)
     expected = cv2.resize(picture, (16, 16), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(preprocess(picture, image_size=16), expected)
 
 
-def test_crops_are_native_pixels_from_everywhere():
+def test_crops_are_uniform_and_of_native_resolution():
     picture = noise(12, 10)
-    places = windows(picture, 8, 8)
-    seen = collections.Counter(
-        places[preprocess(picture, image_size=8, crop_size=8, seed=seed).tobytes()]
+    positions = windows(picture, 8, 8)
+    counts = collections.Counter(
+        positions[preprocess(picture, image_size=8, crop_size=8, seed=seed).tobytes()]
         for seed in range(1500)
     )
-    assert len(seen) == 5 * 3
-    assert min(seen.values()) > 50  # 100 expected.
+    assert len(counts) == 5 * 3
+    assert min(counts.values()) > 50  # The expected count is 100.
 
 
 def test_crop_is_clipped_to_the_picture_on_each_axis():
@@ -177,21 +177,21 @@ def test_crop_is_clipped_to_the_picture_on_each_axis():
     resized = {
         cv2.resize(picture[:, left : left + 8], (16, 16)).tobytes(): left for left in range(13)
     }
-    seen = {
+    offsets = {
         resized[preprocess(picture, image_size=16, crop_size=8, seed=seed).tobytes()]
         for seed in range(300)
     }
-    assert seen == set(range(13))
+    assert offsets == set(range(13))
 
 
 def test_small_pictures_are_enlarged_to_contain_the_crop():
-    picture = noise(10, 7)  # 20 * 10 / 7 is 28.6, rounded up.
-    places = windows(cv2.resize(picture, (20, 29)), 20, 20)
-    seen = {
-        places[preprocess(picture, image_size=20, crop_size=20, enlarge=True, seed=seed).tobytes()]
-        for seed in range(200)
+    picture = noise(10, 7)  # The height becomes 20 * 10 / 7 = 28.6, rounded up to 29.
+    positions = windows(cv2.resize(picture, (20, 29)), 20, 20)
+    options = {"image_size": 20, "crop_size": 20, "enlarge": True}
+    cropped = {
+        positions[preprocess(picture, **options, seed=seed).tobytes()] for seed in range(200)
     }
-    assert seen == {(top, 0) for top in range(10)}
+    assert cropped == {(top, 0) for top in range(10)}
 
 
 def test_pictures_that_contain_the_crop_are_not_enlarged():
@@ -201,17 +201,17 @@ def test_pictures_that_contain_the_crop_are_not_enlarged():
     np.testing.assert_array_equal(enlarged, preprocess(picture, **options))
 
 
-def test_half_of_the_images_are_mirrored():
+def test_half_of_the_images_are_flipped_horizontally():
     picture = noise(8, 8)
     flipped = [preprocess(picture, image_size=8, flip=True, seed=seed) for seed in range(400)]
     mirrored = [np.array_equal(image, picture[:, ::-1]) for image in flipped]
     same = [np.array_equal(image, picture) for image in flipped]
     assert sum(mirrored) + sum(same) == 400
-    assert sum(mirrored) == pytest.approx(200, abs=40)  # Four standard deviations.
+    assert sum(mirrored) == pytest.approx(200, abs=40)  # The tolerance is 4 standard deviations.
 
 
 @pytest.mark.parametrize("sizes", [(0, 0, False), (16, -1, False), (16, 0, True)])
-def test_preprocessing_refuses(sizes):
+def test_preprocessing_rejects_invalid_sizes(sizes):
     with pytest.raises(UsageError, match="_size"):
         examples.Preprocessing(*sizes, flip=False)
 
@@ -227,26 +227,26 @@ def test_masks_do_not_depend_on_picture_or_preprocessing():
 
 def test_random_streams_of_an_element_are_independent():
     draws = {
-        examples.generator(seed, index, stream).random()
+        examples.make_rng(seed, index, stream).random()
         for seed, index, stream in itertools.product(range(3), range(3), range(3))
     }
     assert len(draws) == 27
 
 
-# The training stream.
+# Tests of the training stream.
 
 
-def test_training_batches_have_the_promised_arrays(tmp_path):
+def test_training_batches_have_the_documented_shapes_and_types(tmp_path):
     batch = next(training(write_pictures(tmp_path, 6)))
     assert {name: (array.shape, array.dtype) for name, array in batch.items()} == {
         "image": ((4, 16, 16, 3), np.uint8),
         "mask": ((4, 16, 16, 1), np.uint8),
     }
     assert set(np.unique(batch["mask"])) == {0, 1}
-    assert len({mask.tobytes() for mask in batch["mask"]}) == 4  # One mask an example.
+    assert len({mask.tobytes() for mask in batch["mask"]}) == 4  # Each example has its own mask.
 
 
-def test_every_file_comes_once_an_epoch_in_a_new_order(tmp_path):
+def test_each_epoch_is_a_new_permutation_of_the_files(tmp_path):
     source = write_pictures(tmp_path, 10)
     stream = numbers(take(10, training(source, batch_size=3)))
     epochs = [stream[:10], stream[10:20], stream[20:30]]
@@ -254,7 +254,7 @@ def test_every_file_comes_once_an_epoch_in_a_new_order(tmp_path):
     assert len({tuple(epoch) for epoch in epochs}) == 3
     assert stream != numbers(take(10, training(source, batch_size=3, seed=1)))
     for number, epoch in enumerate(epochs):
-        assert epoch == examples.generator(0, number, examples.ORDER).permutation(10).tolist()
+        assert epoch == examples.make_rng(0, number, examples.ORDER).permutation(10).tolist()
 
 
 @pytest.mark.parametrize("first_step", [1, 3, 5, 13])
@@ -265,10 +265,10 @@ def test_training_resumes_where_it_stopped(tmp_path, first_step):
     assert_same(whole[first_step:], take(16 - first_step, training(source, first_step=first_step)))
 
 
-def test_batches_do_not_depend_on_which_process_is_slow(tmp_path):
+def test_batches_do_not_depend_on_worker_timing(tmp_path):
     source = write_pictures(tmp_path, 10)
-    Image.fromarray(noise(1500, 1500)).save(tmp_path / "03.png")  # Takes as long as 100 others.
-    order = [examples.generator(0, epoch, examples.ORDER).permutation(10) for epoch in range(4)]
+    Image.fromarray(noise(1500, 1500)).save(tmp_path / "03.png")  # As slow as 100 others.
+    order = [examples.make_rng(0, epoch, examples.ORDER).permutation(10) for epoch in range(4)]
     alone = [
         examples.make_example(source.picture(i), RANDOM, masks.box_and_strokes, seed=0, index=index)
         for index, i in enumerate(np.concatenate(order))
@@ -282,7 +282,7 @@ def test_batches_do_not_depend_on_which_process_is_slow(tmp_path):
 
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("stream", [lambda *a, **o: take(5, training(*a, **o)), evaluation])
-def test_processes_share_the_batches_of_one(tmp_path, count, stream):
+def test_several_processes_see_the_batches_of_a_single_process(tmp_path, count, stream):
     source = write_pictures(tmp_path, 10)
     parts = [
         stream(source, RANDOM, batch_size=8, process_index=index, process_count=count)
@@ -296,7 +296,7 @@ def test_processes_share_the_batches_of_one(tmp_path, count, stream):
 
 
 @pytest.mark.parametrize("stream", [training, evaluation])
-def test_what_cannot_be_shared_is_refused_at_once(tmp_path, stream):
+def test_invalid_seed_or_batch_size_is_refused_at_once(tmp_path, stream):
     source = write_pictures(tmp_path, 2)
     with pytest.raises(UsageError, match="config.batch_size=6 must be a multiple of 4"):
         stream(source, batch_size=6, process_count=4)
@@ -306,10 +306,10 @@ def test_what_cannot_be_shared_is_refused_at_once(tmp_path, stream):
         stream(source, seed=-1)
 
 
-# The evaluation stream.
+# Tests of the evaluation stream.
 
 
-def test_evaluation_is_one_pass_in_order_with_the_last_batch_filled_up(tmp_path):
+def test_evaluation_is_one_ordered_pass_with_a_padded_last_batch(tmp_path):
     batches = evaluation(write_pictures(tmp_path, 10))
     assert numbers(batches)[:10] == list(range(10))
     assert [batch["image"].shape for batch in batches] == [(4, 16, 16, 3)] * 3
@@ -321,9 +321,9 @@ def test_evaluation_is_one_pass_in_order_with_the_last_batch_filled_up(tmp_path)
 
 @pytest.mark.parametrize("num_examples, valid, batches", [(5, 5, 2), (4, 4, 1), (99, 10, 3)])
 def test_evaluation_of_the_first_examples(tmp_path, num_examples, valid, batches):
-    found = evaluation(write_pictures(tmp_path, 10), num_examples=num_examples)
-    assert len(found) == batches
-    assert sum(batch["valid"].sum() for batch in found) == valid
+    evaluated = evaluation(write_pictures(tmp_path, 10), num_examples=num_examples)
+    assert len(evaluated) == batches
+    assert sum(batch["valid"].sum() for batch in evaluated) == valid
 
 
 def test_evaluation_examples_do_not_depend_on_the_batch_size(tmp_path):
@@ -335,14 +335,14 @@ def test_evaluation_examples_do_not_depend_on_the_batch_size(tmp_path):
         )
 
 
-# Folders and lists.
+# Tests of folders and lists.
 
 
-def test_folder_is_sorted_and_searched_to_the_bottom(tmp_path):
+def test_folder_is_searched_recursively_and_sorted(tmp_path):
     for name in ("b/2.png", "a/deeper/1.JPG", "c.bmp", "notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         if name.endswith("txt"):
-            (tmp_path / name).write_text("no picture")
+            (tmp_path / name).write_text("not an image")
         else:
             Image.new("RGB", (8, 8)).save(tmp_path / name)
     source = sources.open_source(f"folder:{tmp_path}")
@@ -355,7 +355,7 @@ def test_unreadable_files_are_left_out_and_listed_once(tmp_path, caplog):
     jpeg = encode(Image.fromarray(noise(64, 64)), "JPEG")
     (tmp_path / "whole.jpg").write_bytes(jpeg)
     (tmp_path / "half.jpg").write_bytes(jpeg[: len(jpeg) // 2])
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "empty.png").write_bytes(b"")
     source = sources.open_source(f"folder:{tmp_path}")
     assert len(source) == 4
@@ -365,12 +365,13 @@ def test_unreadable_files_are_left_out_and_listed_once(tmp_path, caplog):
     assert "whole.jpg" not in warning
 
 
-def test_no_more_than_ten_unreadable_files_are_named(tmp_path, caplog):
+def test_warning_names_at_most_ten_unreadable_files(tmp_path, caplog):
     write_pictures(tmp_path, 1)
     for i in range(12):
-        (tmp_path / f"bad{i}.png").write_text("no picture")
+        (tmp_path / f"bad{i}.png").write_text("not an image")
     assert len(sources.open_source(f"folder:{tmp_path}")) == 1
-    assert "left out 12 of 13" in caplog.text and caplog.text.count(".png") == files._NAMED == 10
+    assert "left out 12 of 13" in caplog.text
+    assert caplog.text.count(".png") == files._MAX_NAMED_FILES == 10
 
 
 def test_list_keeps_its_order(tmp_path, caplog):
@@ -382,12 +383,12 @@ def test_list_keeps_its_order(tmp_path, caplog):
     assert "left out 1 of 3" in caplog.text and "gone.png" in caplog.text
 
 
-def test_sources_with_the_same_pictures_elsewhere_have_one_identity(tmp_path):
+def test_identity_does_not_depend_on_the_parent_folder(tmp_path):
     for host in "ab":
         write_pictures(tmp_path / host, 3)
     identity = {host: sources.open_source(f"folder:{tmp_path / host}").identity() for host in "ab"}
     assert identity["a"] == identity["b"]
-    (tmp_path / "b" / "01.png").write_text("no picture")
+    (tmp_path / "b" / "01.png").write_text("not an image")
     assert sources.open_source(f"folder:{tmp_path / 'b'}").identity() != identity["a"]
 
 
@@ -408,15 +409,15 @@ def test_sources_with_the_same_pictures_elsewhere_have_one_identity(tmp_path):
 def test_unusable_sources_are_refused(tmp_path, spec, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
-    (tmp_path / "bad/bad.png").write_bytes(b"\xff\xfe no picture")
+    (tmp_path / "bad/bad.png").write_bytes(b"\xff\xfe not an image")
     with pytest.raises(UsageError, match=message):
         sources.open_source(spec.format(tmp_path))
 
 
-def test_a_file_that_becomes_unreadable_is_replaced_by_the_next(tmp_path, caplog):
+def test_file_that_becomes_unreadable_is_replaced_by_the_next(tmp_path, caplog):
     source = write_pictures(tmp_path, 5)
     for name in ("01.png", "04.png"):
-        (tmp_path / name).write_text("no picture")
+        (tmp_path / name).write_text("not an image")
     (tmp_path / "02.png").unlink()
     for _ in range(2):
         assert numbers(evaluation(source, batch_size=5)) == [0, 3, 3, 3, 0]
@@ -424,7 +425,7 @@ def test_a_file_that_becomes_unreadable_is_replaced_by_the_next(tmp_path, caplog
     assert caplog.text.count("become unreadable") == 3
 
 
-def test_a_lost_disk_ends_the_run_with_our_message(tmp_path):
+def test_lost_disk_raises_usage_error(tmp_path):
     source = write_pictures(tmp_path, 3)
     batches = training(source)
     next(batches)
@@ -434,7 +435,7 @@ def test_a_lost_disk_ends_the_run_with_our_message(tmp_path):
         take(50, batches)
 
 
-# TFDS.
+# Tests of TFDS.
 
 
 @pytest.fixture
@@ -457,7 +458,7 @@ def test_tfds_streams_like_files(mock_tfds, dataset):
     assert valid.sum() == 10 and valid.size == 12
 
 
-def test_tfds_epochs_hold_each_element_once_in_a_new_order(mock_tfds):
+def test_each_tfds_epoch_is_a_new_permutation(mock_tfds):
     source = sources.open_source("tfds:places365_small:validation")
     images = evaluation(source, batch_size=10)[0]["image"]
     first, second = take(2, training(source, WHOLE, batch_size=10))
@@ -478,21 +479,21 @@ def test_tfds_epochs_hold_each_element_once_in_a_new_order(mock_tfds):
         ("tfds:wine_quality", "no feature image, only features, quality"),
     ],
 )
-def test_tfds_that_cannot_be_used_is_refused(tmp_path, monkeypatch, spec, message):
+def test_unusable_tfds_source_is_refused(tmp_path, monkeypatch, spec, message):
     monkeypatch.setattr(tfds, "builder", functools.partial(tfds.builder, data_dir=tmp_path))
     with pytest.raises(UsageError, match=message) as error:
         sources.open_source(spec)
     assert "\n" not in str(error.value)
 
 
-def test_an_unread_stream_does_not_keep_the_process_from_ending(tmp_path):
+def test_unread_stream_does_not_block_process_exit(tmp_path):
     write_pictures(tmp_path, 3)
     script = f"""
 from deepfill_jax import masks
 from deepfill_jax.data import examples, pipeline, sources
 source = sources.open_source("folder:{tmp_path}")
-recipe = examples.Preprocessing(64, 0, False, False)
-batches = pipeline.training_batches(source, recipe, masks.brush_strokes, seed=0, batch_size=4)
+size = examples.Preprocessing(64, 0, False, False)
+batches = pipeline.training_batches(source, size, masks.brush_strokes, seed=0, batch_size=4)
 next(batches)
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60, capture_output=True)

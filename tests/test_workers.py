@@ -27,7 +27,7 @@ def pool():
 
 
 def run(pool, recipe, pictures):
-    """Colours and indices that the recipe saw, 255 where it was not called, and those rows."""
+    """Returns the colours and indices that the recipe received (255 if none), unfilled rows."""
     parts = tuple(np.full((len(pictures), 1), 255, np.uint8) for _ in range(2))
     indices = list(range(10, 10 + len(pictures)))
     unfilled = pool.submit(recipe, indices, pictures, parts).result(timeout=60)
@@ -40,44 +40,44 @@ def test_rows_are_filled_from_bytes_and_from_files(pool, tmp_path):
     assert run(pool, recipes.see, pictures) == ([[1, 3], [10, 11]], [])
 
 
-def test_rows_of_unreadable_pictures_stay_as_they_were(pool, tmp_path):
-    pictures = [b"no picture", encoded(2), str(tmp_path / "missing.png"), encoded(4)]
+def test_rows_of_unreadable_pictures_are_not_written(pool, tmp_path):
+    pictures = [b"not an image", encoded(2), str(tmp_path / "missing.png"), encoded(4)]
     assert run(pool, recipes.see, pictures) == ([[255, 2, 255, 4], [255, 11, 255, 13]], [0, 2])
 
 
-def test_what_a_recipe_prints_is_no_reply(pool, capfd):
+def test_output_of_a_recipe_goes_to_stderr(pool, capfd):
     assert run(pool, recipes.talk, [encoded(1)]) == ([[1], [10]], [])
     pool.close()
     assert capfd.readouterr().err == "a picture\n"
 
 
-def test_a_recipe_is_sent_once_until_another_one_comes(pool):
+def test_recipe_is_sent_to_a_worker_only_when_it_changes(pool):
     first, second = recipes.Counted(), recipes.Counted()
     for recipe in (first, first, second, second, first):
         run(pool, recipe, [encoded(1)])
     assert (first.times_sent, second.times_sent) == (2, 1)
 
 
-def test_a_usage_error_comes_back_and_the_process_goes_on(pool):
+def test_usage_error_is_raised_and_the_worker_survives(pool):
     for _ in range(2):
         with pytest.raises(UsageError, match="picture 11"):
             run(pool, functools.partial(recipes.refuse, refused=11), [encoded(1), encoded(2)])
     assert run(pool, recipes.see, [encoded(5)]) == ([[5], [10]], [])
 
 
-def test_a_recipe_that_cannot_be_sent_leaves_nothing_behind(pool):
+def test_unpicklable_recipe_leaves_the_pool_usable(pool):
     with pytest.raises(AttributeError, match="pickle"):
         run(pool, lambda picture, index: None, [encoded(1)])
     assert run(pool, recipes.see, [encoded(5)]) == ([[5], [10]], [])
 
 
-def test_a_process_that_dies_is_reported(pool):
+def test_dead_worker_raises_run_error(pool):
     for _ in range(2):
         with pytest.raises(RunError, match="ended with exit code 7"):
             run(pool, recipes.die, [encoded(1)])
 
 
-def test_processes_are_started_when_needed_and_end_with_the_pool():
+def test_workers_start_at_their_first_job_and_end_with_the_pool():
     pool = workers.Pool(2)
     assert not pool._workers
     run(pool, recipes.see, [encoded(1)])
@@ -87,12 +87,12 @@ def test_processes_are_started_when_needed_and_end_with_the_pool():
     assert [worker.returncode for worker in pool._workers] == [0]
 
 
-def test_processes_are_out_of_reach_of_the_interrupt_of_a_terminal(pool):
+def test_workers_do_not_receive_ctrl_c(pool):
     run(pool, recipes.see, [encoded(1)])
     assert os.getpgid(pool._workers[0].pid) != os.getpgid(0)
 
 
-def test_processes_of_a_killed_program_end_in_silence(tmp_path):
+def test_workers_of_a_killed_program_end_silently(tmp_path):
     (tmp_path / "1.png").write_bytes(encoded(1))
     script = f"""
 import os, numpy as np, recipes
@@ -104,15 +104,15 @@ pool.submit(recipes.large, [0] * 64, [{str(tmp_path / "1.png")!r}] * 64, [part] 
 os.kill(os.getpid(), 9)
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    # Waits for all who have this stderr, the worker among them.
+    # `run` waits for all processes that hold this stderr, including the worker.
     killed = subprocess.run(
         [sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE, timeout=60
     )
     assert (killed.returncode, killed.stderr) == (-9, b"")
 
 
-def test_there_is_a_process_for_each_core_that_the_program_may_use():
+def test_pool_has_one_worker_per_usable_core():
     code = "from deepfill_jax.data import workers; print(workers.pool().count)"
     script = f"import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); {code}"
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert found.stdout == "1\n"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.stdout == "1\n"

@@ -81,7 +81,7 @@ class Stream:
 
         @functools.lru_cache(maxsize=AHEAD)
         def order(epoch: int) -> np.ndarray:
-            return examples.generator(self._seed, epoch, examples.ORDER).permutation(len(pictures))
+            return examples.make_rng(self._seed, epoch, examples.ORDER).permutation(len(pictures))
 
         self._order = order
 

@@ -1,1 +1,1 @@
-"""Pictures from folders, lists and TFDS to batches of images and masks; only here is TensorFlow."""
+"""The input pipeline: folders, lists and TFDS to batches of images and masks, with TensorFlow."""

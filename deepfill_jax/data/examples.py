@@ -1,8 +1,8 @@
-"""From one encoded picture to one example: pure numpy, Pillow and OpenCV.
+"""Makes one training example from one encoded image, with numpy, Pillow and OpenCV.
 
-A picture is uint8 RGB [H, W, 3]. Whatever is random in an example is a function of (seed, index),
-index being the position of the element in its stream, so it depends neither on the timing of
-processes nor on where a run was resumed.
+A picture is a decoded image of any size, uint8 RGB [H, W, 3]. All random choices of an example are
+a function of (seed, index), where index is the position of the example in its stream. They depend
+neither on the timing of processes nor on where a run was resumed.
 """
 
 import dataclasses
@@ -16,14 +16,14 @@ from PIL import Image, ImageOps
 from deepfill_jax.errors import UsageError
 from deepfill_jax.masks import DrawMask
 
-# The independent random streams of one seed: numpy generators of [seed, index, stream].
+# The independent random streams of one seed: numpy generators seeded with [seed, index, stream].
 ORDER, CROP, MASK, SKETCH = range(4)
 
-# Part of the scale above which an edge is a line: section 3.3 of the paper, and the TF1 release's
-# `edge_threshold`.
+# Fraction of the scale above which an edge becomes a line of the sketch: section 3.3 of the paper,
+# and `edge_threshold` of the TF1 release.
 EDGE_THRESHOLD = 0.6
 
-# The path of a picture's file; it and the path of its edge map; or an encoded picture.
+# The path of an image file; the paths of an image file and its edge map; or an encoded image.
 Encoded = str | tuple[str, str] | bytes
 
 JPEG_END = b"\xff\xd9"
@@ -35,18 +35,19 @@ class UnreadablePicture(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes an image of image_size x image_size.
+    """How to crop, resize and flip a picture to an image of image_size x image_size.
 
-    Published, all with image_size=256 and flip=False: the TF1 release has crop_size=0 on
-    CelebA-HQ, and crop_size=256 with enlarge=True on Places2; MMagic has crop_size=384.
+    The published settings all have image_size=256 and flip=False. The TF1 release uses crop_size=0
+    on CelebA-HQ, and crop_size=256 with enlarge=True on Places2; MMagic uses crop_size=384.
 
     Attributes:
-        image_size: Pixels of a side of the result. Resizing is bilinear, without antialiasing,
-            and does not keep the aspect.
-        crop_size: Pixels of a side of the random crop before the resize, at most the picture's
-            own; 0 takes the whole picture.
-        enlarge: A picture smaller than the crop is first enlarged to contain it, aspect kept.
-        flip: Half of the images are mirrored left to right.
+        image_size: Side of the resulting image in pixels. Resizing is bilinear, without
+            antialiasing, and does not preserve the aspect ratio.
+        crop_size: Side of the random crop before resizing, in pixels, clipped to the picture's
+            sides; 0 takes the whole picture.
+        enlarge: Whether a picture smaller than the crop is first enlarged to contain it, with its
+            aspect ratio preserved.
+        flip: Whether to flip half of the images horizontally.
 
     Raises:
         UsageError: A size is out of range, or `enlarge` has no crop to enlarge to.
@@ -66,8 +67,8 @@ class Preprocessing:
             raise UsageError("enlarge=True needs a crop_size above 0, the size to enlarge to.")
 
 
-def generator(seed: int, index: int, stream: int) -> np.random.Generator:
-    """The numpy generator of one purpose (`ORDER`, `CROP`, ...) for one element."""
+def make_rng(seed: int, index: int, stream: int) -> np.random.Generator:
+    """Returns the random generator of one stream (`ORDER`, `CROP`, ...) for one element."""
     return np.random.default_rng([seed, index, stream])
 
 
@@ -145,33 +146,34 @@ def make_example(
     index: int,
     sketch_probability: float | None = None,
 ) -> tuple[np.ndarray, ...]:
-    """Makes element `index` of the stream of `seed`.
+    """Makes example `index` of the stream of `seed`.
 
-    Image, mask and sketch draw from streams of their own: the mask stays the same when the picture
+    Image, mask and sketch use independent random streams: the mask stays the same when the picture
     or its preprocessing changes.
 
     Args:
-        picture: From `load`.
-        preprocessing: How it becomes an image.
+        picture: The decoded picture, from `load`; with a sketch it has an edge map as channel 4.
+        preprocessing: How to crop, resize and flip it.
         draw_mask: Draws the mask.
-        seed: Of the stream.
-        index: Of the element.
-        sketch_probability: Probability that the sketch holds the edges in the hole and is not
-            empty, as the paper trains guided models (section 3.3); None for no sketch.
+        seed: Seed of the stream.
+        index: Position of the example in the stream.
+        sketch_probability: Probability that the sketch contains the edges in the hole instead of
+            being empty, as in the paper's training of guided models (section 3.3); None makes no
+            sketch.
 
     Returns:
-        The image, uint8 [S, S, 3], the mask, uint8 [S, S, 1], and, if there is one, the sketch,
-        uint8 [S, S, 1] of 0 and 1; S is `image_size`.
+        The image, uint8 [S, S, 3], the mask, uint8 [S, S, 1] of 0 and 1, and, unless
+        `sketch_probability` is None, the sketch, uint8 [S, S, 1] of 0 and 1; S is `image_size`.
     """
     size = preprocessing.image_size
-    seen = preprocess(picture, preprocessing, generator(seed, index, CROP))
-    image = np.ascontiguousarray(seen[..., :3])
-    mask = draw_mask(generator(seed, index, MASK), size, size)
+    channels = preprocess(picture, preprocessing, make_rng(seed, index, CROP))
+    image = np.ascontiguousarray(channels[..., :3])
+    mask = draw_mask(make_rng(seed, index, MASK), size, size)
     if sketch_probability is None:
         return image, mask
-    if generator(seed, index, SKETCH).random() >= sketch_probability:
+    if make_rng(seed, index, SKETCH).random() >= sketch_probability:
         return image, mask, np.zeros_like(mask)
-    return image, mask, (seen[..., 3:] > 255 * EDGE_THRESHOLD) * mask
+    return image, mask, (channels[..., 3:] > 255 * EDGE_THRESHOLD) * mask
 
 
 def preprocess(
@@ -190,18 +192,21 @@ def preprocess(
     return np.ascontiguousarray(picture)
 
 
-def _enlarge(picture: np.ndarray, least: int) -> np.ndarray:
-    """Enlarges until the shorter side is `least`; neuralgym, `np_scale_to_shape(align=False)`."""
+def _enlarge(picture: np.ndarray, min_side: int) -> np.ndarray:
+    """Enlarges so that the shorter side is `min_side`: neuralgym's `np_scale_to_shape`.
+
+    The aspect ratio is preserved, as with its `align=False`.
+    """
     height, width = picture.shape[:2]
     shorter = min(height, width)
-    if shorter >= least:
+    if shorter >= min_side:
         return picture
-    height, width = (-(-side * least // shorter) for side in (height, width))  # Rounded up.
+    height, width = (-(-side * min_side // shorter) for side in (height, width))  # Rounded up.
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _random_crop(picture: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A view of `size` pixels of each side, or of the whole side where that is shorter."""
+    """Returns a view of a random crop of size x size, clipped to the picture's sides."""
     sides = [min(side, size) for side in picture.shape[:2]]
     top, left = (
         rng.integers(whole - side + 1) for whole, side in zip(picture.shape[:2], sides, strict=True)

@@ -1,6 +1,6 @@
-"""Picture files as a source: a folder or a list of paths, checked once, then read at random.
+"""Image files as a data source: a folder or a list of paths, checked once, with random access.
 
-An item of this source is the number of a file, int64.
+An item of this source is the index of a file, int64.
 """
 
 import collections
@@ -17,21 +17,21 @@ from PIL import Image
 from deepfill_jax.data import examples
 from deepfill_jax.errors import UsageError
 
-MAX_REPLACEMENTS = 100  # So many unreadable files in a row are no bad files, but a lost disk.
-_CHECK_THREADS = 16  # More than cores: on network disks a check mostly waits.
+MAX_REPLACEMENTS = 100  # More unreadable files in a row mean that the disk is gone.
+_CHECK_THREADS = 16  # More threads than cores, because on network disks a check mostly waits.
 _FILES_PER_CHECK = 256
-_NAMED = 10  # Files that a warning names.
+_MAX_NAMED_FILES = 10  # Number of files that a warning names.
 
 
 class Files:
-    """Readable picture files, with random access.
+    """Readable image files, with random access.
 
     Attributes:
-        name: The specification they came from.
+        name: The source specification.
         paths: The files, in source order.
-        root: The folder that they were looked for in, or that of their list.
-        left_out: Files that were found there and cannot be read.
-        edges: The file of each picture's edge map, which is its fourth channel; or None.
+        root: The searched folder, or the folder of the list.
+        left_out: Files that cannot be read and are therefore left out.
+        edges: The edge map file of each image, read as its fourth channel; None without edge maps.
     """
 
     def __init__(
@@ -50,32 +50,32 @@ class Files:
         self._reported = set()
 
     def edge_paths(self, folder: str) -> list[str]:
-        """Where the edge maps lie in a folder: as the pictures in `root`, but PNG.
+        """Returns the paths of the edge maps: PNG files with the images' paths relative to `root`.
 
         Raises:
-            UsageError: A picture is not in `root`, or two would share a map.
+            UsageError: An image is not in `root`, or two images would share a map.
         """
-        places = [os.path.splitext(os.path.relpath(path, self.root))[0] for path in self.paths]
-        for place, count in collections.Counter(places).items():
-            if place.startswith(os.pardir) or count > 1:
-                problem = "is named twice" if count > 1 else f"lies outside {self.root}"
+        stems = [os.path.splitext(os.path.relpath(path, self.root))[0] for path in self.paths]
+        for stem, count in collections.Counter(stems).items():
+            if stem.startswith(os.pardir) or count > 1:
+                problem = "occurs twice" if count > 1 else f"lies outside {self.root}"
                 raise UsageError(
-                    f"{self.name}: {place} {problem}, so no edge map can be named after it; move "
-                    "or rename the picture."
+                    f"{self.name}: {stem} {problem}, so its edge map has no unique path; move or "
+                    "rename the image."
                 )
-        return [os.path.join(folder, f"{place}.png") for place in places]
+        return [os.path.join(folder, f"{stem}.png") for stem in stems]
 
     def with_edges(self, folder: str) -> "Files":
-        """The same pictures with the edge maps in a folder, see `edge_paths`.
+        """Returns the same images with the edge maps of a folder, see `edge_paths`.
 
         Raises:
-            UsageError: Some are missing.
+            UsageError: Edge maps are missing.
         """
         edges = self.edge_paths(folder)
         missing = [path for path in edges if not os.path.isfile(path)]
         if missing:
             raise UsageError(
-                f"{self.name}: {len(missing)} of {len(edges)} pictures have no edge map, such as "
+                f"{self.name}: {len(missing)} of {len(edges)} images have no edge map, such as "
                 f"{missing[0]}; run `python -m deepfill_jax.data.edges --source {self.name} "
                 f"--output {folder}`."
             )
@@ -85,24 +85,24 @@ class Files:
         return len(self.paths)
 
     def identity(self) -> str:
-        """The paths without what all begin with, such as a folder that is elsewhere for others."""
+        """Returns the paths without their common prefix, which differs between machines."""
         common = len(os.path.commonprefix(self.paths))
         return "\n".join(path[common:] for path in self.paths)
 
     def in_order(self) -> tf.data.Dataset:
-        """Every item once, in source order."""
+        """Streams every item once, in source order."""
         return tf.data.Dataset.range(len(self))
 
     def shuffled(self, seed: int, start: int) -> tf.data.Dataset:
-        """Items from element `start` of the endless stream on; starting anywhere costs nothing.
+        """Streams items endlessly from element `start`; seeking costs nothing.
 
-        Each epoch is a permutation of the files: element i is the file at place i % n of the
-        permutation of [seed, i // n].
+        Each epoch is a permutation of the n files: element i is the file at position i % n of the
+        permutation drawn with seed [seed, i // n].
         """
         count = len(self)
 
         def order(epoch: np.int64) -> np.ndarray:
-            permutation = examples.generator(seed, epoch, examples.ORDER).permutation(count)
+            permutation = examples.make_rng(seed, epoch, examples.ORDER).permutation(count)
             return permutation[max(start - epoch * count, 0) :]
 
         def items(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -112,16 +112,17 @@ class Files:
         return tf.data.Dataset.range(start // count, tf.int64.max).flat_map(items)
 
     def encoded(self, item: np.int64) -> examples.Encoded:
-        """The path of a file, or with that of its edge map."""
+        """Returns the path of a file, together with the path of its edge map if it has one."""
         return self.paths[item] if self.edges is None else (self.paths[item], self.edges[item])
 
     def picture(self, item: np.int64) -> np.ndarray:
-        """Decodes a file to uint8 [H, W, C]; one that has become unreadable is reported once.
+        """Decodes a file to uint8 [H, W, C]; C is 4 with an edge map and 3 without.
 
-        The next readable file in source order takes its place.
+        A file that has become unreadable is reported once and replaced by the next readable file in
+        source order.
 
         Raises:
-            UsageError: Nor could any of the files after it be read.
+            UsageError: The files after it cannot be read either.
         """
         for offset in range(min(MAX_REPLACEMENTS, len(self))):
             chosen = (item + offset) % len(self)
@@ -136,45 +137,49 @@ class Files:
                     )
         raise UsageError(
             f"{self.name}: neither {self.paths[item]} nor the files after it can be read any more; "
-            "see whether the disk is still there."
+            "check that the disk is still mounted."
         )
 
 
 def from_folder(name: str, folder: str) -> Files:
-    """All pictures below a folder, by suffix, sorted by relative path; links are followed.
+    """Opens all image files below a folder, selected by suffix and sorted by relative path.
+
+    Symbolic links are followed.
 
     Raises:
-        UsageError: There is no such folder, or no readable picture in it.
+        UsageError: The folder does not exist or contains no readable image.
     """
     if not os.path.isdir(folder):
-        raise UsageError(f"{name}: there is no folder {folder}; name one that holds pictures.")
+        raise UsageError(f"{name}: there is no folder {folder}; give the path of an image folder.")
     readable = {
         suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN
     }
-    found = [
+    all_files = [
         os.path.join(parent, file)
         for parent, _, files in os.walk(folder, followlinks=True)
         for file in files
     ]
-    paths = sorted(path for path in found if os.path.splitext(path)[1].lower() in readable)
-    if len(found) > len(paths):
-        logging.info("%s: ignored %d files that are no pictures.", name, len(found) - len(paths))
+    paths = sorted(path for path in all_files if os.path.splitext(path)[1].lower() in readable)
+    if ignored := len(all_files) - len(paths):
+        logging.info("%s: ignored %d files that are not images.", name, ignored)
     return _checked(name, paths, folder)
 
 
 def from_list(name: str, path: str) -> Files:
-    """The pictures that a text file lists, one path a line, in this order.
+    """Opens the image files that a text file lists, one path per line, in its order.
 
-    Relative paths start at the folder of the list. Empty lines and lines with # are comments.
+    Paths may be relative to the folder of the list. Empty lines and lines that begin with # are
+    ignored.
 
     Raises:
-        UsageError: The list cannot be read, or none of its files can.
+        UsageError: The list or all of its files cannot be read.
     """
     try:
         lines = [line.strip() for line in Path(path).read_text("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"{name}: the list {path} cannot be read ({error}); name a text of one path a line."
+            f"{name}: the list {path} cannot be read ({error}); it must be a text file with one "
+            "path per line."
         ) from error
     folder = os.path.dirname(path)
     paths = [os.path.join(folder, line) for line in lines if line and not line.startswith("#")]
@@ -182,28 +187,28 @@ def from_list(name: str, path: str) -> Files:
 
 
 def _checked(name: str, paths: Sequence[str], root: str) -> Files:
-    """Leaves out the files that cannot be read, and says which.
+    """Leaves out the files that cannot be read, with a warning that names them.
 
     Raises:
-        UsageError: None can be read.
+        UsageError: All files are unreadable.
     """
-    logging.info("%s: checking %d pictures.", name, len(paths))
+    logging.info("%s: checking %d image files.", name, len(paths))
     parts = [paths[i : i + _FILES_PER_CHECK] for i in range(0, len(paths), _FILES_PER_CHECK)]
     with concurrent.futures.ThreadPoolExecutor(_CHECK_THREADS) as pool:
         bad = [path for unreadable in pool.map(_unreadable, parts) for path in unreadable]
     if len(bad) == len(paths):
         raise UsageError(
-            f"{name}: none of its {len(paths)} picture files can be read; name a place that holds "
-            "pictures in a format that Pillow reads."
+            f"{name}: none of its {len(paths)} picture files can be read; give the path of images "
+            "in a format that Pillow reads."
         )
     if bad:
         logging.warning(
-            "%s: left out %d of %d pictures that cannot be read: %s%s",
+            "%s: left out %d of %d image files that cannot be read: %s%s",
             name,
             len(bad),
             len(paths),
-            ", ".join(bad[:_NAMED]),
-            ", ..." if len(bad) > _NAMED else "",
+            ", ".join(bad[:_MAX_NAMED_FILES]),
+            ", ..." if len(bad) > _MAX_NAMED_FILES else "",
         )
     left_out = set(bad)
     return Files(name, [path for path in paths if path not in left_out], root, left_out=bad)

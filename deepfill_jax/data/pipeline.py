@@ -1,8 +1,8 @@
-"""Batches of images and masks: tf.data says which pictures, worker processes make examples of them.
+"""Batches of images and masks: tf.data orders the pictures, worker processes make the examples.
 
-Global batch b holds elements [b * B, (b + 1) * B) of one stream that depends on nothing but the
-source and the seed, B being the batch size. Process p of P gets rows [p * B/P, (p + 1) * B/P) of
-it. So any number of processes together see the same batches, and a run resumes at any of them.
+With batch size B, global batch b holds elements [b * B, (b + 1) * B) of a stream that depends only
+on the source and the seed. Process p of P gets rows [p * B/P, (p + 1) * B/P) of each batch. The
+batches therefore do not depend on the number of processes, and a run can resume at any of them.
 """
 
 import collections
@@ -21,7 +21,7 @@ from deepfill_jax.masks import DrawMask
 
 Batch = dict[str, np.ndarray]
 
-READY_BATCHES = 2  # That wait to be taken while every worker makes another.
+READY_BATCHES = 2  # Batches that are finished ahead of use, besides one per worker in progress.
 
 
 def training_batches(
@@ -148,7 +148,7 @@ def _batches(
     process_index: int,
     process_count: int,
 ) -> Iterator[Batch]:
-    """Makes this process's rows of a stream of (index, item), some batches ahead."""
+    """Yields this process's rows of a stream of (index, item), prefetching some batches."""
     rows = batch_size // process_count
     size = preprocessing.image_size
     own = elements.filter(lambda index, _: index % batch_size // rows == process_index)

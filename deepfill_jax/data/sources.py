@@ -1,4 +1,4 @@
-"""Where pictures come from: `folder:PATH`, `flist:FILE`, `tfds:NAME` or `tfds:NAME:SPLIT`."""
+"""Data sources: `folder:PATH`, `flist:FILE`, `tfds:NAME` or `tfds:NAME:SPLIT`."""
 
 import os
 from typing import Protocol
@@ -10,15 +10,16 @@ import tensorflow_datasets as tfds
 from deepfill_jax.data import examples, files
 from deepfill_jax.errors import UsageError
 
-# Encoded pictures in memory, up to 2 GB for CelebA-HQ at 1024 px. TFDS has shuffled the files.
+# Number of encoded images in memory, up to 2 GB for CelebA-HQ at 1024 px. A small buffer suffices,
+# because TFDS shuffles the examples when it prepares the files.
 SHUFFLE_BUFFER = 1024
 
 
 class Source(Protocol):
-    """Pictures that can be counted, streamed and decoded.
+    """A set of images that can be counted, streamed and decoded.
 
-    The streams carry small items (a file's number, an encoded picture) rather than pictures, so
-    that a process can pass over the elements of the others without decoding them.
+    The streams carry small items (the index of a file, or an encoded image) instead of decoded
+    images, so that a process can skip the elements of other processes without decoding them.
     """
 
     name: str  # The specification, for messages.
@@ -26,45 +27,45 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def identity(self) -> str:
-        """Of two sources with the same identity, item i is the same picture."""
+        """In two sources with the same identity, item i is the same image."""
 
     def in_order(self) -> tf.data.Dataset:
-        """Every item once, in source order."""
+        """Streams every item once, in source order."""
 
     def shuffled(self, seed: int, start: int) -> tf.data.Dataset:
-        """Items from element `start` of the endless stream on, each once an epoch."""
+        """Streams items endlessly from element `start`, each once per epoch."""
 
     def encoded(self, item: np.int64 | bytes) -> examples.Encoded:
-        """What `examples.load` reads of an item."""
+        """Returns the input of `examples.load` for an item."""
 
     def picture(self, item: np.int64 | bytes) -> np.ndarray:
-        """Loads an item as `examples.load` does; says what to do, or replaces it, if that fails."""
+        """Decodes an item as `examples.load` does; replaces it or raises UsageError on failure."""
 
 
 def open_source(spec: str, edges: str = "") -> Source:
-    """Opens pictures for training or evaluation; nothing is ever downloaded.
+    """Opens images for training or evaluation; nothing is ever downloaded.
 
     Args:
-        spec: `folder:PATH`, all pictures below a folder; `flist:FILE`, a text file of one path a
-            line; `tfds:NAME` or `tfds:NAME:SPLIT`, a prepared TensorFlow data set with a feature
-            "image", of split "train" unless said otherwise (`train[:1000]` works too).
-        edges: `folder:PATH`, where data/edges.py wrote the edge maps of these files; "" for none.
+        spec: `folder:PATH` for all images below a folder; `flist:FILE` for a text file with one
+            path per line; `tfds:NAME` or `tfds:NAME:SPLIT` for a prepared TensorFlow data set with
+            a feature "image". The default split is "train"; slices such as `train[:1000]` work too.
+        edges: `folder:PATH`, the edge maps of these files written by data/edges.py; "" for none.
 
     Raises:
-        UsageError: A specification has another form, or what it names is missing or unusable.
+        UsageError: A specification has another form, or its source is missing or unusable.
     """
     hide_gpus()
     kind, _, place = spec.partition(":")
     edge_kind, _, edge_folder = edges.partition(":")
     if edges and (edge_kind != "folder" or not edge_folder or kind == "tfds"):
         raise UsageError(
-            f"Edge maps {edges!r} of {spec} cannot be used: they are folder:PATH, and belong to "
-            "picture files, not to TFDS."
+            f"Edge maps {edges!r} of {spec} cannot be used: they must be folder:PATH, and the "
+            "source must consist of image files, not TFDS."
         )
     if kind in ("folder", "flist") and place:
         opener = {"folder": files.from_folder, "flist": files.from_list}[kind]
-        found = opener(spec, os.path.expanduser(place))
-        return found.with_edges(os.path.expanduser(edge_folder)) if edges else found
+        image_files = opener(spec, os.path.expanduser(place))
+        return image_files.with_edges(os.path.expanduser(edge_folder)) if edges else image_files
     if kind == "tfds" and place:
         name, _, split = place.partition(":")
         return TfdsSplit(spec, name, split or "train")
@@ -75,26 +76,29 @@ def open_source(spec: str, edges: str = "") -> Source:
 
 
 def hide_gpus() -> None:
-    """Keeps TensorFlow off the GPUs, which pictures do not need: it would take all their memory."""
+    """Hides the GPUs from TensorFlow, which would otherwise reserve all of their memory."""
     tf.config.set_visible_devices([], "GPU")
 
 
 class TfdsSplit:
-    """A split of a prepared TFDS data set, read in sequence; an item is an encoded picture.
+    """A split of a prepared TFDS data set, read in sequence; an item is an encoded image.
 
     Attributes:
-        name: The specification it came from.
+        name: The source specification.
     """
 
     def __init__(self, name: str, dataset: str, split: str):
         self.name = name
         try:
             builder = tfds.builder(dataset)
-        except (ValueError, AssertionError) as error:  # No such data set; no such version.
+        except (ValueError, AssertionError) as error:  # Unknown data set; unknown version.
             raise UsageError(f"{name}: {str(error).splitlines()[0]}") from error
         if "image" not in builder.info.features:
             features = ", ".join(sorted(builder.info.features))
-            raise UsageError(f"{name}: the data set has no feature image, only {features}.")
+            raise UsageError(
+                f"{name}: the data set has no feature image, only {features}; choose an image data "
+                "set."
+            )
         try:
             records = builder.as_dataset(
                 split=split,
@@ -113,45 +117,45 @@ class TfdsSplit:
         return self._count
 
     def identity(self) -> str:
-        """Name, version and size, as TFDS prepares the same everywhere."""
+        """Returns name, version and size, because TFDS prepares the same files everywhere."""
         return self._identity
 
     def in_order(self) -> tf.data.Dataset:
-        """Every item once, in the order of the prepared files."""
+        """Streams every item once, in the order of the prepared files."""
         return self._encoded
 
     def shuffled(self, seed: int, start: int) -> tf.data.Dataset:
-        """Items from element `start` of the endless stream on.
+        """Streams items endlessly from element `start`.
 
-        The elements before `start` are read again and thrown away, undecoded. A window of
-        `SHUFFLE_BUFFER` items is shuffled, so an epoch is no uniform permutation.
+        The elements before `start` are read and discarded without decoding. Shuffling uses a buffer
+        of `SHUFFLE_BUFFER` items, so an epoch is not a uniformly random permutation.
         """
         shuffle = self._encoded.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=True)
         return shuffle.repeat().skip(start)
 
     def encoded(self, item: bytes) -> bytes:
-        """An item is its encoded picture."""
+        """Returns the item itself, which is an encoded image."""
         return item
 
     def picture(self, item: bytes) -> np.ndarray:
         """Decodes an item to uint8 [H, W, 3].
 
         Raises:
-            UsageError: The item is no picture.
+            UsageError: The item cannot be decoded.
         """
         try:
             return examples.decode(item)
         except examples.UnreadablePicture as error:
             raise UsageError(
-                f"{self.name}: a picture cannot be decoded; prepare the data set again ({error})."
+                f"{self.name}: an image cannot be decoded; prepare the data set again ({error})."
             ) from error
 
 
 def _how_to_prepare(name: str, dataset: str, builder: tfds.core.DatasetBuilder) -> str:
-    """One sentence on what to run, and on the files to fetch by hand first."""
+    """Returns a sentence with the command to run and the files to download manually first."""
     by_hand = " ".join((builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
     first = f", with a --manual_dir for what it cannot download ({by_hand})" if by_hand else ""
     return (
-        f"{name}: the data set is not prepared in {builder.data_dir_root} (TFDS_DATA_DIR names "
-        f"another place); run `tfds build {dataset}` once{first}."
+        f"{name}: the data set is not prepared in {builder.data_dir_root} (TFDS_DATA_DIR sets the "
+        f"folder); run `tfds build {dataset}` once{first}."
     )

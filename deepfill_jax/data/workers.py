@@ -1,11 +1,11 @@
-"""Processes that make examples, as many as there are cores.
+"""Worker processes that make training examples, one per CPU core.
 
     python -m deepfill_jax.data.workers
 
-is one of them: it reads jobs from its standard input and writes examples to its standard output.
-Threads would not do: an example is dozens of short calls, and between two of them a thread waits
-for the interpreter that all share. Nor would `multiprocessing`: it either copies a program that
-runs threads of JAX and TensorFlow, or imports that program again.
+is the command of a worker: it reads jobs from standard input and writes examples to standard
+output. Threads do not scale here: an example takes dozens of short calls, each of which waits for
+the global interpreter lock. `multiprocessing` does not work either: it forks a program that runs
+threads of JAX and TensorFlow, or imports that program again.
 """
 
 import atexit
@@ -26,22 +26,22 @@ import numpy as np
 from deepfill_jax.data import examples
 from deepfill_jax.errors import RunError, UsageError
 
-# From a picture and its index to the parts of the example: `examples.make_example`, its other
-# arguments set. It is pickled, and so are the functions that it calls.
+# A function of a picture and its index that returns the arrays of an example:
+# `examples.make_example` with its other arguments bound. It is pickled with the functions it calls.
 Recipe = Callable[..., tuple[np.ndarray, ...]]
 
 
 class Pool:
-    """Worker processes, each started when first needed and kept until this program ends.
+    """Worker processes, each started at its first job and kept until this program ends.
 
     Attributes:
-        count: How many there are at most.
+        count: Maximum number of worker processes.
     """
 
     def __init__(self, count: int):
         self.count = count
         self._threads = concurrent.futures.ThreadPoolExecutor(count, "examples")
-        self._own = threading.local()  # Each thread talks with one worker.
+        self._own = threading.local()  # Each thread communicates with its own worker.
         self._workers = []
 
     def submit(
@@ -51,34 +51,34 @@ class Pool:
         pictures: Sequence[str | bytes],
         parts: Sequence[np.ndarray],
     ) -> concurrent.futures.Future[list[int]]:
-        """Starts making one example per picture.
+        """Starts a job that makes one example per picture.
 
         Args:
-            recipe: Makes them; sent to a worker once as long as it stays the same object.
-            indices: The index of each.
-            pictures: What `examples.load` reads.
-            parts: The arrays to fill, row by row, with the parts of each example.
+            recipe: The function that makes an example; a worker receives the same object only once.
+            indices: The index of each example.
+            pictures: The encoded pictures, as `examples.load` takes them.
+            parts: One array per part of an example (image, mask, ...); example i becomes row i.
 
         Returns:
-            Future of the rows that stay unfilled because their picture cannot be read. It raises
-            UsageError if the recipe does, and RunError if the process ends.
+            A future of the rows that are not written because their picture cannot be read. It
+            raises UsageError if the recipe does, and RunError if the worker process ends.
         """
         return self._threads.submit(self._run, recipe, indices, pictures, parts)
 
     def close(self) -> None:
-        """Ends the processes, after what has been submitted."""
+        """Ends the worker processes once all submitted jobs are done."""
         self._threads.shutdown()
         for worker in self._workers:
-            worker.communicate()  # Closes its input, which is what ends it.
+            worker.communicate()  # A worker ends when its standard input is closed.
 
     def _run(self, recipe, indices, pictures, parts):
         if not hasattr(self._own, "worker"):
             self._own.worker, self._own.recipe = _start(), None
             self._workers.append(self._own.worker)
         worker = self._own.worker
-        news = None if recipe is self._own.recipe else recipe
+        new_recipe = None if recipe is self._own.recipe else recipe
         try:
-            worker.stdin.write(pickle.dumps((news, indices, pictures)))
+            worker.stdin.write(pickle.dumps((new_recipe, indices, pictures)))
             worker.stdin.flush()
             self._own.recipe = recipe
             unfilled = pickle.load(worker.stdout)
@@ -90,15 +90,15 @@ class Pool:
                         raise EOFError
         except (BrokenPipeError, EOFError) as error:
             raise RunError(
-                f"A process that makes examples has ended with exit code {worker.wait()}, of which "
-                "-9 mostly means that memory is short; start again to go on."
+                f"A data worker process ended with exit code {worker.wait()}; -9 usually means "
+                "that the machine ran out of memory. Rerun the command to resume."
             ) from error
         return unfilled
 
 
 @functools.cache
 def pool() -> Pool:
-    """The processes of this program, for all its streams; one for each core that it may use."""
+    """Returns the worker pool shared by all streams of this program, one worker per usable core."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     shared = Pool(cores)
     atexit.register(shared.close)
@@ -111,31 +111,31 @@ def _start() -> subprocess.Popen:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
-        process_group=0,  # Ctrl-C is for the program, which then closes the pipes.
+        process_group=0,  # Ctrl-C should reach only the main program, which then closes the pipes.
     )
 
 
 def _serve(jobs: BinaryIO, replies: BinaryIO) -> None:
-    """Does jobs until there are no more."""
+    """Processes jobs until the input ends."""
     recipe = None
     while jobs.peek(1):
-        news, indices, pictures = pickle.load(jobs)
-        recipe = news or recipe
+        new_recipe, indices, pictures = pickle.load(jobs)
+        recipe = new_recipe or recipe
         try:
-            made = [_make(recipe, *pair) for pair in zip(pictures, indices, strict=True)]
+            batch = [_make(recipe, *pair) for pair in zip(pictures, indices, strict=True)]
         except UsageError as error:
-            made = []
+            batch = []
             pickle.dump(error, replies)
         else:
-            pickle.dump([row for row, example in enumerate(made) if example is None], replies)
-        for example in filter(None, made):
+            pickle.dump([row for row, example in enumerate(batch) if example is None], replies)
+        for example in filter(None, batch):
             for part in example:
                 replies.write(part)
         replies.flush()
 
 
 def _make(recipe, picture, index):
-    """The example, or None where the picture cannot be read: its source knows what to do."""
+    """Returns the example, or None if the picture cannot be read, which its source handles."""
     try:
         picture = examples.load(picture)
     except (OSError, examples.UnreadablePicture):
@@ -144,12 +144,12 @@ def _make(recipe, picture, index):
 
 
 def main() -> None:
-    """Serves standard input and output."""
+    """Serves jobs from standard input."""
     if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Ends in silence if the program was killed.
-    cv2.setNumThreads(1)  # There is a process for each core.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Ends silently if the program was killed.
+    cv2.setNumThreads(1)  # There is already one process per core.
     with os.fdopen(os.dup(1), "wb") as replies:
-        os.dup2(2, 1)  # Whatever else is printed is no reply.
+        os.dup2(2, 1)  # Other prints go to standard error, so that they do not corrupt replies.
         _serve(sys.stdin.buffer, replies)
 
 
