@@ -1,4 +1,4 @@
-"""The page and its HTTP API, without a browser."""
+"""Tests of the web UI and its HTTP API without a browser."""
 
 import asyncio
 import io
@@ -33,8 +33,8 @@ from deepfill_jax.inpaint.canvas import extend
 from deepfill_jax.inpaint.inpainter import Inpainter
 
 HEIGHT, WIDTH = 40, 56
-# Of pictures whose painted layer is smaller. The network is compiled for each size: so what is
-# extended is filled at the same as this, 48x64.
+# Size of images that are larger than their painted layer. Extended images get the same padded size,
+# 48x64, because the network is compiled for each size.
 LARGE = (47, 63)
 LOCAL = "http://127.0.0.1"
 
@@ -87,8 +87,8 @@ def file(pixels, kind="PNG", **options):
     return encoded.getvalue()
 
 
-def asked(seed=0):
-    """A picture and its mask, and what asks for it to be filled."""
+def make_request(seed=0):
+    """Returns an image, its mask, and the files of a request to inpaint it."""
     picture, mask = make_picture(HEIGHT, WIDTH, seed)
     return picture, mask, {"image": ("a.png", file(picture)), "mask": ("m.png", file(mask))}
 
@@ -106,12 +106,12 @@ def pixels_of(answer):
 def refused(answer, status):
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
-    told = answer.json()
-    assert list(told) == ["error"] and "Traceback" not in told["error"]
-    return told["error"]
+    body = answer.json()
+    assert list(body) == ["error"] and "Traceback" not in body["error"]
+    return body["error"]
 
 
-# The API.
+# Tests of the API.
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def refused(answer, status):
         {"strategy": "crop", "dilate": 3, "feather": 2},
     ],
 )
-def test_the_api_fills_as_the_inpainter_does(client, inpainter, options):
-    picture, mask, files = asked()
+def test_api_result_equals_the_inpainters(client, inpainter, options):
+    picture, mask, files = make_request()
     expected = inpainter(picture, mask, **{k: v for k, v in options.items() if k != "model"})
     answer = ask(client, files, **options)
     np.testing.assert_array_equal(pixels_of(answer), expected)
@@ -131,24 +131,24 @@ def test_the_api_fills_as_the_inpainter_does(client, inpainter, options):
     assert answer.headers["content-disposition"].endswith("a_completed.png")
 
 
-def test_the_hole_is_what_is_transparent(client, inpainter):
-    picture, mask, _ = asked()
+def test_without_mask_transparent_pixels_are_the_hole(client, inpainter):
+    picture, mask, _ = make_request()
     alpha = np.where(mask > 0, 0, 200).astype(np.uint8)
     found = pixels_of(ask(client, {"image": ("a.png", file(np.dstack([picture, alpha])))}))
     np.testing.assert_array_equal(found[..., :3], inpainter(picture, mask))
     np.testing.assert_array_equal(found[..., 3], np.where(mask > 0, 255, 200))
 
 
-def test_extending(client, inpainter):
-    picture, _, _ = asked()
+def test_extension_is_outpainted(client, inpainter):
+    picture, _, _ = make_request()
     extended, mask = extend(picture, 6, 3, 0, 2)
     found = pixels_of(ask(client, {"image": ("a.png", file(picture))}, top=6, right=3, left=2))
     np.testing.assert_array_equal(found, inpainter(extended, mask))
     np.testing.assert_array_equal(found[6:, 2:-3], picture)
 
 
-def test_extending_beside_a_hole_with_alpha(client, inpainter):
-    picture, mask, _ = asked()
+def test_extension_hole_and_alpha_combine(client, inpainter):
+    picture, mask, _ = make_request()
     alpha = np.full((HEIGHT, WIDTH), 200, np.uint8)
     files = {
         "image": ("a.png", file(np.dstack([picture, alpha]))),
@@ -161,8 +161,8 @@ def test_extending_beside_a_hole_with_alpha(client, inpainter):
     np.testing.assert_array_equal(found[..., 3], np.where(new[..., 0], 255, 200))
 
 
-def test_a_sketch_guides_the_fill(client, guided):
-    picture, mask, files = asked()
+def test_sketch_guides_the_result(client, guided):
+    picture, mask, files = make_request()
     sketch = make_picture(HEIGHT, WIDTH, seed=1)[1]
     with_lines = files | {"sketch": ("s.png", file(sketch))}
     found = pixels_of(ask(client, with_lines, model="guided"))
@@ -170,7 +170,7 @@ def test_a_sketch_guides_the_fill(client, guided):
     without = pixels_of(ask(client, files, model="guided"))
     np.testing.assert_array_equal(without, guided(picture, mask))
     assert (found != without).any()
-    # There are no lines in what is new.
+    # The sketch is empty in the area by which the image is extended.
     extended, new = extend(picture, 8, 0, 0, 7)
     hole = new | (extend(mask, 8, 0, 0, 7)[0] == 255)[..., np.newaxis]
     lines = np.pad(sketch, ((8, 0), (7, 0)))
@@ -178,8 +178,8 @@ def test_a_sketch_guides_the_fill(client, guided):
     np.testing.assert_array_equal(found, guided(extended, hole, sketch=lines))
 
 
-def test_its_own_format_with_its_metadata(client, inpainter):
-    _, mask, files = asked()
+def test_format_same_keeps_format_and_metadata(client, inpainter):
+    _, mask, files = make_request()
     smooth = np.zeros((HEIGHT, WIDTH, 3), np.uint8) + np.arange(WIDTH, dtype=np.uint8)[:, None]
     jpeg = file(smooth, "JPEG", quality=70, dpi=(300, 300))
     picture = pictures.read(pictures.Encoded(jpeg))
@@ -191,8 +191,8 @@ def test_its_own_format_with_its_metadata(client, inpainter):
     assert answer.content == expected
 
 
-def test_sixteen_bits_stay(client, inpainter):
-    picture, mask, files = asked()
+def test_16_bit_images_stay_16_bit(client, inpainter):
+    picture, mask, files = make_request()
     wide = picture.astype(np.uint16) * 257
     whole = pictures.Picture(wide)
     files["image"] = ("a.png", pictures.encode("a.png", wide, whole))
@@ -203,8 +203,8 @@ def test_sixteen_bits_stay(client, inpainter):
 
 def test_models_are_listed(client):
     listed = client.get("/api/models").json()
-    assert [one["name"] for one in listed] == ["tiny", "same", "guided"]
-    assert [one["guided"] for one in listed] == [False, False, True]
+    assert [model["name"] for model in listed] == ["tiny", "same", "guided"]
+    assert [model["guided"] for model in listed] == [False, False, True]
     assert listed[0] | {"name": ""} == {
         "name": "",
         "architecture": "official",
@@ -214,7 +214,7 @@ def test_models_are_listed(client):
     }
 
 
-def test_what_the_api_takes_is_written_down(client):
+def test_openapi_describes_the_api(client):
     described = client.get("/openapi.json").json()
     post = described["paths"]["/api/inpaint"]["post"]
     assert set(post["responses"]) == {"200", "400", "413", "422", "503"}
@@ -224,7 +224,7 @@ def test_what_the_api_takes_is_written_down(client):
 
 
 def bomb():
-    """A PNG of a few kB that says it has 200 megapixels, which are zeros."""
+    """Returns a PNG of a few kB that declares 200 megapixels of zeros."""
 
     def chunk(kind, data):
         body = kind + data
@@ -244,7 +244,7 @@ def archive():
     return packed.getvalue()
 
 
-PICTURE, MASK, _ = asked()
+PICTURE, MASK, _ = make_request()
 
 
 @pytest.mark.parametrize(
@@ -274,15 +274,15 @@ PICTURE, MASK, _ = asked()
         ({}, {"dilate": "-1"}, 422, "dilate: Input should be greater than or equal to 0."),
         ({}, {"strategy": "best"}, 422, "strategy: Input should be 'auto', 'original', 'resize'"),
         ({}, {"model": "../tiny"}, 422, "model: Input should be 'tiny', 'same' or 'guided'."),
-        ({}, {"top": "9999"}, 422, "The extended picture would have 56x10039 pixels"),
+        ({}, {"top": "9999"}, 422, "The extended image would have 56x10039 pixels"),
     ],
     ids=lambda value: None if isinstance(value, dict) else str(value)[:30],
 )
-def test_refusals(client, changed, fields, status, message):
-    assert message in refused(ask(client, asked()[2] | changed, **fields), status)
+def test_invalid_requests_are_refused(client, changed, fields, status, message):
+    assert message in refused(ask(client, make_request()[2] | changed, **fields), status)
 
 
-def test_without_a_form(client):
+def test_requests_without_a_valid_form_are_refused(client):
     assert refused(client.post("/api/inpaint"), 422) == "image: Field required."
     assert refused(client.post("/api/inpaint", content=b"{}"), 422)
     broken = client.post(
@@ -295,7 +295,7 @@ def test_without_a_form(client):
         assert answer.headers["allow"] == allowed
 
 
-def test_what_comes_in_chunks_is_counted(client):
+def test_chunked_requests_are_limited_in_size(client):
     def chunks():
         for _ in range(30):
             yield bytes(10_000)
@@ -305,24 +305,24 @@ def test_what_comes_in_chunks_is_counted(client):
         assert "200,000 bytes" in refused(client.post(path, content=chunks(), headers=headers), 413)
 
 
-def test_one_too_many(client, service):
-    files = asked()[2]
+def test_full_queue_returns_503(client, service):
+    files = make_request()[2]
     with service.queue.slot(), service.queue.slot(), service.queue.slot():
         answer = ask(client, files)
         assert "try again" in refused(answer, 503) and answer.headers["retry-after"] == "10"
     assert ask(client, files).status_code == 200
 
 
-def test_names_are_only_names():
+def test_plain_name_removes_paths_and_control_characters():
     assert plain_name("..\\..\\etc/pass\nwd\0") == "passwd"
     assert plain_name("/") == plain_name(None) == plain_name("\x01") == "picture"
     assert plain_name("x" * 500 + ".png") == "x" * 76 + ".png"
 
 
-# Turns.
+# Tests of the queue.
 
 
-def test_one_at_a_time_and_who_leaves_is_not_waited_for(model):
+def test_requests_run_one_at_a_time_and_cancelled_ones_are_skipped(model):
     service, beginning, order = Service({"tiny": model}), threading.Event(), []
 
     def work(name, stop):
@@ -347,8 +347,8 @@ def test_one_at_a_time_and_who_leaves_is_not_waited_for(model):
     assert order == ["first", "first", "third", "third"]
 
 
-def test_a_fill_stops_before_its_next_window(service):
-    picture, mask, _ = asked()
+def test_cancelled_request_stops_before_its_next_window(service):
+    picture, mask, _ = make_request()
     stop = threading.Event()
     stop.set()
     options = Options("tiny")
@@ -356,27 +356,27 @@ def test_a_fill_stops_before_its_next_window(service):
         service.fill(pictures.Picture(picture), mask[..., np.newaxis] > 0, None, options, stop)
 
 
-def test_a_place_is_given_back(service):
+def test_slots_are_released(service):
     for _ in range(2):
         with service.queue.slot(), service.queue.slot(), service.queue.slot():
             with pytest.raises(QueueFullError), service.queue.slot():
                 pass
 
 
-# Who may ask.
+# Tests of the guard.
 
 
-def answers(app, **options):
+def guarded_client(app, **options):
     return TestClient(Guard(app.app, app.service, **options), base_url=LOCAL)
 
 
-def test_the_password_opens_page_and_api(app):
-    client = answers(app, login=Login("me", "sécret: of mine"))
+def test_password_protects_web_ui_and_api(app):
+    client = guarded_client(app, login=Login("me", "sécret: of mine"))
     for path in ("/", "/api/models", "/openapi.json", "/assets/x.js", "/gradio_api/upload", "/no"):
         answer = client.get(path)
         refused(answer, 401)
         assert answer.headers["www-authenticate"].startswith("Basic ")
-    assert ask(client, asked()[2]).status_code == 401
+    assert ask(client, make_request()[2]).status_code == 401
     for wrong in (("me", "secret"), ("you", "sécret: of mine"), ("me", "")):
         assert client.get("/api/models", auth=wrong).status_code == 401
     for header in ("Basic", "Basic ???", "Bearer bWU6", "Basic \xff"):
@@ -386,7 +386,7 @@ def test_the_password_opens_page_and_api(app):
     assert client.get("/api/models", headers=encoded).status_code == 200
 
 
-def test_other_sites_may_not_ask(client):
+def test_requests_from_other_origins_and_hosts_are_refused(client):
     assert client.get("/api/models", headers={"origin": LOCAL}).status_code == 200
     for origin in ("http://evil.example", "http://127.0.0.1:1", "null", "http://127.0.0.1.evil"):
         assert refused(client.get("/api/models", headers={"origin": origin}), 403)
@@ -415,13 +415,13 @@ def test_other_sites_may_not_ask(client):
         "/docs",
     ],
 )
-def test_no_file_of_the_machine_and_nothing_else_is_served(client, path):
+def test_files_of_the_machine_and_unused_routes_are_not_served(client, path):
     answer = client.get(path)
     assert answer.status_code in (403, 404)
     assert "root:" not in answer.text and "import " not in answer.text
 
 
-def test_a_slow_request_is_not_waited_for(app, monkeypatch):
+def test_slow_upload_returns_408(app, monkeypatch):
     monkeypatch.setattr(guard, "UPLOAD_SECONDS", 0.05)
     sent = []
 
@@ -444,12 +444,12 @@ def test_a_slow_request_is_not_waited_for(app, monkeypatch):
     assert sent[0]["status"] == 408
 
 
-# The page.
+# Tests of the web UI.
 
 
 @pytest.fixture
 def uploaded(client):
-    """Uploads a file as the page does, and returns gradio's name for it."""
+    """Returns a function that uploads a file as the web UI does and returns gradio's reference."""
 
     def upload(data, name="a.png"):
         answer = client.post("/gradio_api/upload", files={"files": (name, data)})
@@ -461,22 +461,23 @@ def uploaded(client):
 
 @pytest.fixture
 def called(client):
-    """Calls a function of the page as the page does, and returns what it changes."""
-    functions = {one["api_name"]: one["id"] for one in client.get("/config").json()["dependencies"]}
+    """Returns a function that calls an event handler as the web UI does and returns its updates."""
+    dependencies = client.get("/config").json()["dependencies"]
+    functions = {function["api_name"]: function["id"] for function in dependencies}
 
     def call(name, *data, session="me"):
         body = {"data": data, "fn_index": functions[name], "session_hash": session}
         assert client.post("/gradio_api/queue/join", json=body).status_code == 200
         events = client.get("/gradio_api/queue/data", params={"session_hash": session}).text
-        said = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: ")]
-        (ended,) = (one for one in said if one["msg"] == "process_completed")
-        return ended["output"].get("error") or ended["output"]["data"]
+        messages = [json.loads(x[6:]) for x in events.splitlines() if x.startswith("data: ")]
+        (completed,) = (x for x in messages if x["msg"] == "process_completed")
+        return completed["output"].get("error") or completed["output"]["data"]
 
     return call
 
 
 def stroke(*, height=HEIGHT, width=WIDTH):
-    """A layer of the editor, with a hole painted on it, and where."""
+    """Returns a layer of the editor with a painted hole, and the hole."""
     layer = np.zeros((height, width, 4), np.uint8)
     layer[height // 4 : height // 2, width // 4 : width // 2] = (*painting.HOLE, 153)
     return file(layer), layer[..., 3] > 0
@@ -492,29 +493,29 @@ def filled(uploaded, called, layer, *options, session="me"):
 OPTIONS = ("tiny", "auto", 0, 0, 0, 0, 0, 0)
 
 
-def test_the_page_fills_what_was_painted_at_the_pictures_own_size(
+def test_painted_hole_is_filled_at_the_images_full_size(
     client, uploaded, called, inpainter, folder
 ):
     large, _ = make_picture(*LARGE)
     called("open_picture", uploaded(file(large), "../x <b>.png"))
     layer, hole = stroke()
-    _, _, download, own, told = filled(uploaded, called, layer, *OPTIONS)
-    found = client.get(f"/gradio_api/file={download['path']}")
+    _, _, download, own, status = filled(uploaded, called, layer, *OPTIONS)
+    result = client.get(f"/gradio_api/file={download['path']}")
     expected = inpainter(large, pictures.resize_mask(hole[..., np.newaxis], *LARGE))
-    np.testing.assert_array_equal(pixels_of(found), expected)
+    np.testing.assert_array_equal(pixels_of(result), expected)
     assert download["orig_name"].endswith("_completed.png") and not own["visible"]
-    assert told.startswith("63x47 pixels, original, ")
-    # Again, on the result.
+    assert status.startswith("63x47 pixels, original, ")
+    # The result becomes the next input.
     called("again")
     *_, download, _, _ = filled(uploaded, called, layer, *OPTIONS[:-1], 1)
     extended, new = extend(expected, 0, 0, 0, 1)
     mask = new | extend(pictures.resize_mask(hole[..., np.newaxis], *LARGE), 0, 0, 0, 1)[0]
-    found = client.get(f"/gradio_api/file={download['path']}")
-    np.testing.assert_array_equal(pixels_of(found), inpainter(extended, mask))
-    # What is not looked at any more is not kept; and who leaves takes all of it along.
+    result = client.get(f"/gradio_api/file={download['path']}")
+    np.testing.assert_array_equal(pixels_of(result), inpainter(extended, mask))
+    # Files that are no longer in use are deleted, and the rest when the session ends.
     session = Path(download["path"]).parents[1]
     assert session.parent == folder
-    # The picture, what is shown of it, and the result: PNG, before and after.
+    # The files are the input, its preview, and the result: PNG, and previews before and after.
     assert len([x for x in session.rglob("*") if x.is_file()]) == 5
     called("leave")
     assert not session.exists()
@@ -522,16 +523,16 @@ def test_the_page_fills_what_was_painted_at_the_pictures_own_size(
 
 
 def layer_of(shares, height=HEIGHT, width=WIDTH):
-    """A layer on which colours were painted after each other, as a browser blends them.
+    """Returns a layer with strokes painted one after the other, blended as a browser does.
 
     Args:
-        shares: Pairs of a colour and how much of each pixel a stroke covers, [H, W] in [0, 1].
+        shares: Pairs of a colour and the coverage of each pixel by a stroke, [H, W] in [0, 1].
     """
     layer = np.zeros((height, width, 4))
     for colour, covered in shares:
         alpha = covered[..., np.newaxis] * painting.OPACITY
         layer = layer * (1 - alpha) + alpha * np.array([*np.divide(colour, 255), 1.0])
-        layer = np.rint(layer * 255) / 255  # Of 8 bits, and multiplied by opacity.
+        layer = np.rint(layer * 255) / 255  # 8 bits, premultiplied by opacity.
     opacity = layer[..., 3:]
     colours = np.divide(
         layer[..., :3], opacity, out=np.zeros_like(layer[..., :3]), where=opacity > 0
@@ -540,32 +541,34 @@ def layer_of(shares, height=HEIGHT, width=WIDTH):
 
 
 def disc(row, column, radius):
-    """A disc with soft edges."""
+    """Returns the coverage of a disc with antialiased edges."""
     y, x = np.indices((HEIGHT, WIDTH))
     return np.clip(radius - np.hypot(y - row, x - column) + 0.5, 0, 1)
 
 
-def test_brushes_are_told_apart_by_colour():
+def test_hole_and_sketch_are_distinguished_by_colour():
     red, on_it, across, apart = disc(20, 15, 12), disc(20, 13, 4), disc(20, 27, 5), disc(20, 48, 6)
     none = np.zeros((HEIGHT, WIDTH))
     painted = painting.painted(layer_of([(painting.HOLE, red)]))
     np.testing.assert_array_equal(painted, [red[..., np.newaxis] > 0, none[..., np.newaxis]])
     layer = layer_of([(painting.HOLE, red), *((painting.LINE, x) for x in (on_it, across, apart))])
     hole, lines = (x[..., 0] for x in painting.painted(layer))
-    # A line that touches red is hole as well, one apart from it is none.
+    # A line that touches red belongs to the hole as well; a line apart from it does not.
     np.testing.assert_array_equal(hole, (red > 0) | (across > 0))
     sure = sum(x == 1 for x in (on_it, across, apart)) > 0
     maybe = sum(x > 0 for x in (on_it, across, apart)) > 0
     assert lines[sure].all() and not lines[~maybe].any()
     np.testing.assert_array_equal(lines[:, 42:], apart[:, 42:] > 0)
-    # What is painted last counts.
+    # The stroke painted last counts.
     hole, lines = painting.painted(layer_of([(painting.LINE, on_it), (painting.HOLE, red)]))
     np.testing.assert_array_equal(hole[..., 0], red > 0)
     assert not lines.any()
 
 
 @pytest.mark.parametrize("name", ["guided", "tiny"])
-def test_lines_on_the_page(client, uploaded, called, guided, inpainter, name):
+def test_painted_sketch_is_used_by_guided_models_only(
+    client, uploaded, called, guided, inpainter, name
+):
     large, large_mask = make_picture(*LARGE)
     called("open_picture", uploaded(file(large)), session="lines")
     called("open_mask", uploaded(file(large_mask), "m.png"), session="lines")
@@ -574,7 +577,7 @@ def test_lines_on_the_page(client, uploaded, called, guided, inpainter, name):
     assert f"**{name}**" in about
     red, blue = disc(20, 15, 12), disc(20, 27, 5)
     layer = layer_of([(painting.HOLE, red), (painting.LINE, blue)])
-    _, _, download, _, told = filled(uploaded, called, layer, name, *OPTIONS[1:], session="lines")
+    _, _, download, _, status = filled(uploaded, called, layer, name, *OPTIONS[1:], session="lines")
     hole, lines = (pictures.resize_mask(x, *LARGE) for x in painting.painted(layer))
     hole |= large_mask[..., np.newaxis] > 0
     if name == "guided":
@@ -582,14 +585,14 @@ def test_lines_on_the_page(client, uploaded, called, guided, inpainter, name):
         assert (expected != guided(large, hole)).any()
     else:
         expected = inpainter(large, hole)
-    found = client.get(f"/gradio_api/file={download['path']}")
-    np.testing.assert_array_equal(pixels_of(found), expected)
-    assert ("lines were left out" in told) == (name == "tiny")
+    result = client.get(f"/gradio_api/file={download['path']}")
+    np.testing.assert_array_equal(pixels_of(result), expected)
+    assert ("sketch was ignored" in status) == (name == "tiny")
     called("leave", session="lines")
 
 
-def test_a_mask_from_a_file_and_a_format_of_its_own(client, uploaded, called, inpainter):
-    picture, mask, _ = asked()
+def test_uploaded_mask_is_used_and_format_is_kept(client, uploaded, called, inpainter):
+    picture, mask, _ = make_request()
     jpeg = file(picture, "JPEG", quality=60)
     called("open_picture", uploaded(jpeg, "photo.jpg"), session="you")
     empty, _ = np.zeros((HEIGHT, WIDTH, 4), np.uint8), None
@@ -608,32 +611,32 @@ def test_a_mask_from_a_file_and_a_format_of_its_own(client, uploaded, called, in
     assert "nothing to fill" in filled(uploaded, called, file(empty), *OPTIONS, session="you")
 
 
-def test_what_is_wrong_is_said_on_the_page(uploaded, called):
+def test_web_ui_shows_errors_and_keeps_its_state(uploaded, called):
     layer, _ = stroke()
     assert "choose one first" in filled(uploaded, called, layer, *OPTIONS, session="new")
     assert "There is no result yet" in called("again", session="new")
-    told = called("open_picture", uploaded(bomb(), "a.png"), session="new")
-    assert "20000x10000 pixels" in told
-    told = called("open_picture", uploaded(file(PICTURE)[:-60], "<i>.png"), session="new")
-    assert "&lt;i&gt;.png cannot be read" in told or "i.png cannot be read" in told
+    error = called("open_picture", uploaded(bomb(), "a.png"), session="new")
+    assert "20000x10000 pixels" in error
+    error = called("open_picture", uploaded(file(PICTURE)[:-60], "<i>.png"), session="new")
+    assert "&lt;i&gt;.png cannot be read" in error or "i.png cannot be read" in error
     called("open_picture", uploaded(file(PICTURE)), session="new")
     assert "cannot be read" in filled(uploaded, called, b"no layer", *OPTIONS, session="new")
     assert "has 20000x10000" in filled(uploaded, called, bomb(), *OPTIONS, session="new")
-    # What was there before still is.
+    # The image that was open before an error stays open.
     assert "cannot be read" in called("open_picture", uploaded(b"x", "b.png"), session="new")
     assert filled(uploaded, called, layer, *OPTIONS, session="new")[-1].startswith("56x40 pixels")
 
 
-def test_nothing_is_fetched_nor_read_for_a_client(called, monkeypatch):
+def test_urls_and_local_paths_of_clients_are_refused(called, monkeypatch):
     for path in ("http://127.0.0.1:9/a.png", "https://example.com/a.png", "/etc/passwd"):
         named = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
-        told = called("open_picture", named, session="thief")
-        assert isinstance(told, str)
+        error = called("open_picture", named, session="thief")
+        assert isinstance(error, str)
         if path.startswith("http"):
-            assert "not fetched" in told
+            assert "not fetched" in error
 
 
-def test_sessions_are_few(tmp_path):
+def test_least_recently_used_session_ends_beyond_the_maximum(tmp_path):
     sessions = Sessions(tmp_path)
     for number in range(MAX_SESSIONS + 3):
         assert sessions.of(f"{number}").folder.is_dir()
@@ -645,7 +648,7 @@ def test_sessions_are_few(tmp_path):
     assert not kept.exists()
 
 
-def test_what_nobody_open_uploaded_is_swept(tmp_path):
+def test_uploads_of_ended_sessions_are_deleted(tmp_path):
     (tmp_path / "example.png").touch()
     sessions = Sessions(tmp_path)
     sessions.keep_what_is_there()
@@ -670,7 +673,7 @@ def test_what_nobody_open_uploaded_is_swept(tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_previews(dtype, channels):
+def test_previews_show_alpha_and_hole(dtype, channels):
     full = np.iinfo(dtype).max
     pixels = np.full((1400, 2560, channels), full // 2, dtype)
     alpha = np.full((1400, 2560, 1), full, dtype)
@@ -684,7 +687,7 @@ def test_previews(dtype, channels):
     assert (red[..., 0] > 127).all() and (red[..., 1] < 127).all()
 
 
-# The command.
+# Tests of the command.
 
 
 def ended(capsys, *arguments):
@@ -695,13 +698,13 @@ def ended(capsys, *arguments):
     return end.value.code, *capsys.readouterr()
 
 
-def test_wrong_use(capsys, tmp_path, model, monkeypatch):
+def test_invalid_arguments_are_refused(capsys, tmp_path, model, monkeypatch):
     monkeypatch.setattr(trained, "FOLDER", tmp_path / "none")
     weights.save(tmp_path / "a.safetensors", model)
     named = ["--model", f"{tmp_path / 'a.safetensors'}"]
     code, out, err = ended(capsys, "--port", "0")
     assert code == 2 and out == ""
-    assert err == "error: There is no model to fill with; name one with --model FILE.\n"
+    assert err == "error: There is no bundled model; give a model file with --model FILE.\n"
     assert "There is no model file absent" in ended(capsys, "--port", "0", "--model", "absent")[2]
     assert "not from 0 to 65535" in ended(capsys, *named, "--port", "70000")[2]
     import socket
@@ -709,20 +712,21 @@ def test_wrong_use(capsys, tmp_path, model, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         code, _, err = ended(capsys, *named, "--port", f"{port}")
-    assert code == 2 and f"Port {port} of 127.0.0.1 cannot be had: Address already in use" in err
+    assert code == 2
+    assert f"Port {port} of 127.0.0.1 is not available: Address already in use" in err
 
 
-def test_two_models_of_one_name(tmp_path, model):
+def test_two_models_of_the_same_name_are_refused(tmp_path, model):
     for name in ("x", "y"):
         (tmp_path / name).mkdir()
         weights.save(tmp_path / name / "a.safetensors", model)
     paths = [str(tmp_path / name / "a.safetensors") for name in ("x", "y")]
-    with pytest.raises(UsageError, match="Two models are called a"):
+    with pytest.raises(UsageError, match="Two models have the name a"):
         available(paths)
     assert list(available(paths[:1])) == ["a"]
 
 
-def test_without_gradio_it_says_what_to_install():
+def test_missing_gradio_is_reported_with_the_extra_to_install():
     code = """
 import sys
 sys.modules["gradio"] = None
@@ -731,10 +735,10 @@ main(["--model", "absent"])
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ran.returncode == 2
-    assert ran.stderr == "error: The page needs gradio: pip install 'deepfill_jax[app]'.\n"
+    assert ran.stderr == "error: The web UI needs gradio: pip install 'deepfill_jax[app]'.\n"
 
 
-def test_the_password_of_the_environment(monkeypatch):
+def test_user_and_password_are_read_from_the_environment(monkeypatch):
     monkeypatch.setenv("DEEPFILL_PASSWORD", "p")
     monkeypatch.setenv("DEEPFILL_USER", "u")
     options = command._parse(["--model", "a", "--model", "b"])

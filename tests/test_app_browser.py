@@ -1,6 +1,6 @@
-"""The page in a real browser: Chromium, without a window.
+"""Tests of the web UI in headless Chromium.
 
-DEEPFILL_SCREENSHOTS=FOLDER keeps pictures of the page, to be looked at.
+DEEPFILL_SCREENSHOTS=FOLDER saves screenshots for inspection.
 """
 
 import io
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from made import make_model
 from PIL import Image
-from served import served
+from server import serve
 
 from deepfill_jax import weights
 from deepfill_jax.inpaint.canvas import extend
@@ -46,7 +46,7 @@ def smooth_picture(height=HEIGHT, width=WIDTH):
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     weights.save(folder / "guided.safetensors", make_model("official", guided=True))
-    with served(folder, "--model", str(folder / "guided.safetensors")) as server:
+    with serve(folder, "--model", str(folder / "guided.safetensors")) as server:
         yield server
 
 
@@ -59,13 +59,13 @@ def browser(request, server, tmp_path):
     finally:
         browser.driver.quit()
     deadline = time.monotonic() + 60
-    while server.kept():  # Of the page that was left.
-        assert time.monotonic() < deadline, server.kept()
+    while server.temporary_files():  # The server deletes the files of a closed page.
+        assert time.monotonic() < deadline, server.temporary_files()
         time.sleep(0.5)
 
 
 class Browser:
-    """The page, opened at one of `SIZES`."""
+    """A browser with the web UI open, with a window of one of `SIZES`."""
 
     def __init__(self, server, folder, kind):
         self.folder, self.kind = folder, kind
@@ -76,7 +76,7 @@ class Browser:
         width, height = SIZES[kind]
         for flag in (
             "--headless=new",
-            "--no-sandbox",  # Which root cannot have.
+            "--no-sandbox",  # The sandbox does not work for root.
             "--disable-dev-shm-usage",
             "--enable-unsafe-swiftshader",
             f"--window-size={width},{height}",
@@ -109,12 +109,12 @@ class Browser:
             time.sleep(0.2)
 
     def shown(self, selector):
-        """The first part that is seen of those a selector names, or None."""
+        """Returns the first visible element that matches a selector, or None."""
         parts = self.driver.find_elements(By.CSS_SELECTOR, selector)
         return next((part for part in parts if part.is_displayed()), None)
 
     def find(self, selector):
-        """The same, waited for."""
+        """Waits for a visible element that matches a selector, and returns it."""
         return self.until(lambda: self.shown(selector))
 
     def text(self, selector):
@@ -140,10 +140,10 @@ class Browser:
         self.upload("#upload input[type=file]", pixels, name)
         self.find("#editor canvas")
         self.find("#editor button[aria-label='Brush']")
-        time.sleep(2)  # The picture fades in.
+        time.sleep(2)  # Waits for the fade-in animation of the image.
 
     def stroke(self, *points):
-        """Draws from point to point, in pixels from the canvas's middle."""
+        """Paints from point to point, in pixels from the centre of the canvas."""
         canvas = self.scroll_to(self.find("#editor canvas"))
         chain = ActionChains(self.driver)
         chain.move_to_element_with_offset(canvas, *points[0]).click_and_hold()
@@ -162,7 +162,7 @@ class Browser:
         time.sleep(2)
 
     def fill(self):
-        """Fills, downloads the result and returns its file."""
+        """Presses Fill, downloads the result and returns the content of its file."""
         shown = "return document.querySelector('#result img')?.src ?? ''"
         before = self.driver.execute_script(shown)
         self.click("#fill")
@@ -175,16 +175,16 @@ class Browser:
             path.unlink()
         self.click(selector)
 
-        def come():
-            found = self.downloads.glob("*_completed.*")
-            return [x for x in found if x.suffix != ".crdownload"]
+        def finished():
+            paths = self.downloads.glob("*_completed.*")
+            return [path for path in paths if path.suffix != ".crdownload"]
 
-        (path,) = self.until(come)
+        (path,) = self.until(finished)
         time.sleep(0.3)
         return path.read_bytes()
 
     def shot(self, name, part=None):
-        """Keeps a picture of what is seen, if that is wanted; nothing may be wider than it."""
+        """Saves a screenshot if requested; checks that the page is no wider than the window."""
         across = "return [document.documentElement.scrollWidth, window.innerWidth]"
         scrolled, inner = self.driver.execute_script(across)
         assert scrolled <= inner
@@ -195,7 +195,7 @@ class Browser:
             self.driver.save_screenshot(f"{folder}/{self.kind}_{name}.png")
 
     def hosts(self):
-        """Where the page sent requests to."""
+        """Returns the hosts to which the page sent requests."""
         for entry in self.driver.get_log("performance"):
             message = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
@@ -209,24 +209,24 @@ def pixels_of(data):
         return np.asarray(picture)
 
 
-def test_painting_erasing_and_filling(browser):
+def test_paint_undo_erase_and_fill(browser):
     picture = smooth_picture()
     browser.open(picture)
     browser.stroke((-60, -40), (60, -40))
     browser.shot("painted", "#editor")
-    one = pixels_of(browser.fill())
-    assert one.shape == picture.shape
+    first = pixels_of(browser.fill())
+    assert first.shape == picture.shape
     browser.shot("filled", "#result")
-    changed = (one != picture).any(axis=2)
+    changed = (first != picture).any(axis=2)
     rows, columns = np.nonzero(changed)
     assert 500 < changed.sum() < changed.size / 3
     assert rows.max() < HEIGHT / 2 + 20 and 60 < columns.min() and columns.max() < WIDTH - 60
-    # A second stroke, which is undone; then a third, which is erased.
+    # A second stroke is undone, then the first one is erased.
     browser.stroke((-60, 50), (60, 50))
-    two = (pixels_of(browser.fill()) != picture).any(axis=2)
-    assert two[HEIGHT // 2 + 25 :].sum() > 500
+    second = (pixels_of(browser.fill()) != picture).any(axis=2)
+    assert second[HEIGHT // 2 + 25 :].sum() > 500
     browser.tool("Undo")
-    np.testing.assert_array_equal(pixels_of(browser.fill()), one)
+    np.testing.assert_array_equal(pixels_of(browser.fill()), first)
     browser.tool("Erase")
     for x in range(-90, 91, 15):
         browser.stroke((x, -60), (x, -20))
@@ -236,8 +236,8 @@ def test_painting_erasing_and_filling(browser):
     browser.shot("nothing")
 
 
-def test_a_mask_from_a_file_is_what_the_api_fills(browser, server):
-    # Larger than is shown, with a hole that no scaled mask would hold.
+def test_uploaded_mask_gives_the_result_of_the_api(browser, server):
+    # The image is larger than its preview, and a scaled mask would lose details of the hole.
     picture = smooth_picture(900, 1500)
     mask = np.zeros((900, 1500), np.uint8)
     mask[400:500:2, 700:800] = 255
@@ -246,18 +246,18 @@ def test_a_mask_from_a_file_is_what_the_api_fills(browser, server):
     browser.find("#unmask")
     time.sleep(2)
     browser.shot("masked", "#editor")
-    found = browser.fill()
+    png = browser.fill()
     own = browser.download("#own")
-    for format, ours in (("png", found), ("same", own)):
+    for format, downloaded in (("png", png), ("same", own)):
         files = {
             "image": ("photo.jpg", (browser.folder / "photo.jpg").read_bytes()),
             "mask": ("mask.png", (browser.folder / "mask.png").read_bytes()),
         }
         answer = httpx.post(f"{server.url}/api/inpaint", files=files, data={"format": format})
-        assert answer.content == ours
+        assert answer.content == downloaded
 
 
-def test_extending_and_again(browser):
+def test_extend_and_continue_with_the_result(browser):
     inpainter = Inpainter(make_model("official"))
     picture = smooth_picture()
     browser.open(picture)
@@ -273,13 +273,13 @@ def test_extending_and_again(browser):
     browser.until(lambda: not browser.shown("#again"))
     time.sleep(2)
     browser.stroke((-50, 0), (50, 0))
-    found = pixels_of(browser.fill())
-    assert found.shape == expected.shape
-    changed = (found != expected).any(axis=2)
+    result = pixels_of(browser.fill())
+    assert result.shape == expected.shape
+    changed = (result != expected).any(axis=2)
     assert 500 < changed.sum() < changed.size / 3 and not changed[:, :40].any()
 
 
-def test_an_example(browser):
+def test_example_image_is_opened_and_filled(browser):
     skimage = pytest.importorskip("skimage.data")
     browser.click("#examples button, #examples img")
     browser.find("#editor canvas")
@@ -290,28 +290,28 @@ def test_an_example(browser):
     browser.shot("example", "#result")
 
 
-def test_lines_guide_the_fill(browser):
+def test_painted_sketch_guides_the_result(browser):
     picture = smooth_picture()
     browser.open(picture)
     browser.stroke((-60, -40), (60, -40))
-    browser.choose_model("guided")  # Which leaves what is painted.
+    browser.choose_model("guided")  # Changing the model keeps the painted hole.
     browser.until(lambda: "blue" in browser.text("#title"))
     browser.stroke((-60, -10), (60, -10))
     plain = pixels_of(browser.fill())
     browser.tool("Color")
     browser.shot("brushes", "#editor")
     browser.click("#editor .swatch button:nth-child(2)")
-    browser.tool("Brush")  # Closes what lies over the picture.
+    browser.tool("Brush")  # Closes the colour picker, which covers the image.
     browser.stroke((-30, -25), (30, -25))
     browser.shot("line", "#editor")
-    found = pixels_of(browser.fill())
+    guided = pixels_of(browser.fill())
     browser.shot("guided", "#title")
-    # Where the line is, there is still a hole, and nowhere else.
-    hole, filled = ((x != picture).any(axis=2) for x in (plain, found))
+    # The line does not change the hole.
+    hole, filled = ((x != picture).any(axis=2) for x in (plain, guided))
     assert hole.sum() > 2000 and filled.sum() > 0.95 * hole.sum()
     rows, columns = (np.flatnonzero(hole.any(axis=axis)) for axis in (1, 0))
     filled[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = False
     assert not filled.any()
-    assert (found != plain).any(axis=2).sum() > 500
+    assert (guided != plain).any(axis=2).sum() > 500
     browser.tool("Undo")
     np.testing.assert_array_equal(pixels_of(browser.fill()), plain)

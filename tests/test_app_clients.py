@@ -1,4 +1,4 @@
-"""Many clients at once, impolite ones among them, of a running server."""
+"""Tests of a running server with many simultaneous clients and clients that disconnect."""
 
 import io
 import socket
@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from made import make_model, make_picture
 from PIL import Image
-from served import served
+from server import serve
 
 from deepfill_jax.inpaint.inpainter import Inpainter
 
 pytestmark = pytest.mark.slow
 
 CLIENTS = 20
-MORE_BYTES = 600_000_000  # That may be needed beyond what one picture needs.
+MAX_MORE_BYTES = 600_000_000  # Limit of the additional peak memory compared with one client.
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def eventually(holds):
 def test_twenty_clients_at_once(tmp_path, inpainter):
     pictures = [make_picture(300 + 7 * i, 420 - 5 * i, i) for i in range(CLIENTS)]
     with (
-        served(tmp_path, "--max-queue", f"{CLIENTS}") as server,
+        serve(tmp_path, "--max-queue", f"{CLIENTS}") as server,
         ThreadPoolExecutor(CLIENTS) as pool,
     ):
         np.testing.assert_array_equal(
@@ -63,14 +63,14 @@ def test_twenty_clients_at_once(tmp_path, inpainter):
         answers = list(pool.map(lambda pair: ask(server.url, *pair), pictures))
         for pair, answer in zip(pictures, answers, strict=True):
             np.testing.assert_array_equal(pixels_of(answer), inpainter(*pair))
-        assert server.peak_bytes() < before + MORE_BYTES
-        eventually(lambda: not server.uploads())
-        assert not server.kept()
+        assert server.peak_bytes() < before + MAX_MORE_BYTES
+        eventually(lambda: not server.open_uploads())
+        assert not server.temporary_files()
 
 
-def test_more_than_may_wait_are_told_so(tmp_path, inpainter):
+def test_requests_beyond_the_queue_get_503(tmp_path, inpainter):
     pictures = [make_picture(500, 500, i) for i in range(8)]
-    with served(tmp_path, "--max-queue", "2") as server, ThreadPoolExecutor(8) as pool:
+    with serve(tmp_path, "--max-queue", "2") as server, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda pair: ask(server.url, *pair), pictures))
         statuses = [answer.status_code for answer in answers]
         assert set(statuses) == {200, 503} and statuses.count(200) >= 3
@@ -80,7 +80,7 @@ def test_more_than_may_wait_are_told_so(tmp_path, inpainter):
 
 
 def request_of(server, picture, mask):
-    """A whole request to fill, as bytes, and the address it goes to."""
+    """Returns a complete inpainting request as bytes, and the server's address."""
     files = {"image": ("a.png", file(picture)), "mask": ("m.png", file(mask))}
     request = httpx.Request("POST", f"{server.url}/api/inpaint", files=files)
     body = request.read()
@@ -90,18 +90,18 @@ def request_of(server, picture, mask):
     return head.encode() + body, (url.hostname, url.port)
 
 
-def test_clients_that_go_away(tmp_path, inpainter):
+def test_disconnected_clients_do_not_block_the_server(tmp_path, inpainter):
     picture, mask = make_picture(60, 70)
     large, scattered = make_picture(2000, 2000)
-    with served(tmp_path, "--max-queue", "1") as server:
-        # While it uploads, more often than there are places.
+    with serve(tmp_path, "--max-queue", "1") as server:
+        # Clients disconnect during the upload, more of them than there are slots.
         whole, address = request_of(server, large, scattered)
         for length in (300, 30_000, len(whole) - 1):
             for _ in range(3):
                 with socket.create_connection(address) as client:
                     client.sendall(whole[:length])
-                eventually(lambda: not server.uploads())
-        # While its picture waits or is filled.
+                eventually(lambda: not server.open_uploads())
+        # Clients disconnect while their request waits or is processed.
         for _ in range(6):
             with socket.create_connection(address) as client:
                 client.sendall(whole)
@@ -110,5 +110,5 @@ def test_clients_that_go_away(tmp_path, inpainter):
         np.testing.assert_array_equal(
             pixels_of(ask(server.url, picture, mask)), inpainter(picture, mask)
         )
-        eventually(lambda: not server.uploads())
-        assert not server.kept()
+        eventually(lambda: not server.open_uploads())
+        assert not server.temporary_files()

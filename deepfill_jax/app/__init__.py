@@ -1,7 +1,7 @@
-"""The page and its HTTP API: `deepfill app`."""
+"""The web UI and its HTTP API: `deepfill app`."""
 
 import os
 
-# Read when gradio is imported: nothing is told to anyone, nor fetched.
+# gradio reads these when it is imported. They disable telemetry and downloads.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_OFFLINE"] = "1"

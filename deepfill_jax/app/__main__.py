@@ -1,4 +1,4 @@
-"""The command that serves the page and its HTTP API.
+"""The command that serves the web UI and its HTTP API.
 
 python -m deepfill_jax.app [--model NAME|FILE]
 """
@@ -18,13 +18,13 @@ from deepfill_jax.errors import UsageError, run_command
 
 PORT = 7860
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_CLIENTS = 500  # Connections at a time.
+MAX_CONNECTIONS = 500  # Maximum number of simultaneous connections.
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serves until it is interrupted."""
     options = _parse(arguments)
-    # An exit that cleans up.
+    # Turns SIGTERM into an exit that runs the clean-up handlers.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         run_command(lambda: run(options))
@@ -35,19 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Loads the models, and serves.
+    """Loads the models and starts the server.
 
     Raises:
-        UsageError: gradio is not installed, a model cannot be loaded, or the port cannot be had.
+        UsageError: gradio is not installed, a model cannot be loaded, or the port is not available.
     """
     try:
         import gradio  # noqa: F401
         import python_multipart  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            f"The page needs {error.name}: pip install 'deepfill_jax[app]'."
+            f"The web UI needs {error.name}: pip install 'deepfill_jax[app]'."
         ) from error
-    # Here, and not above: gradio and JAX take seconds.
+    # These imports are not at the top because gradio and JAX take seconds to import.
     import uvicorn
 
     from deepfill_jax import compile_cache
@@ -74,18 +74,21 @@ def run(options: argparse.Namespace) -> None:
         host = f"[{options.host}]" if ":" in options.host else options.host
         print(f"http://{host}:{listening.getsockname()[1]}/", flush=True)
         if options.host not in LOOPBACK and not options.password:
-            print("Whoever reaches this machine can use it: there is no password.", flush=True)
+            print(
+                "Warning: no password is set, so anyone who can reach this machine can use it.",
+                flush=True,
+            )
         config = uvicorn.Config(
             app,
             log_level="warning",
             server_header=False,
-            limit_concurrency=_CLIENTS,
+            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=1,
         )
 
         class Server(uvicorn.Server):
             async def shutdown(self, sockets=None):
-                # Of browsers that are still there it would say much.
+                # uvicorn would log an error for each browser that is still connected.
                 logging.getLogger("uvicorn.error").disabled = True
                 await super().shutdown(sockets)
 
@@ -98,8 +101,8 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise UsageError(
-            f"Port {port} of {host} cannot be had: {error.strerror}; choose another by --port, or "
-            "0 for one that is free."
+            f"Port {port} of {host} is not available: {error.strerror}; choose another with "
+            "--port, or 0 for any free port."
         ) from error
 
 
@@ -109,10 +112,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(
         "python -m deepfill_jax.app",
-        description="Serves a page that fills holes in pictures, and an HTTP API that does the "
-        "same (/openapi.json). Nothing that it is given leaves this machine.",
-        epilog="DEEPFILL_USER and DEEPFILL_PASSWORD in the environment do the same as --user and "
-        "--password, and no list of processes shows them.",
+        description="Serves a web UI for image inpainting and an HTTP API (/openapi.json). Images "
+        "are processed locally and never leave this machine.",
+        epilog="The environment variables DEEPFILL_USER and DEEPFILL_PASSWORD are alternatives to "
+        "--user and --password that do not appear in process lists.",
     )
     add = parser.add_argument
     add(
@@ -120,37 +123,50 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME|FILE",
-        help="model file (.safetensors), or a name; may be given again, for more to choose from; "
-        "without it, all that come with the package",
+        help="model file (.safetensors) or name of a bundled model; repeat the option to offer "
+        "several models (default: all bundled models)",
     )
-    add("--host", default="127.0.0.1", help="address to listen at (%(default)s: this machine's)")
-    add("--port", type=number(int, 0, 65535), default=PORT, help="%(default)s; 0: any that is free")
-    add("--user", default=os.environ.get("DEEPFILL_USER", "deepfill"), help="(%(default)s)")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: %(default)s, reachable from this machine only)",
+    )
+    add(
+        "--port",
+        type=number(int, 0, 65535),
+        default=PORT,
+        help="port to listen on; 0 chooses a free port (default: %(default)s)",
+    )
+    add(
+        "--user",
+        default=os.environ.get("DEEPFILL_USER", "deepfill"),
+        help="user name for --password (default: %(default)s)",
+    )
     add(
         "--password",
         default=os.environ.get("DEEPFILL_PASSWORD"),
-        help="ask for it, and for the user's name",
+        help="require this password and the user name (HTTP Basic authentication)",
     )
     add(
         "--max-queue",
         type=number(int, 0, 1000),
         default=8,
         metavar="N",
-        help="pictures that may wait while one is filled (%(default)s)",
+        help="maximum number of waiting requests; others get HTTP 503 (default: %(default)s)",
     )
     add(
         "--max-megapixels",
         type=number(float, 0, 1e6),
         default=MAX_PIXELS / 1e6,
         metavar="N",
-        help="refuse larger pictures (%(default)g)",
+        help="maximum size of images (default: %(default)g)",
     )
     add(
         "--max-megabytes",
         type=number(float, 0, 1e6),
         default=100,
         metavar="N",
-        help="refuse larger requests (%(default)g)",
+        help="maximum size of requests (default: %(default)g)",
     )
     run_command(lambda: renamed.refuse_old_flags(sys.argv if arguments is None else arguments))
     return parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""What the page does when its parts are used."""
+"""Event handlers of the web UI."""
 
 import asyncio
 import shutil
@@ -20,18 +20,19 @@ from deepfill_jax.pictures import WRITABLE
 
 
 class Actions:
-    """Each public method is one: it returns what changes, by part of the layout.
+    """The event handlers: each public method returns updates by component of the layout.
 
-    It raises what people are told: `UsageError`, `QueueFullError` or `CancelledError`.
+    The methods raise errors with a message for the user: `UsageError`, `QueueFullError` or
+    `CancelledError`.
     """
 
     def __init__(self, service: Service, sessions: Sessions, parts: layout.Layout):
-        """Acts on sessions and shows it on a page."""
+        """Takes the service, the sessions to act on, and the components to update."""
         self._service, self._sessions, self._parts = service, sessions, parts
         self._looking = asyncio.Lock()
 
     async def enter(self, request: gr.Request) -> None:
-        """Begins a session."""
+        """Starts a session."""
         self._session(request)
 
     async def leave(self, request: gr.Request) -> None:
@@ -39,30 +40,30 @@ class Actions:
         self._sessions.end(str(request.session_hash))
 
     async def open_picture(self, request: gr.Request, path: str) -> dict:
-        """Begins with a picture that was uploaded."""
+        """Opens an uploaded image."""
         session = self._session(request)
         with session.taking(path) as image:
             changes = await self._open(session, Source(image, plain_name(path)))
         return {self._parts.upload: None, **changes}
 
     async def open_example(self, request: gr.Request, index: int) -> dict:
-        """Begins with one of the examples."""
+        """Opens an example image."""
         session, example = self._session(request), layout.examples()[index]
         image = Path(shutil.copy(example, session.new()))
         return await self._open(session, Source(image, example.name))
 
     async def again(self, request: gr.Request) -> dict:
-        """Begins with the result."""
+        """Opens the current result as the next input image."""
         session = self._session(request)
         if session.result is None:
-            raise UsageError("There is no result yet; fill the picture first.")
+            raise UsageError("There is no result yet; fill the hole first.")
         with session.taking(session.result.png) as image:
             source = Source(image, session.chosen().name, session.chosen().jpeg)
             changes = await self._open(session, source)
         return changes | dict.fromkeys(self._parts.sides, 0)
 
     async def open_mask(self, request: gr.Request, path: str) -> dict:
-        """Takes a mask that was uploaded."""
+        """Opens an uploaded mask."""
         session = self._session(request)
         with session.taking(path) as mask:
             source = replace(session.chosen(), mask=mask, mask_name=plain_name(path))
@@ -70,13 +71,13 @@ class Actions:
         return {self._parts.editor: view, self._parts.unmask: gr.update(visible=True)}
 
     async def remove_mask(self, request: gr.Request) -> dict:
-        """Leaves the mask that was uploaded."""
+        """Removes the uploaded mask."""
         session = self._session(request)
         view = await self._look(session, replace(session.chosen(), mask=None))
         return {self._parts.editor: view, self._parts.unmask: gr.update(visible=False)}
 
     async def take_model(self, name: str) -> dict:
-        """Says what a model is, and gives its brushes."""
+        """Shows the description and the brushes of a model."""
         return {
             self._parts.title: layout.title(self._service, name),
             self._parts.about: layout.about(self._service, name),
@@ -93,7 +94,7 @@ class Actions:
         feather: float,
         *sides: float,
     ) -> dict:
-        """Fills the hole; `layer` is what was painted, a PNG file."""
+        """Fills the hole; `layer` is the PNG file of the painted layer."""
         session, service = self._session(request), self._service
         extension = Sides(*(int(side or 0) for side in sides))
         options = Options(model, strategy, int(dilate), int(feather), extension)
@@ -109,17 +110,17 @@ class Actions:
             sketch = lines if service.guided(model) else None
             filled = service.fill(picture, hole, sketch, options, stop)
             after = replace(filled.before, pixels=filled.pixels)
-            told = (
+            status = (
                 f"{pictures.size(after.pixels)} pixels, {filled.strategy}, {filled.seconds:.1f} s"
             )
             if sketch is None and lines.any():
-                told += ". The lines were left out: this model takes none."
-            return session.write(source.name, filled.before, after), told
+                status += ". The sketch was ignored: this model is not sketch-guided."
+            return session.write(source.name, filled.before, after), status
 
         with service.queue.slot():
             session.stop()
             session.work = asyncio.ensure_future(service.queue.exclusive(work))
-            result, told = await _end_of(session.work)
+            result, status = await _result_of(session.work)
         session.keep(result=result)
         own = result.own and WRITABLE.get(result.own.suffix.lower())
         return {
@@ -129,7 +130,7 @@ class Actions:
             self._parts.own: gr.update(
                 value=own and str(result.own), label=f"Download {own}", visible=own is not None
             ),
-            self._parts.status: told,
+            self._parts.status: status,
         }
 
     def _session(self, request: gr.Request) -> Session:
@@ -148,23 +149,23 @@ class Actions:
         }
 
     async def _look(self, session: Session, source: Source) -> dict:
-        """Looks at another source, and returns what the editor shows of it."""
+        """Makes a source the session's input, and returns the editor's update."""
 
         def show():
             picture, hole = source.read(self._service.max_pixels)
             return picture.jpeg, session.show(picture, hole)
 
-        async with self._looking:  # One picture is in memory.
+        async with self._looking:  # Limits memory to one decoded image.
             jpeg, shown = await asyncio.to_thread(show)
         session.keep(source=replace(source, jpeg=jpeg), shown=shown)
         return {"background": str(shown), "layers": [], "composite": None}
 
 
-async def _end_of(work: asyncio.Future):
+async def _result_of(work: asyncio.Future):
     try:
         await asyncio.wait([work])
     finally:
-        work.cancel()  # If gradio gives up waiting, and not if it is done.
+        work.cancel()  # Has an effect only if gradio stopped waiting before the work was done.
     if work.cancelled():
         raise CancelledError
     return work.result()

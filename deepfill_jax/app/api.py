@@ -1,4 +1,4 @@
-"""The HTTP API: the routes, their types, and what errors look like."""
+"""The HTTP API: routes, types and error responses."""
 
 import asyncio
 import enum
@@ -27,32 +27,32 @@ MEDIA_TYPES = {
     "WEBP": "image/webp",
     "BMP": "image/bmp",
 }
-MAX_PIXELS = 10_000  # Of a length that is asked for.
-_CLIENT_GONE = 499  # Nobody reads it.
+MAX_PIXELS = 10_000  # Maximum of request parameters that are lengths, in pixels.
+_CLIENT_GONE = 499  # nginx's status code for a closed connection; the client does not read it.
 
 
 class Problem(BaseModel):
-    """What was wrong, in a sentence."""
+    """An error message of one sentence."""
 
     error: str
 
 
 class About(BaseModel):
-    """A model."""
+    """The description of a model."""
 
     name: str
     architecture: str
-    working_size: int = Field(description="Side, in pixels, of the pictures it works best on.")
-    guided: bool = Field(description="Whether it takes a sketch.")
-    license: str | None = Field(description="Of its weights; null if it is not known.")
+    working_size: int = Field(description="Side, in pixels, at which the model works best.")
+    guided: bool = Field(description="Whether the model takes a sketch.")
+    license: str | None = Field(description="License of the weights; null if it is not known.")
 
 
 def make_api(service: Service) -> FastAPI:
-    """Makes the application with the API's routes."""
+    """Makes the application with the routes of the API."""
     app = FastAPI(
         title="deepfill",
-        description="Fills holes in pictures with DeepFillv2.",
-        docs_url=None,  # They load scripts from other machines.
+        description="Image inpainting with DeepFillv2.",
+        docs_url=None,  # FastAPI's documentation pages load scripts from other hosts.
         redoc_url=None,
     )
     names = enum.StrEnum("Model", {f"model{i}": name for i, name in enumerate(service.models)})
@@ -74,7 +74,7 @@ def make_api(service: Service) -> FastAPI:
 
     @app.get("/api/models")
     async def models() -> list[About]:
-        """Lists the models that can be asked for, the one that is used by default first."""
+        """Lists the available models; the first one is the default."""
         return [about(name, service) for name in service.models]
 
     @app.post(
@@ -82,13 +82,13 @@ def make_api(service: Service) -> FastAPI:
         response_class=Response,
         responses={
             200: {
-                "description": "The completed picture, of its own size or extended.",
+                "description": "The completed image, of the original or the extended size.",
                 "content": {name: {} for name in MEDIA_TYPES.values()},
             },
-            400: {"model": Problem, "description": "The request is no form."},
+            400: {"model": Problem, "description": "The request is not a valid form."},
             413: {"model": Problem, "description": "The request is too large."},
-            422: {"model": Problem, "description": "Something cannot be used."},
-            503: {"model": Problem, "description": "Too many pictures are waiting."},
+            422: {"model": Problem, "description": "A file or a parameter is invalid."},
+            503: {"model": Problem, "description": "The queue is full; try again later."},
         },
     )
     async def inpaint(
@@ -100,48 +100,48 @@ def make_api(service: Service) -> FastAPI:
         mask: Annotated[
             UploadFile | None,
             File(
-                description="Of the image's size; white is the hole. Without it, the hole is what "
-                "is transparent in the image."
+                description="Mask of the image's size; white is the hole. Without a mask, the "
+                "transparent pixels of the image are the hole."
             ),
         ] = None,
         sketch: Annotated[
             UploadFile | None,
             File(
-                description="Of guided models: lines that the fill shall follow, of the image's "
-                "size; white is a line. Only those in the hole count."
+                description="Sketch for guided models: white lines on black, of the image's size. "
+                "Lines outside the hole are ignored."
             ),
         ] = None,
-        model: Annotated[names, Form(description="One of /api/models.")] = first,
+        model: Annotated[names, Form(description="Name of a model, see /api/models.")] = first,
         strategy: Annotated[
-            Literal[STRATEGIES], Form(description="How large pictures are completed.")
+            Literal[STRATEGIES], Form(description="How large images are processed.")
         ] = "auto",
         dilate: Annotated[
-            int, Form(ge=0, le=MAX_PIXELS, description="Pixels by which the hole is widened.")
+            int, Form(ge=0, le=MAX_PIXELS, description="Pixels by which the hole is dilated.")
         ] = 0,
         feather: Annotated[
             int,
             Form(
                 ge=0,
                 le=MAX_PIXELS,
-                description="Pixels, at most `dilate`, over which the fill blends with the image "
-                "in what the hole was widened by.",
+                description="Width in pixels, at most `dilate`, of the border of the dilated hole "
+                "in which the result is blended with the image.",
             ),
         ] = 0,
         format: Annotated[
-            Literal[FORMATS], Form(description="PNG, or the image's own format.")
+            Literal[FORMATS], Form(description="Format of the result: PNG, or the image's format.")
         ] = "png",
         top: _side("top") = 0,
         right: _side("right") = 0,
         bottom: _side("bottom") = 0,
         left: _side("left") = 0,
     ) -> Response:
-        """Completes a picture; what is known of it stays as it is, bit for bit in all but JPEG."""
+        """Inpaints an image. Known pixels stay unchanged, bit for bit in all formats but JPEG."""
         options = Options(model.value, strategy, dilate, feather, Sides(top, right, bottom, left))
 
         def work(stop):
-            # In its turn, so that what waits is on disk and one picture alone is in memory.
-            asked = read(*map(_encoded, (image, mask, sketch)), max_pixels=service.max_pixels)
-            filled = service.fill(*asked, options, stop)
+            # Reading in the exclusive slot keeps waiting requests on disk and one image in memory.
+            inputs = read(*map(_encoded, (image, mask, sketch)), max_pixels=service.max_pixels)
+            filled = service.fill(*inputs, options, stop)
             result = result_name(plain_name(image.filename), format)
             return result, pictures.encode(result, filled.pixels, filled.before)
 
@@ -153,7 +153,7 @@ def make_api(service: Service) -> FastAPI:
         attached = f"attachment; filename*=utf-8''{quote(result)}"
         return Response(encoded, media_type=media_type, headers={"Content-Disposition": attached})
 
-    # A page that is mounted behind these routes would answer 404.
+    # Without these routes, the web UI mounted behind them would answer 404 instead of 405.
     for path, allowed in ((INPAINT, "POST"), ("/api/models", "GET"), ("/openapi.json", "GET")):
         app.add_route(path, _NoOtherMethod(allowed), include_in_schema=False)
     return app
@@ -168,12 +168,12 @@ class _NoOtherMethod:
 
 
 def _side(name: str) -> type[int]:
-    described = f"Pixels by which the picture is extended at its {name}."
-    return Annotated[int, Form(ge=0, le=MAX_PIXELS, description=described)]
+    description = f"Pixels by which the image is extended at the {name}."
+    return Annotated[int, Form(ge=0, le=MAX_PIXELS, description=description)]
 
 
 def about(name: str, service: Service) -> About:
-    """Returns what is known of a model."""
+    """Returns the description of a model."""
     model = service.models[name]
     return About(
         name=name,
@@ -189,7 +189,7 @@ def _encoded(upload: UploadFile | None) -> Encoded | None:
 
 
 async def _while_connected(request: Request, work):
-    """Awaits work, and returns what it does; ends it where the client goes away, with None."""
+    """Awaits work and returns its result; cancels it and returns None if the client disconnects."""
     working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
     try:

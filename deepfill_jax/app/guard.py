@@ -1,4 +1,4 @@
-"""Who may ask, for what, and how much: before the page and the API hear of it."""
+"""ASGI middleware: authentication, host and origin checks, allowed paths, request size limits."""
 
 import asyncio
 import base64
@@ -16,10 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deepfill_jax.app.queue import QueueFullError
 from deepfill_jax.app.service import Service
 
-MAX_BYTES = 100_000_000  # Of a request.
-UPLOAD_SECONDS = 300  # In which it must have come.
+MAX_BYTES = 100_000_000  # Maximum size of a request.
+UPLOAD_SECONDS = 300  # Maximum duration of an upload.
 INPAINT = "/api/inpaint"
-# What the page uses of gradio. The rest would run functions by name, fetch from other machines, ...
+# The paths of gradio that the web UI needs. Others could call functions by name, fetch URLs, ...
 PATHS = (
     INPAINT,
     "/api/models",
@@ -30,7 +30,7 @@ PATHS = (
     *("/gradio_api/heartbeat/", "/gradio_api/startup-events"),
     *("/gradio_api/info", "/gradio_api/app_id", "/gradio_api/reset"),
 )
-# The page is whole in itself: a browser may load nothing from elsewhere, nor show it in a frame.
+# The web UI is self-contained: browsers must not load other hosts' content or show it in a frame.
 HEADERS = {
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
     "frame-ancestors 'none'; form-action 'self'; base-uri 'self'",
@@ -40,19 +40,19 @@ HEADERS = {
 
 
 class Login(NamedTuple):
-    """What HTTP's Basic authentication asks for."""
+    """The credentials of HTTP Basic authentication."""
 
     user: str
     password: str
 
     def opens(self, authorization: str) -> bool:
-        """Whether a header says the same; takes as long if it says other."""
+        """Whether an Authorization header has these credentials, compared in constant time."""
         kind, _, encoded = authorization.partition(" ")
         try:
-            said = base64.b64decode(encoded, validate=True)
+            credentials = base64.b64decode(encoded, validate=True)
         except (binascii.Error, ValueError):
-            said = b""
-        same = secrets.compare_digest(said, f"{self.user}:{self.password}".encode())
+            credentials = b""
+        same = secrets.compare_digest(credentials, f"{self.user}:{self.password}".encode())
         return same and kind.lower() == "basic"
 
 
@@ -63,7 +63,7 @@ class _RefusalError(Exception):
 
 
 class Guard:
-    """An ASGI application around another, which refuses requests."""
+    """ASGI middleware that rejects requests before they reach the application."""
 
     def __init__(
         self,
@@ -74,24 +74,24 @@ class Guard:
         hosts: Collection[str] = (),
         max_bytes: int = MAX_BYTES,
     ):
-        """Guards an application.
+        """Wraps an application.
 
         Args:
             app: The application.
-            service: Whose places requests to fill take, before anything of them is read.
-            login: Asked of every request.
-            hosts: Names that this machine is asked by; empty: any. Where it answers itself alone,
-                another's page could come by a name that was made to mean this machine.
-            max_bytes: Of a request.
+            service: The service whose queue gives inpainting requests a slot before they are read.
+            login: Credentials that every request must have; None requires none.
+            hosts: Allowed Host headers; empty allows any. Restricting them on a loopback server
+                prevents DNS rebinding.
+            max_bytes: Maximum request size in bytes.
         """
         self.app, self.service, self.login = app, service, login
         self.hosts, self.max_bytes = hosts, max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request."""
+        """Handles a request."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
-        if scope["type"] != "http":  # Nothing here speaks over WebSockets.
+        if scope["type"] != "http":  # The server does not use WebSockets.
             return await send({"type": "websocket.close"})
         try:
             self._check(scope)
@@ -100,26 +100,26 @@ class Guard:
                 await _Exchange(receive, send, self.max_bytes).of(self.app, scope)
         except _RefusalError as refusal:
             await refusal.response(scope, receive, send)
-        except QueueFullError as busy:
-            refusal = _RefusalError(503, str(busy), **{"Retry-After": "10"})
+        except QueueFullError as error:
+            refusal = _RefusalError(503, str(error), **{"Retry-After": "10"})
             await refusal.response(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
         headers, path = Headers(scope=scope), scope["path"]
         host = headers.get("host", "")
         if self.hosts and urlsplit(f"//{host}").hostname not in self.hosts:
-            raise _RefusalError(421, "This machine is not asked by that name.")
+            raise _RefusalError(421, "The Host header does not name this server.")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
-            raise _RefusalError(403, "Pages of other sites may not ask here.")
+            raise _RefusalError(403, "Requests from other origins are not allowed.")
         if self.login and not self.login.opens(headers.get("authorization", "")):
             raise _RefusalError(
                 401,
-                "User and password are asked for here.",
+                "A user name and a password are required.",
                 **{"WWW-Authenticate": 'Basic realm="deepfill", charset="UTF-8"'},
             )
         if path != "/" and not path.startswith(PATHS):
-            raise _RefusalError(404, "There is nothing here.")
+            raise _RefusalError(404, "Not found.")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.max_bytes:
             raise _too_large(self.max_bytes)
@@ -132,7 +132,7 @@ def _too_large(max_bytes: int) -> _RefusalError:
 
 
 class _Exchange:
-    """One request and its answer, counted as they pass."""
+    """One request and its response, with limits on the size and duration of the upload."""
 
     def __init__(self, receive: Receive, send: Send, max_bytes: int):
         self._receive, self._send, self._max_bytes = receive, send, max_bytes
@@ -141,7 +141,7 @@ class _Exchange:
         self._refusal: _RefusalError | None = None
 
     async def of(self, app: ASGIApp, scope: Scope) -> None:
-        """Lets an application answer, unless the request turned out too large or too slow."""
+        """Runs the application, or raises the refusal if the request was too large or too slow."""
         try:
             await app(scope, self.receive, self.send)
         except Exception:
@@ -151,13 +151,13 @@ class _Exchange:
             raise self._refusal
 
     async def receive(self) -> Message:
-        if self._whole:  # What comes now is that the client has gone.
+        if self._whole:  # The only message after the body is the client's disconnect.
             return await self._receive()
         try:
             async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
         except TimeoutError:
-            self._refusal = _RefusalError(408, "The request did not come in time; send it again.")
+            self._refusal = _RefusalError(408, "The upload timed out; send the request again.")
             raise self._refusal from None
         self._whole = not message.get("more_body", False)
         self._bytes += len(message.get("body", b""))
@@ -167,7 +167,7 @@ class _Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        if self._refusal is not None:  # The application's words for what it could not read.
+        if self._refusal is not None:  # Drops the application's own response to the failed upload.
             return
         if message["type"] == "http.response.start":
             MutableHeaders(scope=message).update(HEADERS)

@@ -1,4 +1,4 @@
-"""What the page looks like: gradio's parts, their words and colours."""
+"""The layout of the web UI: gradio components, texts and colours."""
 
 import html
 from pathlib import Path
@@ -9,14 +9,14 @@ from deepfill_jax.app.painting import HOLE, LINE, OPACITY
 from deepfill_jax.app.service import Service
 from deepfill_jax.inpaint.windows import STRATEGIES
 
-EXAMPLES = ("astronaut", "chelsea", "coffee")  # Of scikit-image, where it is installed.
+EXAMPLES = ("astronaut", "chelsea", "coffee")  # Photographs of scikit-image, if it is installed.
 
 
 class Layout:
-    """The parts of the page, by what they are for; they are shown in the order they are made in."""
+    """The components of the web UI, as attributes, displayed in the order of their creation."""
 
     def __init__(self, service: Service):
-        """Makes them, inside a `gr.Blocks`."""
+        """Creates the components inside a `gr.Blocks`."""
         first = next(iter(service.models))
         self.title = gr.Markdown(title(service, first), elem_id="title")
         with gr.Row():
@@ -30,7 +30,7 @@ class Layout:
 
     def _make_sources(self, service: Service, first: str) -> None:
         self.upload = gr.File(
-            label="Picture",
+            label="Image",
             file_types=["image", ".heic", ".heif", ".hif", ".avif"],
             height=150,
             elem_id="upload",
@@ -39,13 +39,13 @@ class Layout:
             components=[gr.Image(visible=False)],
             samples=[[str(path)] for path in examples()],
             type="index",
-            label="Or an example",
+            label="Examples",
             visible=bool(examples()),
             elem_id="examples",
         )
         with gr.Column(visible=False) as self.easel:
             self.editor = gr.ImageEditor(
-                label="Paint the hole",
+                label="Paint the region to fill",
                 sources=(),
                 transforms=(),
                 layers=False,
@@ -57,10 +57,10 @@ class Layout:
             )
             with gr.Row():
                 self.mask = gr.UploadButton(
-                    "Mask from a file", file_types=["image"], size="sm", elem_id="mask"
+                    "Upload a mask", file_types=["image"], size="sm", elem_id="mask"
                 )
                 self.unmask = gr.Button(
-                    "Remove that mask", size="sm", visible=False, elem_id="unmask"
+                    "Remove the uploaded mask", size="sm", visible=False, elem_id="unmask"
                 )
 
     def _make_result(self) -> None:
@@ -74,7 +74,7 @@ class Layout:
             with gr.Row():
                 self.png = gr.DownloadButton("Download PNG", elem_id="png")
                 self.own = gr.DownloadButton(visible=False, elem_id="own")
-            self.again = gr.Button("Fill again on the result", elem_id="again")
+            self.again = gr.Button("Continue with the result", elem_id="again")
 
     def _make_options(self, service: Service, first: str) -> None:
         names = list(service.models)
@@ -84,10 +84,10 @@ class Layout:
             STRATEGIES,
             value="auto",
             label="Strategy",
-            info="How large pictures are filled: whole, scaled down, or hole by hole.",
+            info="How large images are processed: in full, scaled down, or hole by hole.",
         )
         self.dilate = gr.Slider(
-            0, 64, 0, step=1, label="Dilate", info="Pixels by which the hole is widened."
+            0, 64, 0, step=1, label="Dilate", info="Pixels by which the hole is dilated."
         )
         self.feather = gr.Slider(
             0,
@@ -95,9 +95,9 @@ class Layout:
             0,
             step=1,
             label="Feather",
-            info="Pixels of those over which fill and picture blend.",
+            info="Width in pixels, at most Dilate, of the blended border.",
         )
-        with gr.Accordion("Extend the picture", open=False, elem_id="extend"):
+        with gr.Accordion("Extend the image", open=False, elem_id="extend"):
             with gr.Row(elem_id="sides"):
                 self.sides = [
                     gr.Number(0, label=side, minimum=0, precision=0, min_width=60)
@@ -106,7 +106,7 @@ class Layout:
 
 
 def brush(service: Service, model: str) -> gr.Brush:
-    """Returns a model's brushes: a second one, for lines, if it is guided."""
+    """Returns a model's brushes: one for the hole, and one for the sketch if it is guided."""
     colours = (HOLE, LINE) if service.guided(model) else (HOLE,)
     return gr.Brush(
         colors=[(f"rgb{colour}", OPACITY) for colour in colours],
@@ -116,28 +116,28 @@ def brush(service: Service, model: str) -> gr.Brush:
 
 
 def title(service: Service, model: str) -> str:
-    """Says, in Markdown, what to do with a model."""
-    told = "Paint over what is to go, and fill it."
+    """Returns the title and the instructions for a model, in Markdown."""
+    instructions = "Paint over the object to remove, then press Fill."
     if service.guided(model):
-        # As thick as the lines of HED are that models train on: 4 to 6 pixels of 178.
-        told = (
-            "Paint over what is to go; draw lines on it in blue, about 1/40 as thick as the face "
-            "or scene is wide, for the fill to follow; and fill it."
+        # HED's lines, on which guided models are trained, are 4 to 6 pixels thick at 178 px.
+        instructions = (
+            "Paint over the object to remove. To guide the result, draw a sketch on it in blue, "
+            "with lines about 1/40 as thick as the face or scene is wide. Then press Fill."
         )
-    return f"# deepfill\n{told}"
+    return f"# deepfill\n{instructions}"
 
 
 def about(service: Service, model: str) -> str:
-    """Says, in Markdown, what is known of a model."""
+    """Returns the description of a model, in Markdown."""
     license = service.license(model) or "not stated in its file"
     return (
-        f"Model **{html.escape(model)}**: DeepFillv2, {service.models[model].variant.name}, for "
-        f"{service.working_size(model)} px. License of its weights: {html.escape(license)}."
+        f"Model **{html.escape(model)}**: DeepFillv2, {service.models[model].variant.name}, works "
+        f"best at {service.working_size(model)} px. License of its weights: {html.escape(license)}."
     )
 
 
 def examples() -> list[Path]:
-    """Returns photographs that lie in scikit-image's package; none if it is not installed."""
+    """Returns photographs that ship with scikit-image; an empty list if it is not installed."""
     try:
         from skimage import data
     except ImportError:
@@ -147,7 +147,7 @@ def examples() -> list[Path]:
 
 
 def theme() -> gr.themes.Base:
-    """Colours, and the fonts that a machine has."""
+    """Returns the colours, with system fonts, which need no download."""
     return gr.themes.Soft(
         primary_hue="indigo",
         font=["system-ui", "sans-serif"],

@@ -1,4 +1,4 @@
-"""The page: what its parts call, and what gradio must not do."""
+"""The web UI: connects components to event handlers, and restricts gradio."""
 
 import functools
 import html
@@ -17,10 +17,10 @@ from deepfill_jax.errors import UsageError
 
 
 def make_page(service: Service, folder: Path) -> gr.Blocks:
-    """Makes the page, which keeps files below a folder, until a browser leaves it."""
+    """Makes the web UI, which keeps each browser's files below a folder until the page closes."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     gradio.processing_utils.async_ssrf_protected_get = _fetch_nothing
-    # Of the class, as gradio makes an editor anew when it gets other brushes.
+    # The class is patched, because gradio creates a new editor when its brushes change.
     gr.ImageEditor.preprocess = _layer
     sessions = Sessions(folder)
     with gr.Blocks(title="deepfill", analytics_enabled=False) as page:
@@ -28,7 +28,9 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
         actions = Actions(service, sessions, parts)
 
         def listen(event, action, inputs, outputs, **options):
-            return event(_told(action), inputs, outputs, api_visibility="private", **options)
+            return event(
+                _with_error_box(action), inputs, outputs, api_visibility="private", **options
+            )
 
         opened = [parts.editor, parts.easel, parts.result, parts.unmask, parts.status]
         masked = [parts.editor, parts.unmask]
@@ -64,12 +66,12 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
 
 
 def _say(part: gr.Markdown, event, words: str) -> None:
-    """Has the browser itself show words when something happens."""
+    """Makes the browser show words on an event, without a request to the server."""
     event(None, [], part, js=f"() => '{words}'", api_visibility="private")
 
 
-def _told(action):
-    """Wraps an action so that what was used wrongly is shown in a box."""
+def _with_error_box(action):
+    """Wraps an event handler so that its errors are shown in a box."""
 
     @functools.wraps(action)
     async def call(*arguments):
@@ -82,10 +84,10 @@ def _told(action):
 
 
 async def _fetch_nothing(url: str):
-    """In the place of what gradio fetches for a client that names an address instead of a file."""
-    raise gr.Error("Files are uploaded here, not fetched.", print_exception=False)
+    """Replaces gradio's download of files that a client gives as a URL."""
+    raise gr.Error("URLs are not fetched; upload a file instead.", print_exception=False)
 
 
 def _layer(editor: gr.ImageEditor, payload) -> Path | None:
-    """The file of what was painted, which gradio would decode, whatever its size."""
+    """Returns the file of the painted layer; gradio would decode it whatever its size."""
     return next((Path(layer.path) for layer in payload.layers if layer), None)

@@ -1,4 +1,4 @@
-"""What a browser shows of a picture, and what was painted on that."""
+"""Previews for the browser, and the hole and sketch painted on them."""
 
 import numpy as np
 import scipy
@@ -8,26 +8,27 @@ from deepfill_jax import pictures
 from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import Encoded, Picture
 
-SHOWN = 1280  # Pixels of the longest side in the browser; a picture is filled at its own size.
-# The brushes, told apart by their colours, at any opacity.
+PREVIEW_SIZE = 1280  # Longest side of previews, in pixels; images are filled at their full size.
+# The brushes, which are distinguished by their colours at any opacity.
 HOLE = (255, 64, 64)
 LINE = (64, 64, 255)
 OPACITY = 0.6
 
 
 def painted(layer: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Finds hole and lines in a layer of the editor, a PNG file: bool [H, W, 1] each.
+    """Finds the hole and the sketch in a PNG file of the editor's layer: bool [H, W, 1] each.
 
-    What is nearer to the line's colour than to the hole's is a line. As a line hides what it is
-    painted over, it is hole as well, if it is connected to the hole's colour; if not, it is none,
-    and counts where another hole is.
+    Painted pixels whose colour is nearer to the line colour than to the hole colour belong to the
+    sketch. Because a line hides the colour below it, a line that is connected to pixels of the hole
+    colour belongs to the hole as well. A line apart from them does not enlarge the hole; it takes
+    effect where it lies in a hole from another source, such as an uploaded mask.
 
     Raises:
-        UsageError: It is no such file.
+        UsageError: The file cannot be read or has no transparency.
     """
-    picture = pictures.read(Encoded(layer, "What was painted"), max_pixels=4 * SHOWN**2)
+    picture = pictures.read(Encoded(layer, "The painted layer"), max_pixels=4 * PREVIEW_SIZE**2)
     if picture.alpha is None:
-        raise UsageError("What was painted has no transparency; paint it on the page.")
+        raise UsageError("The painted layer has no transparency; paint it in the web UI.")
     is_painted = picture.alpha[..., 0] > 0
     to_hole, to_line = (
         np.square(picture.pixels - np.float32(colour)).sum(axis=2) for colour in (HOLE, LINE)
@@ -39,15 +40,15 @@ def painted(layer: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def preview(picture: Picture, hole: np.ndarray | None = None) -> Image.Image:
-    """Makes what a browser shows: RGB, at most `SHOWN` pixels a side, the hole in its colour."""
+    """Makes an RGB preview with sides of at most `PREVIEW_SIZE`, and the hole in its colour."""
     pixels = picture.pixels
-    scale = min(1.0, SHOWN / max(pixels.shape[:2]))
+    scale = min(1.0, PREVIEW_SIZE / max(pixels.shape[:2]))
     size = tuple(max(round(scale * side), 1) for side in pixels.shape[1::-1])
 
     def small(x: np.ndarray) -> np.ndarray:
         bytes_ = (x >> 8).astype(np.uint8) if x.dtype == np.uint16 else x
-        one = Image.fromarray(bytes_[..., 0] if bytes_.shape[2] == 1 else bytes_)
-        resized = np.asarray(one.resize(size, Image.Resampling.BOX), np.float32)
+        image = Image.fromarray(bytes_[..., 0] if bytes_.shape[2] == 1 else bytes_)
+        resized = np.asarray(image.resize(size, Image.Resampling.BOX), np.float32)
         return resized.reshape(size[1], size[0], -1)
 
     image = small(pixels)

@@ -1,4 +1,4 @@
-"""The queue: requests are filled one after the other, and a few may wait."""
+"""The queue: requests are processed one at a time, and a limited number may wait."""
 
 import asyncio
 import contextlib
@@ -6,55 +6,55 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-WAITING = 8  # Pictures that may wait while one is filled.
+MAX_WAITING = 8  # Default number of requests that may wait while one is processed.
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 class QueueFullError(Exception):
-    """So many wait already that one more would wait too long."""
+    """The maximum number of requests are already waiting."""
 
     def __init__(self):
-        super().__init__("Too many pictures are waiting; try again in a while.")
+        super().__init__("Too many requests are waiting; try again later.")
 
 
 class CancelledError(Exception):
-    """Who asked has gone away, or asked for something else."""
+    """The client has disconnected or sent another request."""
 
     def __init__(self):
-        super().__init__("The fill was stopped.")
+        super().__init__("The request was cancelled.")
 
 
 class Queue:
-    """Places for those that wait, and one turn at a time."""
+    """A bounded number of slots for requests, and a lock so that one is processed at a time."""
 
     def __init__(self, waiting: int):
-        """Takes how many may wait while one is filled."""
-        self._places = threading.BoundedSemaphore(waiting + 1)
-        self._turn = asyncio.Lock()
+        """Takes the maximum number of requests that wait while one is processed."""
+        self._slots = threading.BoundedSemaphore(waiting + 1)
+        self._lock = asyncio.Lock()
 
     @contextlib.contextmanager
     def slot(self) -> Iterator[None]:
-        """Takes a place in the queue, to be held until a result is there.
+        """Takes a slot in the queue and holds it until the block ends.
 
         Raises:
-            QueueFullError: All are taken.
+            QueueFullError: All slots are taken.
         """
-        if not self._places.acquire(blocking=False):
+        if not self._slots.acquire(blocking=False):
             raise QueueFullError
         try:
             yield
         finally:
-            self._places.release()
+            self._slots.release()
 
-    async def exclusive(self, work: Callable[[threading.Event], Made]) -> Made:
-        """Does work in a thread, when all that asked before is done; for who has a place.
+    async def exclusive(self, work: Callable[[threading.Event], Result]) -> Result:
+        """Runs work in a thread once all earlier calls are done; the caller must hold a slot.
 
         Args:
-            work: Takes an event that is set when nobody waits any more: as this is cancelled. The
-                turn ends as `work` does, so that two never run beside each other.
+            work: Receives an event that is set when this call is cancelled. The lock is held until
+                `work` returns, so that two calls never run at the same time.
         """
-        async with self._turn:
+        async with self._lock:
             stop = threading.Event()
             working = asyncio.ensure_future(asyncio.to_thread(work, stop))
             try:
@@ -62,5 +62,5 @@ class Queue:
             except asyncio.CancelledError:
                 stop.set()
                 await asyncio.wait([working])
-                working.exception()  # Looked at, so that nobody warns of it.
+                working.exception()  # Retrieving it avoids asyncio's warning about lost errors.
                 raise

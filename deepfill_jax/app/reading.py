@@ -1,4 +1,4 @@
-"""Reads what clients send, and names what they get."""
+"""Reads uploaded images, masks and sketches, and names the results."""
 
 from pathlib import Path, PurePosixPath
 
@@ -9,7 +9,7 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import WRITABLE, Encoded, Picture, size
 
 FORMATS = ("png", "same")
-_NAME = 80  # Characters of a picture's name that are kept.
+_NAME = 80  # Maximum length of file names, in characters; longer ones keep their end.
 
 
 def read(

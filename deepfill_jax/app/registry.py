@@ -1,4 +1,4 @@
-"""Which models are served, and by what names."""
+"""The registry of models to serve, by name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,22 +8,21 @@ from deepfill_jax.errors import UsageError
 
 
 def available(named: Sequence[str]) -> dict[str, weights.Model]:
-    """Returns models by the names that people choose them by.
+    """Loads models and returns them by name.
 
     Args:
-        named: Names or files, see `weights.load`; if there are none, all that come with the
-            package.
+        named: Names or files, see `weights.load`; if it is empty, all bundled models.
 
     Raises:
-        UsageError: There is none, two have the same name, or one cannot be loaded.
+        UsageError: There is no model, two models have the same name, or one cannot be loaded.
     """
     named = named or trained.names()
     if not named:
-        raise UsageError("There is no model to fill with; name one with --model FILE.")
+        raise UsageError("There is no bundled model; give a model file with --model FILE.")
     models = {}
     for path in named:
         name = Path(path).name.removesuffix(trained.SUFFIX)
         if name in models:
-            raise UsageError(f"Two models are called {name}; give one of the files another name.")
+            raise UsageError(f"Two models have the name {name}; rename one of the files.")
         models[name] = weights.load(path)
     return models

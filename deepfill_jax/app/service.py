@@ -1,4 +1,4 @@
-"""Fills pictures with the models that are served; no web in it."""
+"""The inpainting service behind the web UI and the HTTP API; it does not depend on either."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deepfill_jax import pictures, weights
-from deepfill_jax.app.queue import WAITING, CancelledError, Queue
+from deepfill_jax.app.queue import MAX_WAITING, CancelledError, Queue
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint import mask_edges
 from deepfill_jax.inpaint.canvas import extend
@@ -18,7 +18,7 @@ from deepfill_jax.pictures import Picture
 
 
 class Sides(NamedTuple):
-    """Pixels by which a picture is extended."""
+    """Pixels by which an image is extended on each side."""
 
     top: int = 0
     right: int = 0
@@ -28,7 +28,7 @@ class Sides(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """How a picture is filled; see `Inpainter`."""
+    """Inpainting options of a request, see `Inpainter`."""
 
     model: str
     strategy: str = "auto"
@@ -38,21 +38,21 @@ class Options:
 
 
 class Filled(NamedTuple):
-    """A filled picture."""
+    """A completed image."""
 
-    before: Picture  # Extended, where that was asked for.
-    pixels: np.ndarray  # Of the shape and type of `before.pixels`, and like them outside the hole.
-    strategy: str  # What "auto" stood for.
+    before: Picture  # The input image, extended if requested.
+    pixels: np.ndarray  # Shape and type of `before.pixels`, and equal to them outside the hole.
+    strategy: str  # The strategy used, which is never "auto".
     seconds: float
 
 
 class Service:
-    """Fills pictures one after the other, each with all cores.
+    """Inpaints images with the served models, one at a time, each on all cores.
 
     Attributes:
-        models: By name.
-        queue: Where requests wait for their turn.
-        max_pixels: Of a picture, before and after it is extended.
+        models: The models, by name.
+        queue: The queue of requests.
+        max_pixels: Maximum number of pixels of an image, before and after it is extended.
     """
 
     def __init__(
@@ -60,15 +60,15 @@ class Service:
         models: Mapping[str, weights.Model],
         *,
         max_pixels: int = pictures.MAX_PIXELS,
-        waiting: int = WAITING,
+        waiting: int = MAX_WAITING,
     ):
-        """Takes models, and how many pictures may wait while one is filled."""
+        """Takes the models and the limits; `waiting` is the maximum number of waiting requests."""
         self.models, self.max_pixels = dict(models), max_pixels
         self._inpainters = {name: _Stoppable(model) for name, model in models.items()}
         self.queue = Queue(waiting)
 
     def working_size(self, name: str) -> int:
-        """Returns the side of the pictures that a model works best on."""
+        """Returns the image side, in pixels, at which a model works best."""
         return self._inpainters[name].working_size
 
     def guided(self, name: str) -> bool:
@@ -76,7 +76,7 @@ class Service:
         return self._inpainters[name].guided
 
     def license(self, name: str) -> str | None:
-        """Returns the license of a model's weights, if it is known."""
+        """Returns the license of a model's weights, or None if it is not known."""
         return self.models[name].metadata.get("license")
 
     def fill(
@@ -87,19 +87,22 @@ class Service:
         options: Options,
         stop: threading.Event,
     ) -> Filled:
-        """Fills a picture's hole and what it is extended by; in a turn.
+        """Fills the hole of an image and the area by which it is extended.
+
+        Only one call may run at a time, see `Queue.exclusive`.
 
         Args:
-            picture: The picture.
-            hole: bool [H, W, 1].
-            sketch: bool [H, W, 1], of guided models alone; there are no lines in what is new.
-            options: How to fill it.
-            stop: Set when nobody waits any more.
+            picture: The image.
+            hole: The mask, bool [H, W, 1].
+            sketch: The sketch, bool [H, W, 1], for guided models only. It is empty in the area by
+                which the image is extended.
+            options: The inpainting options.
+            stop: Is set when the client no longer waits.
 
         Raises:
-            UsageError: There is nothing to fill, an option cannot be used, or the model takes no
+            UsageError: There is nothing to fill, an option is invalid, or the model does not take a
                 sketch.
-            CancelledError: `stop` was set, and work was left.
+            CancelledError: `stop` was set before the work was done.
         """
         began = time.monotonic()
         if any(options.extension):
@@ -107,8 +110,8 @@ class Service:
             sketch = None if sketch is None else extend(sketch, *options.extension)[0]
         if not hole.any():
             raise UsageError(
-                "There is nothing to fill: the mask is empty. Paint or upload one, or extend the "
-                "picture."
+                "There is nothing to fill: the mask is empty. Paint or upload a mask, or extend "
+                "the image."
             )
         inpainter = self._inpainters[options.model]
         strategy = inpainter.choose(mask_edges.dilate(hole, options.dilate), options.strategy)
@@ -130,7 +133,7 @@ class Service:
         height, width = height + sides.top + sides.bottom, width + sides.left + sides.right
         if height * width > self.max_pixels:
             raise UsageError(
-                f"The extended picture would have {width}x{height} pixels (width x height), more "
+                f"The extended image would have {width}x{height} pixels (width x height), more "
                 f"than the limit of {self.max_pixels:,}; extend it by less."
             )
         pixels, new = extend(picture.pixels, *sides)
@@ -142,7 +145,7 @@ class Service:
 
 
 class _Stoppable(Inpainter):
-    """An inpainter that looks, before each of its windows, whether it is to stop."""
+    """An inpainter that checks a stop event before each window."""
 
     stop = threading.Event()
 

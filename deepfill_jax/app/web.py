@@ -1,4 +1,4 @@
-"""Page, API and guard as one application."""
+"""The ASGI application: web UI, API and guard."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -20,7 +20,7 @@ def make_app(
     hosts: Collection[str] = (),
     max_bytes: int = MAX_BYTES,
 ) -> Guard:
-    """Makes the application; see `Guard`. Files are kept below a folder while they are needed."""
+    """Makes the application, which keeps its temporary files in a folder; see `Guard`."""
     app = gr.mount_gradio_app(
         make_api(service),
         make_page(service, folder),

@@ -1,4 +1,4 @@
-"""The page, served by a process of its own."""
+"""Runs the web UI's server in a separate process for tests."""
 
 import contextlib
 import os
@@ -11,24 +11,24 @@ from made import make_model
 from deepfill_jax import weights
 
 
-class Served:
+class Server:
     """A running server."""
 
     def __init__(self, process, url, temporary):
         self.process, self.url, self.temporary = process, url, temporary
 
     def peak_bytes(self):
-        """The most memory that it ever had."""
+        """Returns the peak memory of the process."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
         return 1024 * int(line.split()[1])
 
-    def kept(self):
-        """The files that it keeps, but for gradio's copies of the examples."""
+    def temporary_files(self):
+        """Returns the temporary files, except gradio's copies of the example images."""
         return [x for x in self.temporary.rglob("*") if x.is_file() and not is_example(x)]
 
-    def uploads(self):
-        """Files that it holds open, as those of requests are, which have no name."""
+    def open_uploads(self):
+        """Returns the open temporary files, which include the unnamed files of uploads."""
         links = Path(f"/proc/{self.process.pid}/fd").iterdir()
         targets = []
         for link in links:
@@ -42,8 +42,8 @@ def is_example(path):
 
 
 @contextlib.contextmanager
-def served(folder, *options):
-    """Serves a small network, of model "tiny", which is the first."""
+def serve(folder, *options):
+    """Serves a small network as the first model, "tiny"."""
     weights.save(folder / "tiny.safetensors", make_model("official"))
     temporary = folder / "temporary"
     temporary.mkdir()
@@ -60,11 +60,11 @@ def served(folder, *options):
     try:
         url = process.stdout.readline().strip()
         assert url.startswith("http://127.0.0.1:")
-        yield Served(process, url.rstrip("/"), temporary)
-        assert process.poll() is None  # It lives on after all that was done to it.
+        yield Server(process, url.rstrip("/"), temporary)
+        assert process.poll() is None  # The server must survive everything that the test did.
     finally:
         process.terminate()
         process.wait(timeout=60)
     assert not any(x.is_file() for x in temporary.rglob("*"))
-    told = errors.read_text()
-    assert "Traceback" not in told, told
+    stderr_text = errors.read_text()
+    assert "Traceback" not in stderr_text, stderr_text
