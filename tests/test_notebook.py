@@ -1,4 +1,4 @@
-"""The notebook, run from top to bottom as a reader runs it, with few steps of training."""
+"""Tests of the notebook, which is run from top to bottom with few training steps."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def outputs(notebook, kind):
 
 
 @pytest.mark.slow
-def test_it_runs(notebook, tmp_path, monkeypatch):
+def test_notebook_runs(notebook, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[1]))
     settings = next(cell for cell in notebook.cells if cell.source.startswith("# Settings"))
     assert "STEPS = 300" in settings.source
@@ -36,7 +36,7 @@ def test_it_runs(notebook, tmp_path, monkeypatch):
     assert (tmp_path / "run" / "checkpoints").is_dir()
 
 
-def test_what_is_shown_is_small_and_of_this_notebook(notebook):
+def test_stored_outputs_are_small_and_of_this_version(notebook):
     assert NOTEBOOK.stat().st_size < 1_500_000
     pictures = [x for x in outputs(notebook, "execute_result") if "image/png" in x.data]
     assert len(pictures) == 2
