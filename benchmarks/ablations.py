@@ -1,20 +1,20 @@
-"""What each choice of configs/best.py is worth: trainings of equal cost with one choice changed.
+"""Ablations of configs/best.py: runs of equal training time with one choice changed in each.
 
     python benchmarks/ablations.py --photos FOLDER --workdir RUNS [--rows ROW ...] [--seeds 0 1]
         [--seconds 180] [--tables FILE]
 
-FOLDER holds `train` and `val`. A row is a recipe: "published" is the paper's authors', "base" what
-configs/best.py was before its choices were measured, "best" what it is with those that won. Each
-other row is "base" but for one choice, or "best" but for one. Every row gets as many steps of 64 px
-as take it `--seconds` on this machine when it does nothing else: a wider network or a larger batch
-gets fewer. The time of a step is measured first, for each network and batch, and kept, so that
-trainings may run beside other work. Scores are those of the first 200 pictures of `val`, MMagic's
-holes, the seeds' mean.
+FOLDER holds `train` and `val`. A row is a recipe: "published" is the recipe of the paper's authors,
+"base" is configs/best.py before its choices were measured, and "best" is configs/best.py with the
+choices that scored best. Every other row is "base" or "best" with one change. Every row trains at
+64 px for as many steps as it completes in `--seconds` on this machine when idle: a wider network or
+a larger batch gets fewer steps. The time of a step is measured first, for each network and batch
+size, and stored, so that runs may share the machine with other work. Scores are means over the
+seeds and the first 200 images of `val`, with MMagic's irregular masks.
 
-What was found is kept in `results/ablations`; a row that is there is not trained again. RUNS gets
-the trainings themselves, and goes on where it was stopped. When a recipe changes, delete its row in
-both, or the old one answers. Prints a table of all that is kept; `--tables` writes it to a
-document, docs/ablations.md, and without `--photos` nothing is trained.
+Results are stored in `results/ablations`, and stored rows are not trained again. RUNS receives the
+workdirs of the runs, which resume after an interruption. When a recipe changes, delete its row in
+both folders; otherwise the old result is reused. The script prints a table of all stored results;
+`--tables` also writes it to a document, docs/ablations.md. Without `--photos`, nothing is trained.
 """
 
 import argparse
@@ -38,7 +38,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "ablations"
 CONFIGS = HERE.parent / "configs"
 PICTURES = 200
-# What configs/best.py was, where it is not what it is, by the keys of the config.
+# Values of the recipe "base" that differ from configs/best.py, by config key.
 BASE = {
     "batch_size": 16,
     "loss.l1_whole": 0.0,
@@ -46,7 +46,7 @@ BASE = {
     "loss.l1_known": 0.2,
     "optimizer.learning_rate": 1e-3,
 }
-# What each row changes in it,
+# The changes of each row from "base".
 ROWS = {
     "base": {},
     "full width": {"model.width": 24},
@@ -70,31 +70,32 @@ ROWS = {
     "no flips": {"data.flip": False},
     "large holes alone": {"masks.weights.irregular": 1.0, "masks.weights.box_and_strokes": 0.0},
 }
-# and in configs/best.py. Twice the width has half the rate: Adam's best rate falls with the width
-# (Yang et al. 2021, https://arxiv.org/abs/2203.03466).
+# The changes of each row from "best". Twice the width has half the learning rate, because Adam's
+# best rate decreases with the width (Yang et al. 2021, https://arxiv.org/abs/2203.03466).
 ROWS_OF_BEST = {
     "best at full width": {"model.width": 24, "optimizer.learning_rate": 1e-3},
 }
 
-HEAD = f"""# What each choice is worth
+HEADER = f"""# Ablations
 
-`python benchmarks/ablations.py --tables docs/ablations.md` wrote this page; with
-`--photos FOLDER --workdir RUNS` the command trains first what is not kept yet.
+`python benchmarks/ablations.py --tables docs/ablations.md` generates this page.
+With `--photos FOLDER --workdir RUNS`, the command first trains the rows that have no stored result.
 
-"base" is a recipe for hours of two CPU cores at 64 px, as it was guessed; the rows are the same
-with one choice changed. [`configs/best.py`](../configs/best.py), "best", is "base" with the batch,
-the L1 and the rate that won. "published" is the recipe of the paper's authors, all of it. Data are
-CelebA's aligned faces. Rows of as many seconds of two CPU cores have the same cost, not the same
-number of steps. All are short. They find what makes training fast, and say little of what would be
-best after weeks; a discriminator for instance is not there to lower an L1. Scores are of
-{PICTURES} held-out faces with MMagic's irregular holes, means over the seeds. What lies between two
-seeds of one row is chance; a row with one seed does not show how much that is.
+"base" is an initial guess of a recipe for a few hours on two CPU cores at 64 px; each other row changes one choice.
+[`configs/best.py`](../configs/best.py), "best", is "base" with the batch size, L1 terms and learning rate that scored best.
+"published" is the complete recipe of the paper's authors.
+The data set is CelebA's aligned faces.
+Rows with the same number of seconds on two CPU cores have the same cost, but not the same number of steps.
+All runs are short: they show what makes training fast, and say little about the result after weeks of training.
+A discriminator, for instance, does not aim at a lower L1.
+Scores are means over the seeds and {PICTURES} held-out faces with MMagic's irregular masks.
+Differences between two seeds of a row are chance; a row with one seed does not show how large they are.
 
-"""
+"""  # noqa: E501
 
 
 def make_config(row, photos, seed):
-    """The config of a row, but for the number of its steps."""
+    """Returns the config of a row; `set_steps` sets its number of steps."""
     if row == "published":
         config = runpy.run_path(str(CONFIGS / "places.py"))["get_config"]("official")
     else:
@@ -115,7 +116,7 @@ def make_config(row, photos, seed):
 
 
 def seconds_per_step(config):
-    """The median of some steps, after the first."""
+    """Measures the median time of a step, without the first steps, which compile."""
     mesh = sharding.make_mesh()
     state, step = build.initial_state(config, mesh), build.train_step(config, mesh)
     batch = sharding.shard_batch(next(build.training_batches(config)(0)), mesh)
@@ -129,13 +130,13 @@ def seconds_per_step(config):
 
 
 def program(config):
-    """What the time of a step depends on; rows that agree in it get as many steps as each other."""
+    """Describes the properties that determine a step's time; rows that share them share a time."""
     adversarial = config.loss.adversarial > 0
     return f"width {config.model.width}, batch {config.batch_size}" + ", GAN" * adversarial
 
 
 def measure_costs(rows, photos):
-    """Seconds of a step of each row, measured if they are not kept."""
+    """Returns the seconds per step of each row, and measures those that are not stored."""
     path = RESULTS / "seconds_per_step.json"
     kept = json.loads(path.read_text()) if path.is_file() else {}
     costs = {}
@@ -144,14 +145,14 @@ def measure_costs(rows, photos):
         name = program(config)
         if name not in kept:
             kept[name] = round(seconds_per_step(config), 4)
-            print(f"{name}: {kept[name]} s a step", flush=True)
+            print(f"{name}: {kept[name]} s per step", flush=True)
             path.write_text(json.dumps(kept, indent=1) + "\n")
         costs[row] = kept[name]
     return costs
 
 
 def set_steps(config, number):
-    """Sets how long the training is, and with it what configs/best.py has as shares of it."""
+    """Sets the number of steps, and the values of configs/best.py that are fractions of it."""
     config.num_steps = number
     if config.optimizer.warmup_steps:
         config.optimizer.warmup_steps = number // 20
@@ -162,7 +163,7 @@ def set_steps(config, number):
 
 
 def score(config, workdir):
-    """Means of the metrics over held-out pictures, with holes as the published tables have them."""
+    """Returns the mean metrics on held-out images, with the masks of the published tables."""
     config.eval.num_examples = PICTURES
     for kind in config.masks.weights:
         config.masks.weights[kind] = float(kind == "irregular")
@@ -173,7 +174,7 @@ def score(config, workdir):
 
 
 def update(options):
-    """Trains and scores what is not kept yet."""
+    """Trains and scores the rows that have no stored result."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     costs = measure_costs(options.rows, options.photos)
     for seed in options.seeds:
@@ -185,62 +186,62 @@ def update(options):
             config = make_config(row, options.photos, seed)
             set_steps(config, round(options.seconds / costs[row]))
             loop.train(config, options.workdir / name)
-            found = {
+            result = {
                 "row": row,
                 "seconds": options.seconds,
                 "seed": seed,
                 "steps": config.num_steps,
             }
-            found["metrics"] = score(config, options.workdir / name)
-            path.write_text(json.dumps(found, indent=1) + "\n")
-            print(f"{name}: {found['metrics']['l1_hole']:.3f}", flush=True)
+            result["metrics"] = score(config, options.workdir / name)
+            path.write_text(json.dumps(result, indent=1) + "\n")
+            print(f"{name}: {result['metrics']['l1_hole']:.3f}", flush=True)
 
 
 def table():
-    """Yields Markdown: the means of the seeds, best first, and each seed's hole L1."""
+    """Yields a Markdown table: means over the seeds, best first, and the hole L1 of each seed."""
     kept = {}
     for path in sorted(RESULTS.glob("*-*.json")):
-        found = json.loads(path.read_text())
-        kept.setdefault((found["seconds"], found["row"]), []).append(found)
+        result = json.loads(path.read_text())
+        kept.setdefault((result["seconds"], result["row"]), []).append(result)
 
-    def mean(found, metric):
-        return statistics.mean(one["metrics"][metric] for one in found)
+    def mean(results, metric):
+        return statistics.mean(result["metrics"][metric] for result in results)
 
     yield "| recipe | seconds | steps | hole L1 | of each seed | PSNR | SSIM |"
     yield "|---|---|---|---|---|---|---|"
     best_first = sorted(kept, key=lambda key: (key[0], mean(kept[key], "l1_hole")))
     for seconds, row in best_first:
-        found = kept[seconds, row]
-        seeds = ", ".join(f"{one['metrics']['l1_hole']:.2f}" for one in found)
+        results = kept[seconds, row]
+        seeds = ", ".join(f"{result['metrics']['l1_hole']:.2f}" for result in results)
         yield (
-            f"| {row} | {seconds} | {found[0]['steps']} | {mean(found, 'l1_hole'):.2f} | {seeds} "
-            f"| {mean(found, 'psnr'):.2f} | {mean(found, 'ssim'):.4f} |"
+            f"| {row} | {seconds} | {results[0]['steps']} | {mean(results, 'l1_hole'):.2f} "
+            f"| {seeds} | {mean(results, 'psnr'):.2f} | {mean(results, 'ssim'):.4f} |"
         )
 
 
 def main(arguments=None):
-    """Reads the command line."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     rows = ["published", "best", *ROWS, *ROWS_OF_BEST]
     parser.add_argument("--photos", type=Path)
-    parser.add_argument("--workdir", type=Path, help="for the trainings")
+    parser.add_argument("--workdir", type=Path, help="folder of the runs")
     parser.add_argument("--rows", nargs="+", choices=rows, default=rows)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--seconds", type=int, default=180, help="of training, of each row")
-    parser.add_argument("--tables", type=Path, help="a document to write")
+    parser.add_argument("--seconds", type=int, default=180, help="training time of each row")
+    parser.add_argument("--tables", type=Path, help="document to write")
     options = parser.parse_args(arguments)
     if options.photos:
         if not options.workdir:
-            parser.error("--photos needs --workdir, a folder for the trainings")
+            parser.error("--photos needs --workdir, the folder of the runs")
         logging.set_verbosity(logging.WARNING)
-        # A row is compiled to measure its cost, and again for each seed.
+        # Each row compiles several times: to measure its cost, and for each seed.
         compile_cache.cache_on_disk()
         update(options)
     lines = "\n".join(table())
     if options.tables:
-        options.tables.write_text(f"{HEAD}{lines}\n")
+        options.tables.write_text(f"{HEADER}{lines}\n")
     print(lines)
 
 

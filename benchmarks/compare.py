@@ -1,16 +1,16 @@
-"""Times this project beside MMagic's DeepFillv2 (PyTorch), in turn, on this machine.
+"""Compares speed and memory with MMagic's DeepFillv2 (PyTorch) on this machine.
 
     pip install '.[train,convert]'
     python benchmarks/compare.py [--cases forward-256-1 train-256-2 ...] [--rounds 5] [--width 24]
 
-MMagic gets a Python environment of its own, made at the first start. Both get the same drawn
-weights and pictures, and must find the same, or nothing is timed: completed pictures, and the
-losses of a training step and of the next, which sees what the first has changed. Each case has a
-process per side, asked A B A B ...; the memory is the process's peak after its first call. Ours has
-its program from the cache on disk, as all but the first start of a command; what that first start
-takes is measured before, in a process of its own. Prints a line of JSON a case, and a table. With
-`--nipponjo DIR`, a clone of nipponjo/deepfillv2-pytorch, the forward cases run beside its plain
-generator too.
+MMagic is installed into a separate Python environment on the first start. Both sides get the same
+random weights and images. They must compute the same completed images, and the same losses in two
+successive training steps, of which the second sees the updates of the first; otherwise nothing is
+timed. Each case has one process per side, and the sides alternate: A B A B ... The memory is the
+process's peak after its first call. Our program comes from the compilation cache on disk, as in
+every start of a command but the first; the peak memory of that first start is measured separately.
+The script prints a line of JSON per case, and a table. With `--nipponjo DIR`, a clone of
+nipponjo/deepfillv2-pytorch, the forward cases are compared with its generator too.
 """
 
 import argparse
@@ -37,8 +37,8 @@ from deepfill_jax.tensors import expected_tensors, flatten, subtree, unflatten
 
 BENCHMARKS = Path(__file__).resolve().parent
 CASES = ("forward-256-1", "forward-256-4", "forward-512-1", "forward-1024-1", "train-256-2")
-# The last numpy that has what MMagic 1.2.0 uses, and what goes with it. MMagic's own requirements
-# are left out but for what its DeepFillv2 imports.
+# MMagic 1.2.0 needs numpy 1.26 and packages that work with it. Of MMagic's own requirements, only
+# those that its DeepFillv2 imports are installed.
 REQUIREMENTS = (
     "torch==2.13.0",
     "numpy==1.26.4",
@@ -49,8 +49,8 @@ REQUIREMENTS = (
     "requests",
 )
 MMAGIC_RELEASE = "mmagic==1.2.0"
-GAIN = 2.2  # Of drawn kernels. With less, features die out; with more, rounding errors grow.
-TOLERANCE = 1e-3
+GAIN = 2.2  # Gain of random kernels. Less makes features vanish, more amplifies rounding errors.
+TOLERANCE = 1e-3  # Largest difference, absolute for values up to 1 and relative above.
 
 
 class Peer(NamedTuple):
@@ -59,8 +59,8 @@ class Peer(NamedTuple):
     name: str
     command: Sequence[str]
     weights: Path
-    paths: Sequence[Path] = ()  # More folders to import from.
-    # Pixels a side that are too many: at 1024, MMagic's attention takes 21 GB.
+    paths: Sequence[Path] = ()  # Additional import folders.
+    # Largest image side in pixels; at 1024, MMagic's attention takes 21 GB.
     largest: int = 512
 
 
@@ -68,14 +68,14 @@ class Worker:
     """A peer's process for one case."""
 
     def __init__(self, peer: Peer, case: Case, results: Path, cache: Path, *batches: Path):
-        """Starts it.
+        """Starts the process.
 
         Args:
             peer: The side.
-            case: What it does.
-            results: The file that it writes.
-            cache: Where JAX keeps programs.
-            batches: The file of its pictures; without, it meets the case's.
+            case: The case to run.
+            results: The file to which it writes results.
+            cache: The folder of JAX's compilation cache.
+            batches: A file of batches; without it, every call gets the case's images.
         """
         self._peer, self._case, self._results = peer, case, results
         paths = os.pathsep.join(map(str, (BENCHMARKS, BENCHMARKS.parent, *peer.paths)))
@@ -93,40 +93,39 @@ class Worker:
         )
 
     def call(self, name: str | None = None) -> dict[str, Any]:
-        """Makes one call, by default the case's, and returns the answer."""
+        """Makes one call, by default the case's, and returns its measurements."""
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(f"{name or self._case.kind}\n")
             self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            raise RunError(f"{self._peer.name} stopped in {self._case}; see above for why.")
+            raise RunError(f"{self._peer.name} failed in {self._case}; see its error above.")
         return json.loads(answer)
 
     def turn(self) -> float:
-        """Makes two calls and returns the seconds of the second.
+        """Makes two calls, one round, and returns the seconds of the second.
 
-        The first finds caches and free memory as the other side left them, which a run of its own
-        meets once. On a virtual machine that may cost seconds, as free memory goes back to its
-        host.
+        The first call is slowed down by the state of caches and memory that the other side left. On
+        a virtual machine, this can take seconds, because free memory returns to the host.
         """
         self.call()
         return self.call()["seconds"]
 
     def result(self) -> Results:
-        """What the last call found."""
+        """Returns the results of the last call."""
         with np.load(self._results) as arrays:
             return dict(arrays)
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the process."""
         self._process.communicate()
 
 
 def compare(case: Case, ours: Peer, theirs: Peer, rounds: int) -> dict[str, Any]:
-    """Measures a case; ours alone if it is too large for theirs.
+    """Measures a case on both sides, or only on ours if it is too large for the peer.
 
     Raises:
-        RunError: A side stopped, or they do not find the same.
+        RunError: A process ended, or the sides' results differ.
     """
     sides = [ours] if case.size > theirs.largest else [ours, theirs]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -143,54 +142,54 @@ def compare(case: Case, ours: Peer, theirs: Peer, rounds: int) -> dict[str, Any]
             worker.call()
         difference = max(difference, largest_difference(case, sides, workers))
         seconds = [[worker.turn() for worker in workers] for _ in range(rounds)]
-    found = {"case": str(case), "rounds": rounds}
+    result = {"case": str(case), "rounds": rounds}
     for index, side in enumerate(("ours", "theirs")[: len(sides)]):
-        found[side] = {**firsts[index], "seconds": spread([times[index] for times in seconds])}
-    found["ours"]["compiling_gb"] = compiling
+        result[side] = {**firsts[index], "seconds": spread([times[index] for times in seconds])}
+    result["ours"]["compiling_gb"] = compiling
     if len(sides) == 2:
-        found |= {"peer": theirs.name, "difference": difference}
-        found["ratio"] = spread([a / b for a, b in seconds])
-        found["memory_ratio"] = firsts[0]["gb"] / firsts[1]["gb"]
-    return found
+        result |= {"peer": theirs.name, "difference": difference}
+        result["ratio"] = spread([a / b for a, b in seconds])
+        result["memory_ratio"] = firsts[0]["gb"] / firsts[1]["gb"]
+    return result
 
 
 def largest_difference(case: Case, sides: Sequence[Peer], workers: Sequence[Worker]) -> float:
-    """Of what the workers found last, relative where it is above 1.
+    """Returns the largest difference of the last results, relative for values above 1.
 
     Raises:
-        RunError: It is more than `TOLERANCE`.
+        RunError: It exceeds `TOLERANCE`.
     """
-    found, wanted = workers[0].result(), workers[-1].result()
+    ours, theirs = workers[0].result(), workers[-1].result()
     differences = {
-        name: float(np.max(np.abs(found.get(name, np.nan) - x) / np.maximum(np.abs(x), 1)))
-        for name, x in wanted.items()
+        name: float(np.max(np.abs(ours.get(name, np.nan) - x) / np.maximum(np.abs(x), 1)))
+        for name, x in theirs.items()
     }
-    # Not `max`, which would not see a NaN.
+    # `max` alone would miss NaN.
     wrong = {name: x for name, x in differences.items() if not x <= TOLERANCE}
     if wrong:
         raise RunError(
-            f"{' and '.join(side.name for side in sides)} do not find the same in {case}: "
-            f"differences {wrong}, tolerance {TOLERANCE}; times of other work say nothing."
+            f"{' and '.join(side.name for side in sides)} compute different results in {case}: "
+            f"differences {wrong}, tolerance {TOLERANCE}. Their times cannot be compared."
         )
     return max(differences.values())
 
 
 def draw(variant: Variant) -> weights.Model:
-    """A model with seeded weights."""
-    random = np.random.default_rng(0)
+    """Returns a model with random weights from a fixed seed."""
+    rng = np.random.default_rng(0)
 
-    def drawn(shape):
+    def random_tensor(shape):
         kernel = len(shape) == 4
         scale = GAIN / np.sqrt(np.prod(shape[:-1])) if kernel else 1 / np.sqrt(shape[0])
-        return (scale * random.standard_normal(shape)).astype(np.float32)
+        return (scale * rng.standard_normal(shape)).astype(np.float32)
 
     shapes = expected_tensors(variant, discriminator=True)
-    tree = unflatten({name: drawn(shape) for name, shape in shapes.items()})
+    tree = unflatten({name: random_tensor(shape) for name, shape in shapes.items()})
     return weights.Model(variant, tree["generator"], tree["discriminator"])
 
 
 def write_nipponjo(path: Path, model: weights.Model) -> None:
-    """Writes a generator as nipponjo's `Generator` loads it."""
+    """Writes a generator in the format that nipponjo's `Generator` loads."""
     named = flatten(weights.networks(model))
     table = nipponjo.make_table(nipponjo.LAYERS, discriminator=False)
     tensors = {origin.name: origin.layout.to_theirs(named[name]) for name, origin in table.items()}
@@ -205,7 +204,7 @@ def pair(
     python: Path,
     *paths: Path,
 ) -> tuple[Peer, Peer]:
-    """Writes a model for both sides, and returns them."""
+    """Writes a model in the formats of both sides, and returns the two peers."""
     name = model.variant.name
     ours, theirs = folder / f"{name}.safetensors", folder / f"{name}.pth"
     weights.save(ours, model)
@@ -217,7 +216,7 @@ def pair(
 
 
 def mmagic_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what scripts take that run MMagic: the width of its generator, and where it is."""
+    """Adds the arguments of scripts that run MMagic: generator width and environment folder."""
 
     def width(text: str) -> int:
         if not text.isdecimal() or int(text) < 6 or int(text) % 6:
@@ -229,21 +228,21 @@ def mmagic_arguments(parser: argparse.ArgumentParser) -> None:
 
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = caches / "deepfill_jax/mmagic"
-    parser.add_argument("--width", type=width, default=24, help="of the generator")
+    parser.add_argument("--width", type=width, default=24, help="generator width in channels")
     parser.add_argument("--environment", type=lambda x: Path(x).absolute(), default=folder)
 
 
 def make_environment(folder: Path) -> Path:
-    """Makes MMagic's environment if it is not there, and returns its Python.
+    """Creates MMagic's environment if it does not exist, and returns its Python.
 
     Raises:
-        RunError: Something could not be installed.
+        RunError: A package could not be installed.
     """
     python, stamp = folder / "bin/python", folder / "requirements.txt"
-    wanted = "\n".join((*REQUIREMENTS, MMAGIC_RELEASE, ""))
-    if stamp.is_file() and stamp.read_text() == wanted:
+    requirements = "\n".join((*REQUIREMENTS, MMAGIC_RELEASE, ""))
+    if stamp.is_file() and stamp.read_text() == requirements:
         return python
-    print(f"Making {folder} (PyTorch, MMagic) ...", file=sys.stderr, flush=True)
+    print(f"Creating {folder} (PyTorch, MMagic) ...", file=sys.stderr, flush=True)
     pip = [python, "-m", "pip", "install", "--quiet"]
     commands = (
         [sys.executable, "-m", "venv", "--clear", folder],
@@ -252,13 +251,13 @@ def make_environment(folder: Path) -> Path:
     )
     for command in commands:
         if subprocess.run(command).returncode:
-            raise RunError(f"The environment {folder} could not be made; see above for why.")
-    stamp.write_text(wanted)
+            raise RunError(f"The environment {folder} could not be created; see pip's error above.")
+    stamp.write_text(requirements)
     return python
 
 
 def cpu() -> str:
-    """The processor's name, as well as the system knows it."""
+    """Returns the processor's name as reported by the system."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -266,54 +265,54 @@ def cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def table(found: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Lines of Markdown; times and ratios are medians, with the smallest and largest."""
+def table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yields lines of Markdown; times and ratios are medians, with minimum and maximum."""
 
     def times(x, form):
         return f"{x['median']:{form}} ({x['min']:{form}}..{x['max']:{form}})" if x else "-"
 
     yield (
-        "| case | beside | ours, s | theirs, s | ratio "
-        "| ours, GB | theirs, GB | ratio | ours with compiling, GB |"
+        "| case | compared with | ours, s | theirs, s | ratio "
+        "| ours, GB | theirs, GB | ratio | ours with compilation, GB |"
     )
     yield "|---|---|---|---|---|---|---|---|---|"
-    for one in found:
-        ours, theirs = one["ours"], one.get("theirs", {})
+    for result in results:
+        ours, theirs = result["ours"], result.get("theirs", {})
         cells = (
-            one["case"],
-            one.get("peer", "-"),
+            result["case"],
+            result.get("peer", "-"),
             times(ours["seconds"], ".3g"),
             times(theirs.get("seconds"), ".3g"),
-            times(one.get("ratio"), ".2f"),
+            times(result.get("ratio"), ".2f"),
             f"{ours['gb']:.2f}",
             f"{theirs['gb']:.2f}" if theirs else "-",
-            f"{one['memory_ratio']:.2f}" if theirs else "-",
+            f"{result['memory_ratio']:.2f}" if theirs else "-",
             f"{ours['compiling_gb']:.2f}",
         )
         yield f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
-    """Compares what the command line asks for."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", type=Case.parse, nargs="+", default=list(map(Case.parse, CASES)))
     parser.add_argument("--rounds", type=int, default=5)
     mmagic_arguments(parser)
-    parser.add_argument("--nipponjo", type=Path, help="a clone of its repository")
+    parser.add_argument("--nipponjo", type=Path, help="a clone of nipponjo/deepfillv2-pytorch")
     options = parser.parse_args()
     if options.rounds < 1:
         raise UsageError(f"--rounds={options.rounds} must be at least 1.")
     if options.nipponjo and not (options.nipponjo / "model/networks.py").is_file():
         raise UsageError(
-            f"--nipponjo={options.nipponjo} is no clone of github.com/nipponjo/deepfillv2-pytorch: "
-            "it has no model/networks.py."
+            f"--nipponjo={options.nipponjo} has no file model/networks.py; give the path of a "
+            "clone of github.com/nipponjo/deepfillv2-pytorch."
         )
     python = make_environment(options.environment)
     machine = {"cpu": cpu(), "cores": os.cpu_count(), "width": options.width}
     print(json.dumps(machine), flush=True)
-    found = []
+    results = []
     with tempfile.TemporaryDirectory() as name:
         variant = make_variant("mmagic", width=options.width)
         comparisons = [(pair(draw(variant), Path(name), mmagic.write, python), options.cases)]
@@ -325,9 +324,9 @@ def main() -> None:
             comparisons.append((sides, both))
         for (ours, theirs), cases in comparisons:
             for case in cases:
-                found.append(compare(case, ours, theirs, options.rounds))
-                print(json.dumps(found[-1]), flush=True)
-    print("\n".join(table(found)))
+                results.append(compare(case, ours, theirs, options.rounds))
+                print(json.dumps(results[-1]), flush=True)
+    print("\n".join(table(results)))
 
 
 if __name__ == "__main__":

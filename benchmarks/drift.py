@@ -1,10 +1,11 @@
-"""How far training goes from the plain form of its convolutions, which round otherwise.
+"""Measures how far training with the optimised convolutions drifts from plain convolutions.
 
     python benchmarks/drift.py [--case training-64-2] [--steps 20] [--init unit_variance]
 
-Trains three times from one draw of weights: as users do; with XLA's own convolutions, maps
-upsampled first; and so again, from weights one float32 rounding larger, which shows how much the
-steps themselves magnify. Prints the largest relative differences of losses to the second.
+The two forms round differently. The script trains three times from the same random weights: with
+the optimised convolutions; with XLA's own convolutions on upsampled maps; and with these again, but
+from weights one float32 rounding larger, which shows how much the steps amplify rounding errors. It
+prints the largest relative differences of the losses from those of the second run.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from deepfill_jax.train.step import make_train_step
 
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
-    """The plain form of every convolution that is traced within it."""
+    """Uses the plain form of every convolution that is traced inside the block."""
     fast = layers.convolve_upsampled2x
 
     def convolve_upsampled2x(x, kernel, bias, *, pointwise, **options):
@@ -38,7 +39,7 @@ def plain() -> Iterator[None]:
 
 
 def train(networks, batches, nudge=1.0):
-    """The losses of each step."""
+    """Yields the losses of each step."""
     mesh = sharding.make_mesh(jax.devices()[:1])
     state = programs.make_state(networks, mesh)
     params = jax.tree.map(lambda x: x * np.float32(nudge), state.generator.params)
@@ -52,7 +53,7 @@ def train(networks, batches, nudge=1.0):
 
 
 def main() -> None:
-    """Trains as the command line says, and compares."""
+    """Runs the command."""
     parser = programs.arguments(__doc__)
     parser.add_argument("--case", type=programs.parse_case, default="training-64-2")
     parser.add_argument("--steps", type=int, default=20)

@@ -1,11 +1,11 @@
-"""How time and memory grow with a picture's size, the batch and the devices, with a plot.
+"""Measures and plots time and memory over image size, batch size and number of devices.
 
     pip install matplotlib
     python benchmarks/growth.py [--sizes 256 512 1024 2048] [--batches 1 2 4 8] [--devices 1 2]
 
-Inference for sizes and batches, training with a batch of 8 pictures of 64 pixels for devices; each
-in a process of its own, by `speed.py`. On a CPU, devices are shares of the same cores. Prints JSON
-lines and writes growth.png.
+Sizes and batch sizes are measured with inference, devices with training steps of 8 images of 64 px.
+Each measurement runs `speed.py` in a separate process. On a CPU, devices share the same cores. The
+script prints JSON lines and writes growth.png.
 """
 
 import argparse
@@ -19,7 +19,7 @@ SPEED = Path(__file__).with_name("speed.py")
 
 
 def measure(case: str, options: argparse.Namespace, devices: int = 1) -> dict:
-    """What `speed.py` finds of a case."""
+    """Returns the measurements of `speed.py` for a case."""
     command = [sys.executable, SPEED, "--here", "--cases", case, "--rounds", str(options.rounds)]
     command += ["--architecture", options.architecture, "--width", str(options.width)]
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
@@ -31,13 +31,13 @@ def measure(case: str, options: argparse.Namespace, devices: int = 1) -> dict:
 
 
 def plot(growths: dict[str, tuple[list[int], list[dict]]], path: Path) -> None:
-    """Draws seconds and gigabytes over each quantity, on logarithmic axes."""
+    """Plots seconds and gigabytes over each quantity, on logarithmic axes."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, len(growths), figsize=(4 * len(growths), 6), squeeze=False)
-    for column, (name, (values, found)) in enumerate(growths.items()):
-        seconds = [one["seconds"]["median"] for one in found]
-        gigabytes = [one["peak_gb"] for one in found]
+    for column, (name, (values, results)) in enumerate(growths.items()):
+        seconds = [result["seconds"]["median"] for result in results]
+        gigabytes = [result["peak_gb"] for result in results]
         for axis, numbers, unit in zip(
             axes[:, column], (seconds, gigabytes), ("s", "GB"), strict=True
         ):
@@ -55,7 +55,7 @@ def plot(growths: dict[str, tuple[list[int], list[dict]]], path: Path) -> None:
 
 
 def main() -> None:
-    """Measures what the command line names."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sizes", type=int, nargs="*", default=[256, 512, 1024, 2048])
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 2, 4, 8])
@@ -66,11 +66,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("growth.png"))
     options = parser.parse_args()
     growths = {
-        "pixels a side": (
+        "image side in pixels": (
             options.sizes,
             [measure(f"inference-{size}-1", options) for size in options.sizes],
         ),
-        "pictures of 256 px": (
+        "batch of 256 px images": (
             options.batches,
             [measure(f"inference-256-{batch}", options) for batch in options.batches],
         ),

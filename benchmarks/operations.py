@@ -1,12 +1,12 @@
-"""Where a program's time goes: by kind of operation, by part of the networks, by operation.
+"""Profiles a program: time by kind of operation, by part of the networks, and by operation.
 
     python benchmarks/operations.py [--case training-256-2] [--precision float32] [--top 20]
         [--output FILE] [--trace FOLDER]
 
-Prints a line of JSON and Markdown tables. Operations run side by side where they can; a moment is
-then shared equally among them, so that times add up to the whole. FLOPs are what the operation's
-shapes ask for, and on a GPU those of cuDNN and cuBLAS are not known; a rate beside this machine's
-own for a matrix product says how much is left to gain. FOLDER gets the profile itself, for
+The script prints a line of JSON and Markdown tables. Time during which several operations run in
+parallel is divided equally among them, so that the times add up to the total. FLOPs are computed
+from the shapes of operations; on a GPU, those of cuDNN and cuBLAS calls are unknown. The rate is
+relative to that of a matrix product on this machine. FOLDER receives the profile itself, for
 TensorBoard or Perfetto.
 """
 
@@ -23,9 +23,9 @@ import programs
 from jax.profiler import ProfileData
 
 RUNS = 3
-# Kernels of CUDA graphs have no names, so there shall be none.
+# CUDA graphs are disabled, because their kernels have no names.
 OPTIONS = {"xla_gpu_graph_min_graph_size": 10**6}
-CONTAINERS = {"while", "call", "conditional"}  # Their time is that of what is in them.
+CONTAINERS = {"while", "call", "conditional"}  # Their time is that of the operations inside.
 INSTRUCTION = re.compile(r"^ *(?:ROOT )?%([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$")
 SHAPE = re.compile(r"\w+\[([\d,]*)\]")
 PART = re.compile(r"(Generator|Discriminator)\W*/(?:refine/)?(coarse|decoder|\w+_branch|patch\d)")
@@ -34,25 +34,26 @@ PART = re.compile(r"(Generator|Discriminator)\W*/(?:refine/)?(coarse|decoder|\w+
 class Operation(NamedTuple):
     """An instruction of the compiled program."""
 
-    kind: str  # The row of the first table that it belongs to.
-    source: str = ""  # Where it comes from.
-    shape: str = ""  # Of what it makes.
-    flops: float = 0.0  # Each time that it runs.
+    kind: str  # Its row in the first table.
+    source: str = ""  # The JAX operation that it comes from.
+    shape: str = ""  # Shape of its output.
+    flops: float = 0.0  # FLOPs of one execution.
 
     @property
     def part(self) -> str:
-        """The row of the second table, such as "Generator/coarse, backward"."""
-        found = PART.search(self.source)
-        return "/".join(found.groups()) + backward(self.source) if found else "the rest"
+        """Its row in the second table, such as "Generator/coarse, backward"."""
+        match = PART.search(self.source)
+        return "/".join(match.groups()) + backward(self.source) if match else "the rest"
 
 
-Measured = tuple[Operation, float, float]  # With its seconds and FLOPs in a run of the program.
+Measured = tuple[Operation, float, float]  # An operation with its seconds and FLOPs per run.
 UNKNOWN = Operation("not in the program's text")
 
 
 def instructions(hlo: str) -> dict[str, Operation | None]:
-    """Every instruction of a compiled program's text, by name; None for containers."""
-    shapes, found, fused = {}, {}, {}  # The last: what counts in a fusion, by its computation.
+    """Parses the instructions of a compiled program's text, by name; None for containers."""
+    shapes, operations = {}, {}
+    fused = {}  # Opcode and FLOPs of the convolution or product in each fused computation.
     for line in hlo.splitlines():
         if heading := re.match(r"(?:ENTRY )?%([\w.-]+) ", line):
             computation = heading[1]
@@ -71,22 +72,22 @@ def instructions(hlo: str) -> dict[str, Operation | None]:
             fused[computation] = opcode, flops
         kind = kind_of(opcode, rest) + backward(source)
         operation = Operation(kind, source, shape.split("{")[0], flops)
-        found[name] = None if opcode in CONTAINERS else operation
-    return found
+        operations[name] = None if opcode in CONTAINERS else operation
+    return operations
 
 
 def sides(shape: str) -> tuple[int, ...]:
-    """f32[2,3]{1,0} -> (2, 3)."""
+    """Parses a shape: f32[2,3]{1,0} becomes (2, 3)."""
     match = SHAPE.match(shape)
     return tuple(int(side) for side in match.group(1).split(",") if side) if match else ()
 
 
 def count_flops(opcode: str, shape: tuple[int, ...], operands: list, rest: str) -> float:
-    """Multiplications and additions of a convolution or matrix product; 0 of all else."""
+    """Returns the FLOPs of a convolution or matrix product; 0 for other operations."""
     if opcode == "convolution":
         kernel_labels = re.search(r"dim_labels=\w+_(\w+)->", rest).group(1)
         window = np.prod(operands[1]) / operands[1][kernel_labels.index("o")]
-        # Zeros between the pixels of a strided convolution's gradient are not asked for.
+        # The zeros between the pixels of a strided convolution's gradient are not counted.
         dilated = re.search(r"lhs_dilate=(\d+)x(\d+)", rest)
         zeros = int(dilated.group(1)) * int(dilated.group(2)) if dilated else 1
         return 2.0 * np.prod(shape) * window / zeros
@@ -98,21 +99,21 @@ def count_flops(opcode: str, shape: tuple[int, ...], operands: list, rest: str) 
 
 
 def kind_of(opcode: str, rest: str) -> str:
-    """The row of the first table that an instruction belongs to."""
+    """Returns the row of an instruction in the first table."""
     if opcode == "convolution" or "__cudnn$conv" in rest:
         return "convolution"
     return "matrix product" if opcode in ("dot", "custom-call") else "the rest"
 
 
 def backward(source: str) -> str:
-    """What a row's name ends with if the instruction is of a gradient."""
+    """Returns the suffix of row names for gradient operations, or ""."""
     return ", backward" if "transpose(" in source else ""
 
 
 def profile(folder: Path, known: dict[str, Operation | None]) -> list[Measured]:
-    """Each operation of the newest profile in a folder, the longest first.
+    """Returns the operations of the newest profile in a folder, the longest first.
 
-    Where several ran at once, each has its share of the time.
+    Time during which several operations ran in parallel is divided equally among them.
     """
     newest = max(folder.rglob("*.xplane.pb"))
     changes = []
@@ -128,19 +129,19 @@ def profile(folder: Path, known: dict[str, Operation | None]) -> list[Measured]:
         before = now
     begun = Counter(name for _, name, change in changes if change > 0)
     return [
-        (one := known.get(name, UNKNOWN), value / RUNS, one.flops * begun[name] / RUNS)
+        (operation := known.get(name, UNKNOWN), value / RUNS, operation.flops * begun[name] / RUNS)
         for name, value in seconds.most_common()
     ]
 
 
 def spans(planes: list) -> Iterator[tuple[float, float, str]]:
-    """(start, end, instruction) of what the GPUs ran, or the CPU if there are none; nanoseconds."""
+    """Yields (start, end, instruction) on the GPUs, or on the CPU without GPUs, in nanoseconds."""
     gpus = [plane for plane in planes if plane.name.startswith("/device:GPU")]
     for plane in gpus or planes:
         begun, ended = [], {}
         for line in plane.lines:
             if gpus and not line.name.startswith("Stream"):
-                continue  # The same time again, by module and step.
+                continue  # Other lines repeat the same time by module and step.
             for event in line.events:
                 stats = dict(event.stats)
                 if gpus or "hlo_op" in stats:
@@ -148,14 +149,14 @@ def spans(planes: list) -> Iterator[tuple[float, float, str]]:
                 elif event.name.startswith("end: "):
                     ended[stats["_c"]] = event.end_ns
         for event, name, key in begun:
-            # On a CPU, one that is spread over threads returns at once, and ends later.
+            # On a CPU, the event of a multi-threaded operation ends before its threads do.
             yield event.start_ns, max(event.end_ns, ended.get(key, 0)), name
 
 
-def sums(found: list[Measured], by: str) -> dict[str, tuple[float, float]]:
-    """Seconds and FLOPs of all of the same "kind", or "part"; the longest first."""
+def sums(measured: list[Measured], by: str) -> dict[str, tuple[float, float]]:
+    """Returns total seconds and FLOPs by "kind" or by "part", the longest first."""
     rows = defaultdict(lambda: np.zeros(2))
-    for operation, *figures in found:
+    for operation, *figures in measured:
         rows[getattr(operation, by)] += figures
     return dict(sorted(rows.items(), key=lambda row: -row[1][0]))
 
@@ -165,8 +166,10 @@ def main() -> None:
     parser.add_argument("--architecture", default="mmagic")
     parser.add_argument("--case", type=programs.parse_case, default="inference-256-1")
     parser.add_argument("--precision", choices=programs.PRECISIONS, default="float32")
-    parser.add_argument("--top", type=int, default=20, help="operations in the last table")
-    parser.add_argument("--trace", type=Path, help="a folder for the profile itself")
+    parser.add_argument(
+        "--top", type=int, default=20, help="number of operations in the last table"
+    )
+    parser.add_argument("--trace", type=Path, help="folder for the profile itself")
     options = parser.parse_args()
     case = options.case, options.architecture, options.width, options.precision
     program = programs.make_program(*case, **OPTIONS)
@@ -176,10 +179,10 @@ def main() -> None:
         with jax.profiler.trace(folder):
             for _ in range(RUNS):
                 jax.block_until_ready(program.call())
-        found = profile(folder, instructions(program.compiled.as_text()))
-    total = sum(seconds for _, seconds, _ in found)
+        measured = profile(folder, instructions(program.compiled.as_text()))
+    total = sum(seconds for _, seconds, _ in measured)
     peak = programs.matmul_rate(options.precision)
-    tables = {by: sums(found, by) for by in ("kind", "part")}
+    tables = {by: sums(measured, by) for by in ("kind", "part")}
     programs.report(
         options.output,
         case=str(options.case),
@@ -196,12 +199,12 @@ def main() -> None:
         return f"{flops / seconds / peak:.0%}" if flops else ""
 
     for by, table in tables.items():
-        print(f"\n| {by} | ms | share | GFLOP | of the rate |\n|---|---|---|---|---|")
+        print(f"\n| {by} | ms | share | GFLOP | % of matmul rate |\n|---|---|---|---|---|")
         for row, (seconds, flops) in table.items():
             columns = f"{1e3 * seconds:.1f}", f"{seconds / total:.0%}", f"{flops / 1e9:.1f}"
             print(f"| {row} | {' | '.join(columns)} | {rate(flops, seconds)} |")
-    print("\n| ms | operation | makes | of the rate | from |\n|---|---|---|---|---|")
-    for (kind, source, shape, _), seconds, flops in found[: options.top]:
+    print("\n| ms | operation | output | % of matmul rate | source |\n|---|---|---|---|---|")
+    for (kind, source, shape, _), seconds, flops in measured[: options.top]:
         source = re.sub(r"jit\(\w+\)/", "", source)
         columns = f"{1e3 * seconds:.1f}", kind, shape, rate(flops, seconds), source
         print(f"| {' | '.join(columns)} |")

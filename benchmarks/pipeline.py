@@ -1,18 +1,18 @@
-"""Times the input pipeline, beside the loaders of MMagic and nipponjo on the same photographs.
+"""Measures the input pipeline, compared with the data loaders of MMagic and nipponjo.
 
     python benchmarks/pipeline.py [--photos FOLDER] [--cores 1 2] [--rounds 5] [--seconds 3]
         [--python PYTHON [--mmagic] [--nipponjo CLONE]]
 
-PYTHON is an interpreter that has what they need: torch and torchvision of one build, numpy<2,
-opencv-python, mmengine, mmcv-lite==2.1.0, click, requests, and, installed with --no-deps,
-mmagic==1.2.0. CLONE is a folder of nipponjo/deepfillv2-pytorch.
+PYTHON is an interpreter with the packages that their loaders need: torch and torchvision of one
+build, numpy<2, opencv-python, mmengine, mmcv-lite==2.1.0, click, requests, and, installed with
+--no-deps, mmagic==1.2.0. CLONE is a clone of nipponjo/deepfillv2-pytorch.
 
-Each loader is a process of its own, on the first so many cores, with a worker for each; they are
-timed in turn. Ours runs with the settings of either: `configs/places.py`, and its `official`.
-Without --photos, the demo's photographs are read. Prints a line of JSON for each loader and number
-of cores: images a second (median, lowest and highest round) and the ratio to those of the fewest
-cores; for ours also the ratio to theirs, and the milliseconds of CPU that the program itself takes
-an image, its workers apart.
+Each loader runs in a separate process on the given number of cores, with one worker per core, and
+the loaders are timed alternately. Ours runs with the settings of each peer: `configs/places.py` and
+`configs/places.py:official`. Without --photos, the demo's photographs are read. The script prints a
+line of JSON for each loader and number of cores: images per second (median, minimum and maximum of
+the rounds) and the ratio to the smallest number of cores; for ours also the ratio to the peer, and
+the milliseconds of CPU time per image of the main process, without its workers.
 """
 
 import argparse
@@ -29,11 +29,11 @@ FOLDER = Path(__file__).parent
 
 
 class Loader:
-    """A loader in a process of its own; see `loaders/clock.py`."""
+    """A loader in a separate process; see `loaders/clock.py`."""
 
     def __init__(self, name, python, arguments):
         paths = [FOLDER]
-        if python == sys.executable:  # Theirs import nothing of ours.
+        if python == sys.executable:  # The peers' loaders must not import our packages.
             paths += [FOLDER.parent, *filter(None, sys.path)]
         self._process = subprocess.Popen(
             [python, "-P", "-m", "loaders.clock", name, *map(str, arguments)],
@@ -50,11 +50,11 @@ class Loader:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            sys.exit("A loader has ended; its own message is above.")
+            sys.exit("A loader failed; see its error above.")
         self.rounds.append(json.loads(answer))
 
     def rates(self):
-        """Images a second of each round."""
+        """Returns the images per second of each round."""
         return [answer["rate"] for answer in self.rounds]
 
     def close(self):
@@ -63,7 +63,7 @@ class Loader:
 
 
 def compare(sides, photos, options):
-    """Times the sides in turn, {name: (interpreter, argument)}, and yields a result for each."""
+    """Times the loaders {name: (interpreter, argument)} alternately, and yields their results."""
     loaders = {
         (name, cores): Loader(name, python, (photos, cores, BATCH, options.seconds, *argument))
         for cores in options.cores
@@ -93,7 +93,7 @@ def compare(sides, photos, options):
 
 
 def ratio(rates, others):
-    """Of each round's pair, then the median."""
+    """Returns the median of the ratios of each round."""
     return round(statistics.median(a / b for a, b in zip(rates, others, strict=True)), 2)
 
 
@@ -102,10 +102,10 @@ def main():
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--cores", type=int, nargs="+", default=[1, len(os.sched_getaffinity(0))])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3, help="of a round of a loader")
-    parser.add_argument("--python", help="an interpreter that has what their loaders need")
+    parser.add_argument("--seconds", type=float, default=3, help="duration of a round")
+    parser.add_argument("--python", help="an interpreter with the packages of the peers' loaders")
     parser.add_argument("--mmagic", action="store_true")
-    parser.add_argument("--nipponjo", help="a folder of nipponjo/deepfillv2-pytorch")
+    parser.add_argument("--nipponjo", help="a clone of nipponjo/deepfillv2-pytorch")
     options = parser.parse_args()
     if (options.mmagic or options.nipponjo) and not options.python:
         parser.error("--mmagic and --nipponjo need --python, an interpreter with their packages.")

@@ -1,10 +1,10 @@
-"""What it costs to divide a training step between devices and processes of one machine.
+"""Measures the cost of dividing a training step between devices and processes of one machine.
 
     python benchmarks/processes.py [--divisions 1x1 1x2 2x1] [--case training-256-2] [--rounds 3]
 
-A division is PROCESSESxDEVICES; each device has its share of the batch, and all run on the same
-cores, as with launch/processes.sh. The divisions take turns. Prints JSON lines: seconds of a step,
-as a ratio to the first division too, and what the devices exchange in a step.
+A division is PROCESSESxDEVICES. Each device gets its share of the batch, and all run on the same
+cores, as with launch/processes.sh. The divisions are timed alternately. The script prints JSON
+lines: the seconds of a step, their ratio to the first division, and the collectives of a step.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from peers.protocol import Case
 
 from deepfill_jax import compile_cache, distributed
 
-STEPS = 3  # That are timed, in each round.
+STEPS = 3  # Number of timed steps in each round.
 BYTES = {"f32": 4, "bf16": 2}
 
 
 class Division(NamedTuple):
-    """Processes, and devices of each."""
+    """A number of processes, and a number of devices per process."""
 
     processes: int
     devices: int
@@ -47,27 +47,27 @@ class Division(NamedTuple):
 
 
 def measure(division: Division, case: Case, options: argparse.Namespace) -> dict:
-    """Starts the processes; returns what process 0 found."""
+    """Starts the processes and returns the measurements of process 0."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     with contextlib.ExitStack() as stack:
-        found = stack.enter_context(tempfile.NamedTemporaryFile("r"))
+        results = stack.enter_context(tempfile.NamedTemporaryFile("r"))
         processes = []
         for index in range(division.processes):
             command = [sys.executable, __file__, "--case", str(case), "--width", str(options.width)]
-            command += ["--here", found.name]
+            command += ["--here", results.name]
             if division.processes > 1:
                 command += ["--join", coordinator, str(division.processes), str(index)]
             environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(division.devices)}
             processes.append(stack.enter_context(subprocess.Popen(command, env=environment)))
         if any([process.wait() for process in processes]):
             raise SystemExit(f"Division {division} failed.")
-        return json.load(found)
+        return json.load(results)
 
 
 def measure_here(case: Case, options: argparse.Namespace) -> None:
-    """Times the step in this process, one of those that `options.join` says."""
+    """Times the step in this process, which is one of those of `options.join`."""
     if options.join:
         coordinator, *numbers = options.join
         distributed.join(coordinator, *map(int, numbers))
@@ -75,26 +75,26 @@ def measure_here(case: Case, options: argparse.Namespace) -> None:
     compile_cache.cache_on_disk()
     program = programs.make_program(case, "mmagic", options.width, "float32")
     seconds = []
-    for _ in range(1 + STEPS):  # As many in each process, as they wait for one another.
+    for _ in range(1 + STEPS):  # The same number in each process, as they wait for one another.
         start = time.perf_counter()
         jax.block_until_ready(program.call())
         seconds.append(time.perf_counter() - start)
-    found = {"seconds": statistics.median(seconds[1:])}
-    found["exchanges"] = exchanges(program.compiled.as_text())
+    result = {"seconds": statistics.median(seconds[1:])}
+    result["exchanges"] = exchanges(program.compiled.as_text())
     if jax.process_index() == 0:
-        Path(options.here).write_text(json.dumps(found))
+        Path(options.here).write_text(json.dumps(result))
 
 
 def exchanges(program: str) -> list[str]:
-    """What devices exchange in a compiled program, with megabytes."""
-    found = re.findall(
+    """Lists the collectives of a compiled program, with their sizes."""
+    collectives = re.findall(
         r"= (.*) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)\(", program
     )
-    return [f"{name} {megabytes(shapes):.3g} MB" for shapes, name in found]
+    return [f"{name} {megabytes(shapes):.3g} MB" for shapes, name in collectives]
 
 
 def megabytes(shapes: str) -> float:
-    """Of all arrays in a text like `(f32[4,50]{1,0}, f32[]{})`."""
+    """Returns the total size of the arrays in a text like `(f32[4,50]{1,0}, f32[]{})`."""
     total = 0
     for dtype, sides in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
         count = 1
@@ -105,7 +105,7 @@ def megabytes(shapes: str) -> float:
 
 
 def main() -> None:
-    """Measures what the command line names."""
+    """Runs the command."""
     parser = programs.arguments(__doc__)
     divisions = [Division(1, 1), Division(1, 2), Division(2, 1)]
     parser.add_argument("--divisions", type=Division.parse, nargs="+", default=divisions)
@@ -121,15 +121,16 @@ def main() -> None:
         for _ in range(options.rounds)
     ]
     first, *_ = zip(*rounds, strict=True)
-    for division, *found in zip(options.divisions, *rounds, strict=True):
-        ratios = [one["seconds"] / base["seconds"] for one, base in zip(found, first, strict=True)]
+    for division, *results in zip(options.divisions, *rounds, strict=True):
+        pairs = zip(results, first, strict=True)
+        ratios = [result["seconds"] / base["seconds"] for result, base in pairs]
         programs.report(
             options.output,
             division=str(division),
             case=str(options.case),
-            seconds=statistics.median(one["seconds"] for one in found),
+            seconds=statistics.median(result["seconds"] for result in results),
             ratio=programs.spread(ratios),
-            exchanges=found[0]["exchanges"],
+            exchanges=results[0]["exchanges"],
         )
 
 

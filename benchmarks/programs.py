@@ -1,4 +1,4 @@
-"""The programs that the benchmarks here measure, as users get them, and how they are timed."""
+"""The programs that the benchmarks measure, as users run them, and functions for timing them."""
 
 import argparse
 import dataclasses
@@ -24,7 +24,7 @@ from deepfill_jax.train import losses
 from deepfill_jax.train.state import TrainState, create_train_state, make_optimizer
 from deepfill_jax.train.step import make_train_step
 
-# Name: type of the networks' arithmetic, and whether a GPU may round factors of float32 products.
+# By name: the type of the networks' computation, and JAX's precision of float32 matrix products.
 PRECISIONS = {
     "float32": (jnp.float32, "highest"),
     "tf32": (jnp.float32, "default"),
@@ -41,7 +41,7 @@ RECIPE = losses.Recipe(
 OPTIMIZER = make_optimizer(
     learning_rate=1e-4, beta1=0.9, beta2=0.999, warmup_steps=0, decay_steps=0, clip_norm=0.0
 )
-ROUND_SECONDS = 0.3  # What a round takes at least, so that enqueuing counts as in a real run.
+ROUND_SECONDS = 0.3  # Minimum duration of a round, so that calls are enqueued as in a real run.
 
 
 Networks = tuple[Generator, Discriminator]
@@ -50,14 +50,14 @@ Networks = tuple[Generator, Discriminator]
 class Program(NamedTuple):
     """A compiled program with its arguments."""
 
-    call: Callable[[], Any]  # Starts it once, and returns what to wait for.
+    call: Callable[[], Any]  # Starts one execution, and returns arrays to wait for.
     compiled: jax.stages.Compiled
     compile_seconds: float
-    flops: float  # By XLA's count for the program as it is written.
+    flops: float  # XLA's count for the program before optimisation.
 
 
 def make_program(case: Case, architecture: str, width: int, precision: str, **options) -> Program:
-    """Compiles what a case names; `options` are more of the compiler's."""
+    """Compiles the program of a case; `options` are additional compiler options."""
     dtype, rounding = PRECISIONS[precision]
     mesh = sharding.make_mesh()
     networks = make_networks(architecture, width, dtype)
@@ -74,33 +74,34 @@ def make_program(case: Case, architecture: str, width: int, precision: str, **op
     seconds = time.perf_counter() - start
 
     def call():
-        made = compiled(*arguments)
-        if case.kind == "training":  # It has taken the state that it was given.
-            arguments[0], made = made
-        return made
+        result = compiled(*arguments)
+        if case.kind == "training":  # The step donates its input state; the next call needs a new.
+            arguments[0], result = result
+        return result
 
     return Program(call, compiled, seconds, flops)
 
 
 def make_networks(architecture: str, width: int, dtype: jnp.dtype) -> Networks:
-    """Generator and discriminator, in the published proportion."""
+    """Makes a generator and a discriminator with widths in the published proportion."""
     variant = make_variant(architecture, width=width, discriminator_width=max(1, width * 64 // 24))
-    # With the published init the signal dies on its way and hides every difference.
+    # With the published initialisation, the signal vanishes in the network and hides differences.
     variant = dataclasses.replace(variant, kernel_init=UNIT_VARIANCE)
     return Generator(variant, dtype), Discriminator(variant, dtype)
 
 
 def make_state(networks: Networks, mesh: Mesh) -> TrainState:
-    """The first of a training, in float32 whatever the networks compute in."""
+    """Makes an initial training state, always in float32."""
     return create_train_state(*networks, OPTIMIZER, OPTIMIZER, seed=0, averaged=False, mesh=mesh)
 
 
-# Each of these makes a jitted step, whose second argument is a batch; the same without the loop of
-# attention in blocks, whose turns are not in XLA's count of FLOPs; and the first argument.
+# Each function below returns a jitted step, whose second argument is a batch; the same step without
+# blocks of attention, as XLA's FLOP count ignores the number of loop iterations; and the first
+# argument.
 
 
 def make_inference(case: Case, networks: Networks, mesh: Mesh):
-    """The generator on uint8 pictures, attention in the blocks of `Inpainter`."""
+    """Makes the generator's inference step on uint8 images, with the attention of `Inpainter`."""
     blocked, whole = (
         make_inference_step(networks[0].clone(attention_memory=size), mesh)
         for size in (memory.attention_memory(), None)
@@ -109,14 +110,14 @@ def make_inference(case: Case, networks: Networks, mesh: Mesh):
 
 
 def make_training(case: Case, networks: Networks, mesh: Mesh):
-    """One training step of both networks."""
+    """Makes the training step of both networks."""
     options = {"ema_decay": 0.0, "grad_accum_steps": 1, "mesh": mesh}
     step = make_train_step(*networks, OPTIMIZER, OPTIMIZER, recipe=RECIPE, **options)
     return step, step, make_state(networks, mesh)
 
 
 def make_attention(case: Case, networks: Networks, mesh: Mesh):
-    """Contextual attention alone, on the map that a picture of this size gives."""
+    """Makes contextual attention alone, on a feature map of the size of the case's images."""
     variant, dtype = networks[0].variant, networks[0].dtype
     names = ("nearest", "unavailable", "overlap", "fused")
     rules = {name: getattr(variant, name) for name in names}
@@ -140,17 +141,17 @@ parse_case = functools.partial(Case.parse, kinds=tuple(PROGRAMS))
 def time_calls(
     call: Callable[[], Any], rounds: int, wait: Callable[[Any], Any] = jax.block_until_ready
 ) -> dict[str, float]:
-    """Seconds of a call, over rounds; make one before, which may have to compile.
+    """Measures the seconds of a call over several rounds; the caller must warm up before.
 
-    A call may return before its work is done, `wait` waits for what the last one returned. A round
-    is as many calls as take `ROUND_SECONDS`, one if it takes longer.
+    A call may return before its work is done; `wait` waits for the result of the last call. A round
+    consists of as many calls as take `ROUND_SECONDS`, but at least one.
     """
 
     def one_round(calls: int) -> float:
         start = time.perf_counter()
         for _ in range(calls):
-            made = call()
-        wait(made)
+            result = call()
+        wait(result)
         return (time.perf_counter() - start) / calls
 
     calls = max(1, round(ROUND_SECONDS / one_round(1)))
@@ -158,15 +159,15 @@ def time_calls(
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, smallest and largest, to four digits."""
-    found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: float(f"{x:.4g}") for name, x in found.items()}
+    """Returns median, minimum and maximum, rounded to four significant digits."""
+    figures = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: float(f"{x:.4g}") for name, x in figures.items()}
 
 
 def matmul_rate(precision: str) -> float:
-    """Measures the machine's FLOP/s in a product of matrices, the best of a few."""
+    """Measures the machine's FLOP/s in matrix products, the best of a few rounds."""
     dtype, rounding = PRECISIONS[precision]
-    side = 2048 if jax.default_backend() == "cpu" else 8192  # What keeps it busy.
+    side = 2048 if jax.default_backend() == "cpu" else 8192  # Large enough for the full rate.
     x = jnp.ones((side, side), dtype)
     with jax.default_matmul_precision(rounding):
         multiply = jax.jit(jnp.matmul).lower(x, x).compile()
@@ -175,15 +176,15 @@ def matmul_rate(precision: str) -> float:
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """A parser of what the scripts here take."""
+    """Makes a parser with the arguments common to the benchmark scripts."""
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
-    parser.add_argument("--width", type=int, default=24, help="of the generator")
-    parser.add_argument("--output", type=Path, help="a file to which lines of JSON are added")
+    parser.add_argument("--width", type=int, default=24, help="generator width in channels")
+    parser.add_argument("--output", type=Path, help="file to which JSON lines are appended")
     return parser
 
 
 def case_arguments(description: str, cases: Sequence[str]) -> argparse.ArgumentParser:
-    """A parser of what the scripts take that time cases."""
+    """Makes a parser with the arguments common to scripts that time cases."""
     parser = arguments(description)
     cases = {"default": [parse_case(case) for case in cases], "metavar": "PROGRAM-SIZE-BATCH"}
     parser.add_argument("--cases", type=parse_case, nargs="+", **cases)
@@ -193,7 +194,7 @@ def case_arguments(description: str, cases: Sequence[str]) -> argparse.ArgumentP
 
 
 def machine() -> dict[str, Any]:
-    """What results depend on besides the code."""
+    """Returns the properties of the machine and the environment on which results depend."""
     return {
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
@@ -203,7 +204,7 @@ def machine() -> dict[str, Any]:
 
 
 def report(output: Path | None, **fields: Any) -> None:
-    """Prints a line of JSON, and adds it to a file, so that a killed run leaves what it has."""
+    """Prints a JSON line and appends it to a file, so that a killed run keeps its results."""
     line = json.dumps(fields)
     print(line, flush=True)
     if output:

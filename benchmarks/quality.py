@@ -1,21 +1,21 @@
-"""Scores models and classical fills on held-out photographs, and prints the tables.
+"""Evaluates models and classical baselines on held-out photographs, and prints tables.
 
     python benchmarks/quality.py --photos FOLDER [--methods mean,telea,faces] [--sets faces]
         [--masks irregular,box] [--number N] [--tables FILE]
 
-FOLDER holds `faces/val` and `scenes/val`, pictures, and `masks`, mask files. A method is a
-classical fill or a model, by its name or file. Every method meets the same crops, at 256 px, and
-the same frozen holes:
+FOLDER holds the images `faces/val` and `scenes/val`, and the mask files `masks`. A method is a
+classical baseline or a model, given by name or file. Every method gets the same 256 px crops and
+the same fixed masks:
 
-    irregular  MMagic's, 15 to 65 % of the picture, of which the published tables are
+    irregular  MMagic's masks, 15 to 65 % of the image, as in the published tables
     box        the paper's rectangles
     strokes    the paper's brush strokes
-    files      a file of `masks` each
+    files      one file of `masks` per image
 
-What is scored is kept in `results/quality`, a JSON file for each set, kind of masks and method. It
-is not done again unless the model, the seed of masks or the number of pictures is another. Models
-given by file are in the tables that are printed, but not kept. `--tables` writes all that is kept
-to a document, docs/scores.md; without `--photos` nothing is scored.
+Results are stored in `results/quality`, in one JSON file per data set, kind of masks and method.
+They are reused unless the model, the seed of the masks or the number of images changes. Results of
+models given by file are printed, but not stored. `--tables` writes all stored results to a
+document, docs/scores.md. Without `--photos`, nothing is evaluated.
 """
 
 import argparse
@@ -39,13 +39,13 @@ from deepfill_jax.train import build
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "quality"
 PLACES = HERE.parent / "configs" / "places.py"
-SIZE = 256  # Pixels of a side.
-CROPS = {"faces": 178, "scenes": 384}  # Pixels of a side, of the set's pictures.
+SIZE = 256  # Image side in pixels.
+CROPS = {"faces": 178, "scenes": 384}  # Side of the crops of each data set, in pixels.
 MASKS = {"irregular": "irregular", "box": "box", "strokes": "strokes", "files": "folder"}
 
 
 def make_config(photos, pictures, masks, number):
-    """The config of one set and kind of masks: MMagic's protocol but for these."""
+    """Returns the config of a data set and a kind of masks, based on MMagic's protocol."""
     config = runpy.run_path(str(PLACES))["get_config"]()
     config.image_size = SIZE
     config.data.val_source = f"folder:{photos / pictures / 'val'}"
@@ -58,7 +58,7 @@ def make_config(photos, pictures, masks, number):
 
 
 def conditions(method, config, number):
-    """What a result depends on, but for the photographs."""
+    """Returns the conditions on which a result depends, apart from the photographs."""
     version = None
     if method not in baselines.BASELINES:
         version = hashlib.sha256(trained.find(method).read_bytes()).hexdigest()[:16]
@@ -66,12 +66,12 @@ def conditions(method, config, number):
 
 
 def measure(completed, image, mask):
-    """All that is measured of a batch, see metrics.py and distances.py."""
+    """Measures all metrics of a batch, see metrics.py and distances.py."""
     return metrics.measure(completed, image, mask) | distances.load()(completed, image)
 
 
 def report(method, config, measure=metrics.measure):
-    """What a method's pictures of a config's validation set are measured as."""
+    """Evaluates a method on a config's validation set."""
     mesh = sharding.make_mesh()
     if method in baselines.BASELINES:
         complete = baseline_complete(method)
@@ -82,7 +82,7 @@ def report(method, config, measure=metrics.measure):
 
 
 def score(method, config):
-    """The summary of all that is measured of a method, and that by the area of holes."""
+    """Returns the mean metrics of a method, and the means by the area of the hole."""
     found = report(method, config, measure)
     values = dict(found.values)
     features = values.pop("features")
@@ -92,7 +92,7 @@ def score(method, config):
 
 
 def update(options):
-    """Scores what is not kept yet; returns what is not for keeping, as `kept` does."""
+    """Evaluates cases without a stored result; returns results that are not stored, as `kept`."""
     others = {}
     for case in itertools.product(options.sets, options.masks, options.methods):
         pictures, masks, method = case
@@ -117,23 +117,25 @@ def _is_current(result, asked):
 
 
 def kept():
-    """What is kept, by set, kind of masks and method."""
+    """Returns the stored results by data set, kind of masks and method."""
     return {tuple(p.stem.split("-")): json.loads(p.read_text()) for p in RESULTS.glob("*.json")}
 
 
 def tables(results, sets=CROPS, masks=MASKS):
-    """Yields lines of Markdown: a section for each set and kind of masks that has results."""
+    """Yields Markdown lines: a section for each data set and kind of masks that has results."""
     for section in itertools.product(sets, masks):
-        found = {method: result for (*of, method), result in results.items() if (*of,) == section}
-        if found:
-            yield from score_tables.section(*section, found)
+        methods = {
+            method: result for (*key, method), result in results.items() if (*key,) == section
+        }
+        if methods:
+            yield from score_tables.section(*section, methods)
 
 
 def page():
-    """The document of all that is kept."""
+    """Returns the document with all stored results."""
     crops = " and ".join(f"{side} px ({pictures})" for pictures, side in CROPS.items())
-    head = score_tables.HEAD.format(crops=crops, size=SIZE)
-    return "\n".join([head, *tables(kept())])
+    header = score_tables.HEADER.format(crops=crops, size=SIZE)
+    return "\n".join([header, *tables(kept())])
 
 
 def _names(known):
@@ -147,7 +149,7 @@ def _names(known):
 
 
 def main(arguments=None):
-    """Reads the command line."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -155,8 +157,8 @@ def main(arguments=None):
     parser.add_argument("--methods", type=_names(None), default=["mean", "telea", "navier_stokes"])
     parser.add_argument("--sets", type=_names(CROPS), default=list(CROPS))
     parser.add_argument("--masks", type=_names(MASKS), default=list(MASKS))
-    parser.add_argument("--number", type=int, default=0, help="of pictures; 0 for all")
-    parser.add_argument("--tables", type=Path, help="document of all that is kept")
+    parser.add_argument("--number", type=int, default=0, help="number of images; 0 takes all")
+    parser.add_argument("--tables", type=Path, help="document to write all stored results to")
     options = parser.parse_args(arguments)
 
     def command():

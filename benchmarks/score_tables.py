@@ -1,4 +1,4 @@
-"""Tables of what quality.py scored, in Markdown."""
+"""Markdown tables of the results of quality.py."""
 
 import distances
 
@@ -7,33 +7,32 @@ from deepfill_jax.evaluate import metrics
 METRICS = metrics.METRICS | distances.METRICS
 BY_AREA = ("l1_hole", "lpips_vgg16")
 
-HEAD = """# Scores
+HEADER = """# Scores
 
-`python benchmarks/quality.py --tables docs/scores.md` wrote this page.
+`python benchmarks/quality.py --tables docs/scores.md` generates this page.
 
-Held-out pictures, cropped to {crops}, at {size} px. Crops and holes are
-frozen, so every method of a table completed the same ones. [Models](../README.md#models) and
-[classical fills](../deepfill_jax/evaluate/baselines.py); "mean" is the mean colour of what is
-known.
+The images are held-out photographs, cropped to {crops} and resized to {size} px.
+Crops and masks are fixed, so all methods of a table complete the same images.
+The methods are [models](../README.md#models) and [classical baselines](../deepfill_jax/evaluate/baselines.py); "mean" fills the hole with the mean colour of the known pixels.
 
-Means over pictures, ± their standard error. Hole L1 and hole PSNR count the hole alone, the others
-the whole picture. Lower is better of L1, LPIPS and Fréchet. LPIPS is version 0.1, once with AlexNet
-and once with VGG16: models that were trained with AlexNet's LPIPS are to be judged by VGG16's.
-AlexNet-Fréchet is FID's formula on that network's last convolution, 256 channels averaged over
-the picture. It is a figure of the whole set, which depends on the number of pictures and has no
-standard error, and it is no FID. The best of the methods with the most pictures is bold. Below
-each table are hole L1 and LPIPS by how much of the picture is hole, in percent, and in how many
-pictures.
-"""
+Figures are means over images ± their standard error.
+Hole L1 and hole PSNR are computed over the hole, the other metrics over the whole image.
+Lower is better for L1, LPIPS and Fréchet.
+LPIPS is version 0.1, once with AlexNet and once with VGG16; models trained with AlexNet's LPIPS should be compared by VGG16's.
+AlexNet-Fréchet is the formula of FID on the last convolution of AlexNet, 256 channels averaged over the image.
+It is one figure for the whole set, which depends on the number of images and has no standard error, and it is not an FID.
+Among the methods with the most images, the best figure is bold.
+Below each table are hole L1 and LPIPS by the area of the hole in percent of the image, with the number of images.
+"""  # noqa: E501
 
 
 def section(pictures, masks, results):
-    """Yields the lines of one set and kind of masks.
+    """Yields the lines of one data set and kind of masks.
 
     Args:
-        pictures: The set's name.
-        masks: The kind's name.
-        results: By method, what quality.py keeps.
+        pictures: The name of the data set.
+        masks: The name of the kind of masks.
+        results: The results that quality.py stores, by method.
     """
     results = dict(sorted(results.items(), key=lambda item: item[1]["summary"]["l1_hole"]["mean"]))
     yield f"## {pictures}, {masks} masks\n"
@@ -44,7 +43,7 @@ def section(pictures, masks, results):
 
 
 def _commands(pictures, masks, results):
-    """What scores them again, a command for each number of pictures."""
+    """Yields the commands that reproduce the results, one for each number of images."""
     numbers = {method: result["conditions"]["asked"] for method, result in results.items()}
     for number in sorted(set(numbers.values())):
         methods = ",".join(sorted(m for m in numbers if numbers[m] == number))
@@ -57,7 +56,7 @@ def _commands(pictures, masks, results):
 
 
 def _columns(results):
-    """The cells of each column by method, under its title: pictures, and every metric."""
+    """Returns the cells by column title and method: the number of images, and every metric."""
     summaries = {method: result["summary"] for method, result in results.items()}
     counts = {method: str(summary["hole_area"]["count"]) for method, summary in summaries.items()}
     return {"pictures": counts} | {
@@ -67,7 +66,7 @@ def _columns(results):
 
 
 def _area_columns(results, name):
-    """The same of one metric, by the hole's area, with the number of pictures in the titles."""
+    """Returns the cells of one metric by area of the hole, with the image count in the titles."""
     by_area = {}
     for method, result in results.items():
         for row in result["by_area"]:
@@ -83,7 +82,7 @@ def _area_columns(results, name):
 
 
 def _cells(metric, figures):
-    """Figures as text, with their standard errors, the best of the largest count in bold."""
+    """Formats figures with standard errors; the best one with the largest count is bold."""
     most = max((figure["count"] for figure in figures.values()), default=0)
     rivals = [figure["mean"] for figure in figures.values() if figure["count"] == most]
     digits = 2 if metric.unit else 3
@@ -99,7 +98,7 @@ def _cells(metric, figures):
 
 
 def _table(corner, methods, columns):
-    """A row for each method; "–" where a column has nothing of it."""
+    """Yields a table with a row per method; "–" marks missing figures."""
     yield _row(corner, *columns)
     yield "|---" * (1 + len(columns)) + "|"
     for method in methods:

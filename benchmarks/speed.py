@@ -1,14 +1,14 @@
-"""Times this project's programs on this machine, CPU or GPU: `make bench`.
+"""Measures time and memory of this project's programs on this machine's CPU or GPU: `make bench`.
 
     python benchmarks/speed.py [--cases inference-256-1 ...] [--precisions float32 tf32 bfloat16]
         [--architecture mmagic] [--width 24] [--rounds 5] [--output FILE]
 
-A case is PROGRAM-SIZE-BATCH and has a process of its own, whose peak of memory is Python's, JAX's
-and the compiler's too; beside it stands what XLA plans for the program, and a GPU's own peak. Times
-are medians, with the smallest and the largest; compiling is apart. FLOPs are XLA's count; their
-rate is compared with a matrix product's in the same process. Prints a line of JSON a case, and a
-table. A case that fails, mostly for want of memory, has an "error" in its line and stops no other;
-the exit code is then 1.
+A case is PROGRAM-SIZE-BATCH and runs in a separate process. The peak memory of the process includes
+Python, JAX and the compiler; the memory that XLA plans for the program and the peak on a GPU are
+listed too. Times are medians with minimum and maximum, without compilation, which is measured
+separately. FLOPs are XLA's count; their rate is compared with that of a matrix product in the same
+process. The script prints a line of JSON per case, and a table. If a case fails, usually for lack
+of memory, its line has an "error", the other cases still run, and the exit code is 1.
 """
 
 import argparse
@@ -32,9 +32,9 @@ def measure(case: Case, precision: str, options: argparse.Namespace) -> dict[str
     """Compiles and times one case in this process."""
     program = programs.make_program(case, options.architecture, options.width, precision)
     jax.block_until_ready(program.call())
-    # Before the product of matrices, which takes memory too.
+    # The peak is read before the matrix product of `matmul_rate`, which takes memory too.
     memory = {"peak_gb": peak_gigabytes(), "program_gb": planned_bytes(program.compiled) / 1e9}
-    if stats := jax.devices()[0].memory_stats():  # A CPU has none.
+    if stats := jax.devices()[0].memory_stats():  # CPUs do not report any.
         memory["device_peak_gb"] = stats["peak_bytes_in_use"] / 1e9
     seconds = programs.time_calls(program.call, options.rounds)
     rate = program.flops / seconds["median"]
@@ -54,17 +54,17 @@ def measure(case: Case, precision: str, options: argparse.Namespace) -> dict[str
 
 
 def planned_bytes(compiled: jax.stages.Compiled) -> int:
-    """The memory that XLA plans for a program, its arguments and results included."""
+    """Returns the memory that XLA plans for a program, including its arguments and results."""
     plan = compiled.memory_analysis()
     needed = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
     return needed - plan.alias_size_in_bytes
 
 
 def measure_apart(case: Case, precision: str) -> dict[str, Any]:
-    """Measures in a process of its own; if that fails, returns its "error"."""
-    # Of an option that is given twice, the last counts.
+    """Measures in a separate process; if that fails, returns its "error"."""
+    # If an option is repeated, argparse uses the last one.
     command = [sys.executable, *sys.argv, "--here", "--cases", str(case), "--precisions", precision]
-    # Nothing follows the error's own words.
+    # Without filtering, the last line of the output is the error message.
     environment = {**os.environ, "JAX_TRACEBACK_FILTERING": "off"}
     ran = subprocess.run(command, capture_output=True, text=True, env=environment)
     if ran.returncode == 0:
@@ -76,7 +76,7 @@ def measure_apart(case: Case, precision: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures the cases that the command line names."""
+    """Runs the command."""
     parser = programs.case_arguments(__doc__, CASES)
     parser.add_argument("--architecture", default="mmagic")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
@@ -84,27 +84,27 @@ def main() -> None:
     if options.here:
         print(json.dumps(measure(*options.cases, *options.precisions, options)))
         return
-    found = []
+    results = []
     for precision in options.precisions:
         for case in options.cases:
-            found.append(measure_apart(case, precision))
-            programs.report(options.output, **found[-1])
-    measured = [one for one in found if "error" not in one]
-    print("| case | precision | s | compile, s | peak, GB | GFLOP | of a matrix product's rate |")
+            results.append(measure_apart(case, precision))
+            programs.report(options.output, **results[-1])
+    measured = [result for result in results if "error" not in result]
+    print("| case | precision | s | compile, s | peak, GB | GFLOP | % of matmul rate |")
     print("|---|---|---|---|---|---|---|")
-    for one in measured:
-        seconds = one["seconds"]
+    for result in measured:
+        seconds = result["seconds"]
         cells = (
-            one["case"],
-            one["precision"],
+            result["case"],
+            result["precision"],
             f"{seconds['median']:.3g} ({seconds['min']:.3g}..{seconds['max']:.3g})",
-            f"{one['compile_seconds']:.1f}",
-            f"{one.get('device_peak_gb', one['peak_gb']):.2f}",
-            f"{one['gflop']:.0f}",
-            f"{one['of_matmul_rate']:.0%}",
+            f"{result['compile_seconds']:.1f}",
+            f"{result.get('device_peak_gb', result['peak_gb']):.2f}",
+            f"{result['gflop']:.0f}",
+            f"{result['of_matmul_rate']:.0%}",
         )
         print(f"| {' | '.join(cells)} |")
-    sys.exit(len(measured) < len(found))
+    sys.exit(len(measured) < len(results))
 
 
 if __name__ == "__main__":

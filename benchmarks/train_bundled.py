@@ -1,14 +1,14 @@
-"""Continues the training of a bundled model, from the state that the repository holds.
+"""Continues the training of a bundled model from the state in the repository.
 
     pip install '.[train,scores]' matplotlib
     python benchmarks/train_bundled.py MODEL --photos FOLDER [--hours 2] [--config.KEY=VALUE ...]
 
 FOLDER/MODEL/train and FOLDER/MODEL/val hold the photographs. The recipe is configs/sharp.py. The
-run lies in runs/sharp/MODEL and saves every few minutes. After the given hours, or on SIGTERM or
-Ctrl+C, its state becomes one file, results/trainings/MODEL.safetensors: the running average of the
-generator and the discriminator in float16, with the recipe, steps, hours and validation curve of
-every stage in the metadata. Nothing else of a run needs to survive the machine. The file that ships
-is its generator:
+workdir is runs/sharp/MODEL, and checkpoints are saved every few minutes. After the given hours, or
+on SIGTERM or Ctrl+C, the state is written to one file, results/trainings/MODEL.safetensors: the
+exponential moving average of the generator and the discriminator in float16, with the recipe,
+steps, hours and validation curve of every stage in the metadata. This file is all that is needed to
+continue on another machine. The bundled model file is its generator:
 
     deepfill convert benchmarks/results/trainings/MODEL.safetensors --generator-only \
         --dtype float16 --output deepfill_jax/trained/MODEL.safetensors --overwrite
@@ -34,12 +34,12 @@ CURVE = ("step", "l1_hole", "psnr", "ssim")
 
 
 def state_path(model):
-    """Where the state of a model's training lies."""
+    """Returns the path of the state of a model's training."""
     return trainings.RESULTS / f"{model}.safetensors"
 
 
 def command(model, photos, workdir, overrides):
-    """The training command: it resumes the run, or starts from the state or the shipped model."""
+    """Returns the training command, which resumes the run or starts from the state or the model."""
     state = state_path(model)
     return [
         *("nice", "-n", "19", sys.executable, "-m", "deepfill_jax.main"),
@@ -53,8 +53,8 @@ def command(model, photos, workdir, overrides):
 
 
 def train(arguments, hours):
-    """Runs the command until it ends or `hours` are over; passes SIGTERM and SIGINT on to it."""
-    # In a session of its own, so that Ctrl+C reaches it once.
+    """Runs the command until it ends or `hours` are over; forwards SIGTERM and SIGINT to it."""
+    # In a new session, the process gets Ctrl+C only once, from the handler below.
     with subprocess.Popen(arguments, start_new_session=True) as process:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: process.send_signal(signal.SIGTERM))
@@ -68,7 +68,7 @@ def train(arguments, hours):
 
 
 def stage(workdir):
-    """What the metadata keeps of a run: its recipe, steps, hours and validation scores."""
+    """Returns the metadata of a run: its recipe, steps, hours and validation scores."""
     kept = trainings.read_stage(workdir)
     config, validation = kept["config"], kept["validation"]
     return {
@@ -83,10 +83,10 @@ def stage(workdir):
 
 
 def write_state(model, workdir):
-    """Writes the newest checkpoint as the state, after the stages that the last state lists."""
+    """Writes the newest checkpoint as the state, and appends the run to the list of stages."""
     path = state_path(model)
     before = weights.load(path if path.is_file() else model).metadata
-    # The stage of a run that is resumed replaces the one that it had when it was stopped.
+    # A resumed run replaces its own earlier stage.
     stages = [x for x in before.get("stages", ()) if x.get("run") != run_id(workdir)]
     stages.append(stage(workdir) | {"run": run_id(workdir)})
     read = run.read(workdir)
@@ -105,21 +105,23 @@ def write_state(model, workdir):
 
 
 def run_id(workdir):
-    """A name of a run that stays the same when it is resumed: when its folder was made."""
+    """Returns an identifier that stays the same when the run resumes: the time of its start."""
     first = min(workdir.glob("events.out.tfevents.*"))
     return first.name.split(".")[3]
 
 
 def main(arguments=None):
-    """Reads the command line."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", choices=("scenes", "faces"))
     parser.add_argument("--photos", type=Path, required=True, help="folder of MODEL/train and val")
-    parser.add_argument("--hours", type=float, default=0, help="stop after so many; 0: never")
+    parser.add_argument("--hours", type=float, default=0, help="stop after so many hours; 0: never")
     parser.add_argument("--workdir", type=Path, help="default: runs/sharp/MODEL")
-    parser.add_argument("--state-only", action="store_true", help="write the state, train nothing")
+    parser.add_argument(
+        "--state-only", action="store_true", help="write the state without training"
+    )
     options, overrides = parser.parse_known_args(arguments)
     workdir = options.workdir or ROOT / "runs" / "sharp" / options.model
     if not options.state_only:

@@ -1,22 +1,22 @@
-"""Trains beside MMagic's trainer: same pictures, masks, weights and recipe, step by step.
+"""Compares training with MMagic's trainer: same images, masks, initial weights and recipe.
 
     pip install '.[train,convert]' matplotlib
     python benchmarks/trainers.py --photos FOLDER [--case train-96-2] [--steps 300]
         [--init published] [--config CONFIG --config.KEY=VALUE ...]
 
-FOLDER holds `faces/train` and `faces/val`. The batches are made once, by our data pipeline and the
-masks of `configs/places.py`, which mirrors MMagic's config, and written to a file that both read.
-Both begin with the same drawn weights. The two sides are those of `compare.py`, a process each:
-MMagic's inpaintor, with the optimisers of its own config, and our training step. They take turns
-of some steps each. Ours trains once more beside them from a generator one float32 rounding larger:
-how far that drifts is what rounding alone does. What both have learnt is scored by the same code,
-MMagic's weights after conversion to ours, on the same held-out pictures and frozen masks.
+FOLDER holds `faces/train` and `faces/val`. The batches are made once, by our data pipeline with the
+masks of `configs/places.py`, which has the settings of MMagic's config, and written to a file that
+both sides read. Both start from the same random weights. Each side of `compare.py` runs in its own
+process: MMagic's inpaintor with the optimisers of its config, and our training step. They alternate
+in blocks of steps. A third run, of our training step from a generator one float32 rounding larger,
+shows the drift that rounding alone causes. The trained weights of both sides, MMagic's converted to
+ours, are evaluated by the same code on the same held-out images and fixed masks.
 
-With CONFIG, a config of ours (NAME.py or NAME.py:ARGUMENT) then trains by the command that users
-have, from its start for as many seconds as MMagic's steps took, its first included; nothing is
-compiled before. It gets the same folder of pictures and their size; the rest is its own.
+With CONFIG (NAME.py or NAME.py:ARGUMENT), our training command then trains that config for as many
+seconds as MMagic's steps took, including MMagic's first step and our compilation. It uses the same
+images at the same size; its other settings are unchanged.
 
-Leaves INIT-SIZE.json and .png in `results/trainers`, and prints tables.
+The script writes INIT-SIZE.json and .png to `results/trainers`, and prints tables.
 """
 
 import argparse
@@ -49,32 +49,33 @@ from deepfill_jax.tensors import unflatten
 from deepfill_jax.train import build
 
 RESULTS = Path(__file__).parent / "results" / "trainers"
-SMALLEST = 64  # MMagic's widest dilation mirrors 16 pixels of maps of a quarter of the size.
-BLOCK = 10  # Steps of a turn.
+# Sizes must exceed this: MMagic's widest dilation mirrors 16 pixels of maps of a quarter the size.
+MIN_SIZE = 64
+BLOCK = 10  # Number of steps after which the sides alternate.
 COMPARED = (1, 10, 100, 300)  # Steps whose losses are in the table.
-LAST = 100  # Steps at the end whose mean losses are in the table.
-KEPT = 10  # The losses of every tenth step are kept, and the first's.
+LAST = 100  # Number of final steps whose mean losses are in the table.
+KEPT_EVERY = 10  # Interval of the steps whose losses are stored, besides the first step.
 PLOTTED = {
     "l1/refined/hole": "L1 of the hole, second stage",
     "l1/coarse/hole": "L1 of the hole, first stage",
     "l1/refined/known": "L1 of the known pixels, second stage",
-    "hinge/real": "hinge loss, real pictures",
-    "hinge/fake": "hinge loss, completed pictures",
+    "hinge/real": "hinge loss, real images",
+    "hinge/fake": "hinge loss, completed images",
 }
 
 
 class History(NamedTuple):
-    """What one side did."""
+    """The training history of one side, over N steps."""
 
-    losses: dict[str, np.ndarray]  # Of each step, [N].
-    seconds: np.ndarray  # Of each step, by the clock, [N],
-    cpu_seconds: np.ndarray  # and of all cores, [N].
-    weights: Results  # At the end, by the side's own names.
+    losses: dict[str, np.ndarray]  # Losses of each step, [N].
+    seconds: np.ndarray  # Wall-clock time of each step, [N].
+    cpu_seconds: np.ndarray  # CPU time of each step over all cores, [N].
+    weights: Results  # Final weights, by the side's own names.
     versions: str
 
 
 def make_config(options: argparse.Namespace) -> ConfigDict:
-    """The settings of both sides, and of the score: MMagic's but for pictures, size and batch."""
+    """Returns the config of both sides and the evaluation: MMagic's with other data and sizes."""
     config = quality.make_config(options.photos, "faces", "irregular", options.number)
     config.image_size = options.case.size
     config.batch_size = options.case.batch
@@ -86,33 +87,32 @@ def make_config(options: argparse.Namespace) -> ConfigDict:
 
 
 def draw(config: ConfigDict) -> weights.Model:
-    """The weights with which both begin, as a run of ours draws them."""
+    """Returns the initial weights of both sides, the random initialisation of our training."""
     state = build.initial_state(config, sharding.make_mesh())
     discriminator = {"params": state.discriminator.params, "spectral": state.discriminator.spectral}
     return weights.Model(build.variant(config), state.generator.params, discriminator)
 
 
 def nudge(model: weights.Model) -> weights.Model:
-    """The same with a generator one float32 rounding larger."""
+    """Returns the model with a generator that is one float32 rounding larger."""
     larger = np.float32(1) + np.finfo(np.float32).eps
     generator = jax.tree.map(lambda x: x * larger, model.generator)
     return dataclasses.replace(model, generator=generator)
 
 
 def write_batches(config: ConfigDict, path: Path) -> None:
-    """Writes the first batches of a run of ours as peers read them."""
+    """Writes the first batches of our training stream in the peers' format."""
     batches = build.training_batches(config)(0)
-    made = list(itertools.islice(batches, config.num_steps))
+    first = list(itertools.islice(batches, config.num_steps))
     batches.close()
-    np.savez(path, **{name: np.stack([batch[name] for batch in made]) for name in made[0]})
+    np.savez(path, **{name: np.stack([batch[name] for batch in first]) for name in first[0]})
 
 
 def train(case: Case, peers: Sequence[Peer], batches: Path, steps: int) -> list[History]:
-    """Trains every side, in turns of `BLOCK` steps; the first turn is one step.
+    """Trains all sides alternately in blocks of `BLOCK` steps; the first block is one step.
 
     Raises:
-        RunError: A side stopped, a loss is not finite, or they do not find the same in the
-            first step.
+        RunError: A process ended, a loss is not finite, or the losses of the first step differ.
     """
     losses, answers = ([[] for _ in peers] for _ in range(2))
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -139,13 +139,13 @@ def train(case: Case, peers: Sequence[Peer], batches: Path, steps: int) -> list[
 
 def _history(worker: Worker, losses: list[Results], answers: list[dict[str, Any]]) -> History:
     versions = worker.call("weights")["versions"]
-    by_name = {name: np.array([one[name] for one in losses]) for name in losses[0]}
-    times = (np.array([one[key] for one in answers]) for key in ("seconds", "cpu_seconds"))
+    by_name = {name: np.array([step[name] for step in losses]) for name in losses[0]}
+    times = (np.array([answer[key] for answer in answers]) for key in ("seconds", "cpu_seconds"))
     return History(by_name, *times, worker.result(), versions)
 
 
 def to_model(tensors: Results, variant: weights.Variant) -> weights.Model:
-    """The model of which a side has named the weights, MMagic's or ours."""
+    """Makes a model of weights with MMagic's names or ours."""
     if any(name.startswith("disc.") for name in tensors):
         return mmagic.from_state_dict(tensors, source="MMagic").model
     return weights.Model(variant, **unflatten(tensors))
@@ -154,17 +154,17 @@ def to_model(tensors: Results, variant: weights.Variant) -> weights.Model:
 def train_for(
     seconds: float, name: str, changes: Sequence[str], config: ConfigDict, folder: Path
 ) -> weights.Model:
-    """Trains by the command, and stops it after some seconds.
+    """Runs the training command, and stops it after some seconds.
 
     Args:
-        seconds: From its start, if it does not end before.
-        name: Of its config.
+        seconds: Maximum duration, from the start of the command.
+        name: The config to train.
         changes: Arguments `--config.KEY=VALUE`.
-        config: Whose pictures it gets, at whose size.
-        folder: For its checkpoints.
+        config: The config with the data sources and the image size to use.
+        folder: The workdir.
 
     Raises:
-        RunError: It could not train.
+        RunError: The command failed.
     """
     given = {"image_size": config.image_size, "eval.every": 0}
     given |= {f"data.{key}": config.data[key] for key in ("source", "val_source", "crop_size")}
@@ -176,19 +176,19 @@ def train_for(
         process.wait(seconds)
     process.send_signal(signal.SIGTERM)
     if process.wait() not in (0, EXIT_CODES[PreemptedError]):
-        raise RunError(f"--config={name} did not train for {seconds:.0f} s; see above for why.")
+        raise RunError(f"--config={name} did not train for {seconds:.0f} s; see its error above.")
     return run.read(folder)
 
 
 def score(
     models: dict[str, weights.Model], config: ConfigDict, folder: Path
 ) -> dict[str, dict[str, Any]]:
-    """Scores on the held-out pictures: of their mean colour, and of models by their labels.
+    """Evaluates the mean-colour baseline and models on the held-out images.
 
     Args:
-        models: By label.
-        config: Whose pictures and masks they are.
-        folder: For the models' files.
+        models: The models, by label.
+        config: The config with the images and masks.
+        folder: A folder for temporary model files.
     """
     methods = {"mean": "mean"}
     for label, model in models.items():
@@ -198,7 +198,7 @@ def score(
 
 
 def block_ratios(ours: np.ndarray, theirs: np.ndarray) -> list[float]:
-    """Of the medians of each turn, after the first one, which compiles."""
+    """Returns the ratios of the blocks' median times, without the first block, which compiles."""
     medians = [
         [statistics.median(x[first : first + BLOCK]) for first in range(BLOCK, len(x), BLOCK)]
         for x in (ours, theirs)
@@ -207,12 +207,12 @@ def block_ratios(ours: np.ndarray, theirs: np.ndarray) -> list[float]:
 
 
 def differences(one: History, other: History, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Of losses at each step, relative to the other's."""
+    """Returns the relative differences of the losses at each step."""
     return {name: np.abs(one.losses[name] / other.losses[name] - 1) for name in names}
 
 
 def summarise(ours: History, theirs: History, nudged: History) -> dict[str, Any]:
-    """What is kept of the trainings, few figures of each."""
+    """Returns the figures of the runs that are stored."""
 
     def rounded(values, digits):
         return [float(f"{x:.{digits}g}") for x in values]
@@ -224,7 +224,7 @@ def summarise(ours: History, theirs: History, nudged: History) -> dict[str, Any]
 
     both = sorted(ours.losses.keys() & theirs.losses.keys())
     count = len(ours.seconds)
-    kept = [1, *range(KEPT, count + 1, KEPT)]
+    kept = [1, *range(KEPT_EVERY, count + 1, KEPT_EVERY)]
     places = np.array(kept) - 1
     return {
         "versions": [ours.versions, theirs.versions],
@@ -255,7 +255,7 @@ def summarise(ours: History, theirs: History, nudged: History) -> dict[str, Any]
 
 
 def plot(ours: History, theirs: History, nudged: History, path: Path) -> None:
-    """Draws the losses of both over one another, and how far they are apart."""
+    """Plots the losses of both sides, and their differences."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 3, figsize=(13, 6.5), sharex=True)
@@ -266,8 +266,8 @@ def plot(ours: History, theirs: History, nudged: History, path: Path) -> None:
         axis.set_title(title, fontsize=10)
     l1 = [name for name in PLOTTED if name.startswith("l1/")]
     for one, other, label, colour in (
-        (ours, theirs, "of the two", "#123c69"),
-        (nudged, ours, "of ours from itself, by rounding", "#9a9a9a"),
+        (ours, theirs, "between the two", "#123c69"),
+        (nudged, ours, "of ours by rounding alone", "#9a9a9a"),
     ):
         largest = np.max(list(differences(one, other, l1).values()), axis=0)
         axes.flat[-1].semilogy(steps, largest, color=colour, linewidth=0.9, label=label)
@@ -282,14 +282,14 @@ def plot(ours: History, theirs: History, nudged: History, path: Path) -> None:
     figure.savefig(path, dpi=80)
 
 
-def tables(found: dict[str, Any]) -> Iterator[str]:
-    """Lines of Markdown: scores, seconds, losses.
+def tables(results: dict[str, Any]) -> Iterator[str]:
+    """Yields Markdown lines: scores, times and losses.
 
-    Differences have those by rounding alone beside them, in brackets.
+    The differences caused by rounding alone are in brackets.
     """
     yield "| weights | hole L1 | PSNR | SSIM |"
     yield "|---|---|---|---|"
-    for name, score in found["scores"].items():
+    for name, score in results["scores"].items():
         cells = (
             f"{score[metric]['mean']:.{digits}f} ± {score[metric]['standard_error']:.{digits}f}"
             for metric, digits in (("l1_hole", 3), ("psnr", 3), ("ssim", 4))
@@ -297,39 +297,39 @@ def tables(found: dict[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join((name, *cells))} |"
     yield ""
     for unit in ("seconds", "cpu_seconds"):
-        for name, x in found[unit].items():
+        for name, x in results[unit].items():
             yield f"{unit}, {name}: {x}"
     yield ""
-    steps = next(iter(found["differences"].values()))
+    steps = next(iter(results["differences"].values()))
     columns = *(f"step {step}" for step in steps), "ours, mean", "theirs, mean"
     yield f"| loss | {' | '.join(columns)} |"
     yield "|---" * (1 + len(columns)) + "|"
-    for name, row in found["differences"].items():
-        cells = [f"{x:.0e} ({found['by_rounding'][name][step]:.0e})" for step, x in row.items()]
-        yield f"| {' | '.join((name, *cells, *map(str, found['means'][name])))} |"
+    for name, row in results["differences"].items():
+        cells = [f"{x:.0e} ({results['by_rounding'][name][step]:.0e})" for step, x in row.items()]
+        yield f"| {' | '.join((name, *cells, *map(str, results['means'][name])))} |"
 
 
 def main() -> None:
-    """Does what the command line asks for."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--case", type=Case.parse, default="train-96-2", help="train-SIZE-BATCH")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--number", type=int, default=256, help="of held-out pictures")
+    parser.add_argument("--number", type=int, default=256, help="number of held-out images")
     parser.add_argument("--init", choices=build.INITS, default="published")
-    parser.add_argument("--config", help="a config of ours, to train for as long")
+    parser.add_argument("--config", help="a config to train for the same time")
     mmagic_arguments(parser)
     options, changes = parser.parse_known_args()
     if wrong := [x for x in changes if not (options.config and x.startswith("--config."))]:
         parser.error(f"unrecognized arguments: {' '.join(wrong)}")
-    if options.case.kind != "train" or options.case.size <= SMALLEST:
+    if options.case.kind != "train" or options.case.size <= MIN_SIZE:
         parser.error(
-            f"--case={options.case} must be train-SIZE-BATCH, with a size above {SMALLEST}."
+            f"--case={options.case} must be train-SIZE-BATCH, with a size above {MIN_SIZE}."
         )
     if options.steps <= BLOCK:
-        parser.error(f"--steps={options.steps} must be more than {BLOCK}, a turn.")
+        parser.error(f"--steps={options.steps} must be more than {BLOCK}, the length of a block.")
     python = make_environment(options.environment)
     config = make_config(options)
     with tempfile.TemporaryDirectory() as name:
@@ -342,8 +342,8 @@ def main() -> None:
         sides = *peers, nudged
         histories = train(options.case, sides, folder / "batches.npz", options.steps)
         ours, theirs, _ = histories
-        found = {"case": str(options.case), "cpu": cpu(), "cores": cores()}
-        found |= {"width": options.width, "init": options.init, **summarise(*histories)}
+        results = {"case": str(options.case), "cpu": cpu(), "cores": cores()}
+        results |= {"width": options.width, "init": options.init, **summarise(*histories)}
         models = {
             "before": model,
             "MMagic": to_model(theirs.weights, build.variant(config)),
@@ -353,15 +353,15 @@ def main() -> None:
             seconds = theirs.seconds.sum()
             label = Path(options.config).name
             models[label] = train_for(seconds, options.config, changes, config, folder / "run")
-            found["config"] = [options.config, *changes]
-            found["config_steps"] = models[label].metadata["step"]
+            results["config"] = [options.config, *changes]
+            results["config_steps"] = models[label].metadata["step"]
         print("scoring", file=sys.stderr, flush=True)
-        found["scores"] = score(models, config, folder)
+        results["scores"] = score(models, config, folder)
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{options.init}-{options.case.size}.json"
-    path.write_text(json.dumps(found) + "\n")
+    path.write_text(json.dumps(results) + "\n")
     plot(*histories, path.with_suffix(".png"))
-    print("\n".join(tables(found)))
+    print("\n".join(tables(results)))
 
 
 if __name__ == "__main__":

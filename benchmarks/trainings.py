@@ -1,11 +1,11 @@
-"""Keeps what a model's training was: config, seed and curves of each stage, with a plot.
+"""Records a model's training: the config and the validation curves of each stage, with a plot.
 
     pip install '.[train]' matplotlib
     python benchmarks/trainings.py NAME RUN [RUN ...] [--append]
 
-RUNs are the folders of the stages, in their order; `--append` puts them after those that are kept.
-Writes results/trainings/NAME.json and NAME.png: the hole L1 of the validation pictures over the
-hours that the machine trained, which had other work too.
+The RUNs are the workdirs of the stages, in order; `--append` adds them to the recorded stages. The
+script writes results/trainings/NAME.json and NAME.png, a plot of the validation hole L1 over the
+hours of training, on a machine that may have been busy with other work too.
 """
 
 import argparse
@@ -22,14 +22,14 @@ SCORES = {"eval/l1_hole": "l1_hole", "eval/psnr": "psnr", "eval/ssim": "ssim"}
 
 
 def read_stage(run):
-    """Config, hours and validation scores of one run."""
+    """Returns the config, hours and validation scores of one run."""
     config = (run / "config.json").read_text()
-    # Of paths the last two parts, as the rest is where this machine has its files.
+    # Only the last two parts of paths are kept, as the rest depends on the machine.
     config = json.loads(re.sub(r'/[^":]*/([^"/]+/[^"/]+)"', r'\1"', config))
-    found = event_files.read(run)
-    speed = found["speed/steps_per_second"]
+    curves = event_files.read(run)
+    speed = curves["speed/steps_per_second"]
     hours = np.cumsum(np.diff(speed.steps, prepend=0) / speed.values) / 3600
-    scores = {ours: found[tag] for tag, ours in SCORES.items() if tag in found}
+    scores = {name: curves[tag] for tag, name in SCORES.items() if tag in curves}
     steps = next(iter(scores.values())).steps if scores else np.array([], int)
     return {
         "config": config,
@@ -44,7 +44,7 @@ def read_stage(run):
 
 
 def plot(stages, path):
-    """Draws hole L1 over hours, a line for each stage."""
+    """Plots hole L1 over hours, with one line per stage."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4))
@@ -62,13 +62,13 @@ def plot(stages, path):
 
 
 def main(arguments=None):
-    """Reads the command line."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name")
     parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--append", action="store_true", help="after the stages that are kept")
+    parser.add_argument("--append", action="store_true", help="add to the recorded stages")
     options = parser.parse_args(arguments)
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{options.name}.json"

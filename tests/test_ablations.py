@@ -1,4 +1,4 @@
-"""The measure of each choice of configs/best.py."""
+"""Tests of the ablations of configs/best.py."""
 
 import importlib
 import json
@@ -23,32 +23,34 @@ def _values(row, folder):
     return json.loads(ablations.make_config(row, folder, 3).to_json())
 
 
-OF_BEST = [("best", row) for row in ablations.ROWS_OF_BEST]
+ROWS_OF_BEST = [("best", row) for row in ablations.ROWS_OF_BEST]
 
 
-@pytest.mark.parametrize(("recipe", "row"), [("base", row) for row in ablations.ROWS] + OF_BEST)
-def test_each_row_is_its_recipe_but_for_its_changes(recipe, row, tmp_path):
+@pytest.mark.parametrize(
+    ("recipe", "row"), [("base", row) for row in ablations.ROWS] + ROWS_OF_BEST
+)
+def test_each_row_differs_from_its_recipe_only_by_its_changes(recipe, row, tmp_path):
     expected = _values(recipe, tmp_path)
     for key, value in (ablations.ROWS | ablations.ROWS_OF_BEST)[row].items():
         *parents, last = key.split(".")
         part = expected
         for name in parents:
             part = part[name]
-        assert part[last] != value, f"{key} is so already"
+        assert part[last] != value, f"{key} already has this value"
         part[last] = value
     assert _values(row, tmp_path) == expected
 
 
-def test_the_best_recipe_is_the_config_that_users_have(tmp_path):
-    found = ablations.make_config("best", tmp_path, 0)
+def test_row_best_is_configs_best(tmp_path):
+    config = ablations.make_config("best", tmp_path, 0)
     shipped = runpy.run_path(str(ablations.CONFIGS / "best.py"))["get_config"]("64")
     for part in ("model", "loss", "optimizer", "masks"):
-        assert found[part].to_dict() == shipped[part].to_dict()
+        assert config[part].to_dict() == shipped[part].to_dict()
     for other in ("base", "published"):
         assert _values(other, tmp_path) != _values("best", tmp_path)
 
 
-def test_a_shorter_training_warms_up_and_averages_for_the_same_share(tmp_path):
+def test_warm_up_and_average_scale_with_the_number_of_steps(tmp_path):
     config = ablations.make_config("best", tmp_path, 0)
     ablations.set_steps(config, 400)
     assert (config.num_steps, config.optimizer.decay_steps) == (400, 400)
@@ -58,7 +60,7 @@ def test_a_shorter_training_warms_up_and_averages_for_the_same_share(tmp_path):
     assert config.ema_decay == 0
 
 
-def test_rows_of_one_network_and_batch_are_measured_once(results, tmp_path, monkeypatch):
+def test_rows_with_the_same_network_and_batch_are_measured_once(results, tmp_path, monkeypatch):
     results.mkdir()
     measured = []
 
@@ -69,18 +71,18 @@ def test_rows_of_one_network_and_batch_are_measured_once(results, tmp_path, monk
     monkeypatch.setattr(ablations, "seconds_per_step", seconds_per_step)
     rows = ["base", "no flips", "full width", "batch 8", "half the rate", "with a discriminator"]
     costs = {"base": 1, "no flips": 1, "full width": 2, "batch 8": 3, "half the rate": 1}
-    for _ in range(2):  # The second time they are kept.
-        found = ablations.measure_costs(rows, tmp_path)
-        assert found == costs | {"with a discriminator": 4}
+    for _ in range(2):  # The second time, the costs are read from the results.
+        measured_costs = ablations.measure_costs(rows, tmp_path)
+        assert measured_costs == costs | {"with a discriminator": 4}
     assert measured == [(12, 16), (24, 16), (12, 8), (12, 16)]
 
 
-def test_the_table_has_the_means_of_seeds_best_first(results):
+def test_table_lists_means_over_seeds_best_first(results):
     results.mkdir()
     for row, seed, l1 in (("a", 0, 9.0), ("a", 1, 10.0), ("b", 0, 8.0)):
         metrics = {"l1_hole": l1, "psnr": 20.0, "ssim": 0.5}
-        found = {"row": row, "seconds": 9, "seed": seed, "steps": 7, "metrics": metrics}
-        (results / f"{row}-9-{seed}.json").write_text(json.dumps(found))
+        result = {"row": row, "seconds": 9, "seed": seed, "steps": 7, "metrics": metrics}
+        (results / f"{row}-9-{seed}.json").write_text(json.dumps(result))
     ablations.main([f"--tables={results / 'page.md'}"])
     assert (results / "page.md").read_text().splitlines()[-2:] == [
         "| b | 9 | 7 | 8.00 | 8.00 | 20.00 | 0.5000 |",
@@ -89,7 +91,7 @@ def test_the_table_has_the_means_of_seeds_best_first(results):
 
 
 @pytest.mark.slow
-def test_a_row_is_trained_once_and_scored(tmp_path, monkeypatch, capsys):
+def test_row_is_trained_once_and_scored(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ablations, "ROWS", {"tiny": {"model.width": 2, "batch_size": 8}})
     monkeypatch.setattr(ablations, "measure_costs", lambda *_: {"tiny": 1.0})
     monkeypatch.setattr(ablations, "PICTURES", 2)

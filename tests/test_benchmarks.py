@@ -1,4 +1,4 @@
-"""The comparison with other implementations, with ourselves for one."""
+"""Tests of the benchmark scripts; the comparison runs with this project as its own peer."""
 
 import argparse
 import importlib
@@ -21,14 +21,14 @@ sys.path.append(str(BENCHMARKS))
 compare = importlib.import_module("compare")
 Case = compare.Case
 
-# Answers as a peer does; what it finds is all `VALUE`.
+# A peer process whose results all have the value VALUE.
 FAKE = """
 import numpy as np
 from peers import protocol
 
 def make_calls(case, path, pictures):
     image, mask = next(pictures)
-    print("what a library says")
+    print("output of a library")
     return {"forward": lambda: {"completed": np.full(image.shape, VALUE, np.float32)}}
 
 protocol.serve(make_calls, {"versions": "fake 1", "threads": 1})
@@ -50,21 +50,21 @@ def fake(value, path=Path("none")):
     return compare.Peer("fake", [sys.executable, "-c", FAKE.replace("VALUE", value)], path)
 
 
-def test_both_sides_do_the_same(model):
-    found = compare.compare(Case("forward", 32, 2), ours(model), ours(model), 2)
-    assert found["case"] == "forward-32-2"
-    assert found["difference"] <= 1e-5
-    assert found["ratio"]["min"] <= found["ratio"]["median"] <= found["ratio"]["max"]
-    assert found["memory_ratio"] == found["ours"]["gb"] / found["theirs"]["gb"]
-    assert found["ours"]["compiling_gb"] > found["ours"]["gb"]
-    assert found["ours"]["versions"].startswith("jax ")
-    json.dumps(found)
-    rows = list(compare.table([found]))
+def test_comparison_with_itself_finds_no_difference(model):
+    result = compare.compare(Case("forward", 32, 2), ours(model), ours(model), 2)
+    assert result["case"] == "forward-32-2"
+    assert result["difference"] <= 1e-5
+    assert result["ratio"]["min"] <= result["ratio"]["median"] <= result["ratio"]["max"]
+    assert result["memory_ratio"] == result["ours"]["gb"] / result["theirs"]["gb"]
+    assert result["ours"]["compiling_gb"] > result["ours"]["gb"]
+    assert result["ours"]["versions"].startswith("jax ")
+    json.dumps(result)
+    rows = list(compare.table([result]))
     assert len({row.count("|") for row in rows}) == 1
     assert rows[-1].startswith("| forward-32-2 | ours | ")
 
 
-def test_training_steps_go_on_from_each_other(model, tmp_path):
+def test_peer_continues_training_from_step_to_step(model, tmp_path):
     pytest.importorskip("ml_collections")
     worker = compare.Worker(ours(model), Case("train", 32, 1), tmp_path / "results.npz", tmp_path)
     losses = []
@@ -74,7 +74,7 @@ def test_training_steps_go_on_from_each_other(model, tmp_path):
     worker.call("weights")
     trained = worker.result()
     worker.close()
-    # What MMagic's losses are compared with.
+    # MMagic's losses are compared by these names.
     assert losses[0].keys() > {"hinge/fake", "hinge/real", "loss/generator", "l1/refined/hole"}
     assert losses[0]["loss/generator"] != losses[1]["loss/generator"]
     before = flatten(weights.networks(weights.load(model)))
@@ -83,45 +83,47 @@ def test_training_steps_go_on_from_each_other(model, tmp_path):
     assert before[name].shape == trained[name].shape and (before[name] != trained[name]).any()
 
 
-def test_sides_that_do_not_do_the_same_are_not_timed():
+def test_different_results_are_refused():
     case = Case("forward", 8, 1)
     assert compare.compare(case, fake("0.5"), fake("0.5005"), 1)["difference"] < 1e-3
     unnamed = fake("0.5")._replace(
         command=[sys.executable, "-c", FAKE.replace("VALUE", "0.5").replace("completed", "x")]
     )
     for other in (fake("0.502"), fake("np.nan"), unnamed):
-        with pytest.raises(RunError, match="fake and fake do not find the same in forward-8-1"):
+        with pytest.raises(
+            RunError, match="fake and fake compute different results in forward-8-1"
+        ):
             compare.compare(case, fake("0.5"), other, 1)
 
 
-def test_a_case_too_large_for_the_peer_is_ours_alone():
+def test_case_too_large_for_the_peer_is_measured_without_it():
     small = fake("0.5")._replace(largest=8)
-    found = compare.compare(Case("forward", 16, 1), fake("0.5"), small, 1)
-    assert "theirs" not in found and "ratio" not in found
-    assert list(compare.table([found]))[-1].startswith("| forward-16-1 | - | ")
+    result = compare.compare(Case("forward", 16, 1), fake("0.5"), small, 1)
+    assert "theirs" not in result and "ratio" not in result
+    assert list(compare.table([result]))[-1].startswith("| forward-16-1 | - | ")
 
 
-def test_a_peer_that_stops_is_named():
-    with pytest.raises(RunError, match="fake stopped in forward-8-1"):
+def test_failing_peer_is_named():
+    with pytest.raises(RunError, match="fake failed in forward-8-1"):
         compare.compare(Case("forward", 8, 1), fake("0.5"), fake("1 / 0"), 1)
 
 
 @pytest.mark.parametrize("text", ["forward-256", "backward-256-1", "forward-255-1", "train-64-0"])
-def test_a_case_that_is_none(text):
-    with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is no case"):
+def test_invalid_case_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is not a case"):
         Case.parse(text)
 
 
 @pytest.mark.torch
-def test_weights_for_nipponjo_come_back(tmp_path):
+def test_weights_written_for_nipponjo_are_read_back(tmp_path):
     pytest.importorskip("torch")
     sources = importlib.import_module("deepfill_jax.convert.sources")
     model = compare.draw(make_variant("nipponjo", width=2, discriminator_width=1))
     compare.write_nipponjo(tmp_path / "model.pth", model)
     read = flatten(sources.read(tmp_path / "model.pth").model.generator)
-    drawn = flatten(model.generator)
-    assert read.keys() == drawn.keys()
-    assert all((read[name] == drawn[name]).all() for name in drawn)
+    written = flatten(model.generator)
+    assert read.keys() == written.keys()
+    assert all((read[name] == written[name]).all() for name in written)
 
 
 def run_script(name, *arguments, fails=False):
@@ -131,36 +133,36 @@ def run_script(name, *arguments, fails=False):
     return ran.stdout
 
 
-def test_each_case_of_our_own_is_timed_in_a_process(tmp_path):
+def test_speed_measures_each_case_in_a_separate_process(tmp_path):
     path = tmp_path / "speed.jsonl"
     cases = "--cases", "inference-32-1", "attention-32-2"
     printed = run_script("speed.py", *cases, "--rounds", "1", "--output", path)
     *lines, _, _, first, second = printed.splitlines()
     assert path.read_text().splitlines() == lines
-    found = [json.loads(line) for line in lines]
-    assert [one["case"] for one in found] == ["inference-32-1", "attention-32-2"]
-    for one in found:
-        assert one["seconds"]["min"] > 0 and one["gflop"] > 0 and 0.1 < one["peak_gb"] < 4
-        assert 0 < one["program_gb"] < one["peak_gb"] and one["device"] == "cpu"
+    results = [json.loads(line) for line in lines]
+    assert [result["case"] for result in results] == ["inference-32-1", "attention-32-2"]
+    for result in results:
+        assert result["seconds"]["min"] > 0 and result["gflop"] > 0 and 0.1 < result["peak_gb"] < 4
+        assert 0 < result["program_gb"] < result["peak_gb"] and result["device"] == "cpu"
     assert "inference-32-1" in first and "attention-32-2" in second
 
 
-def test_a_case_that_fails_stops_no_other():
+def test_failing_case_does_not_stop_the_others():
     cases = "--cases", "attention-33554432-1", "attention-32-1", "--precisions", "bfloat16"
     printed = run_script("speed.py", *cases, "--rounds", "1", fails=True)
     failed, done, *_, row = printed.splitlines()
-    assert "Unable to allocate" in json.loads(failed)["error"]  # Three million gigabytes.
+    assert "Unable to allocate" in json.loads(failed)["error"]  # It needs three million GB.
     assert json.loads(done)["precision"] == "bfloat16" and "attention-32-1" in row
 
 
 @pytest.mark.slow
-def test_steps_drift_from_the_plain_form_by_rounding_alone():
+def test_drift_from_plain_convolutions_is_rounding():
     fast, nudged = map(json.loads, run_script("drift.py", "--steps", "2").splitlines())
     assert (fast["run"], nudged["run"]) == ("fast", "nudged")
     assert 0 < max(fast["differences"].values()) < 1e-4
 
 
-# As XLA writes them for a GPU: cuDNN by its name, a product in a fusion of Triton's.
+# XLA's text for a GPU: a cuDNN call by name, and a matrix product in a Triton fusion.
 GPU_PROGRAM = """
 %gemm_fusion_dot.3_computation (parameter_0: f32[8,4]) -> f32[8,8] {
   %parameter_0 = f32[8,4]{1,0} parameter(0)
@@ -177,7 +179,7 @@ calls=%gemm_fusion_dot.3_computation, metadata={op_name="Generator/refine/attent
 """
 
 
-def test_operations_of_a_gpu_are_those_of_its_streams():
+def test_gpu_operations_are_read_from_stream_events():
     operations = importlib.import_module("operations")
     known = operations.instructions(GPU_PROGRAM)
     assert known["conv.1"].kind == "convolution, backward"
@@ -198,7 +200,7 @@ def test_operations_of_a_gpu_are_those_of_its_streams():
     assert list(operations.spans(planes)) == [(1, 5, "conv.1"), (5, 6, "MemcpyD2D")]
 
 
-def test_growth_is_drawn(tmp_path):
+def test_growth_writes_a_plot(tmp_path):
     pytest.importorskip("matplotlib")
     path = tmp_path / "growth.png"
     sizes = "--sizes", "32", "64", "--batches", "--devices"
@@ -206,7 +208,7 @@ def test_growth_is_drawn(tmp_path):
     assert len(printed.splitlines()) == 2 and path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_devices_exchange_is_read_from_the_compiled_program():
+def test_collectives_are_read_from_the_compiled_program():
     processes = importlib.import_module("processes")
     text = """
   %a = (f32[250000]{0}, f32[]{}) all-reduce(%x, %y), channel_id=1
@@ -217,7 +219,7 @@ def test_what_devices_exchange_is_read_from_the_compiled_program():
 
 
 @pytest.mark.slow
-def test_processes_and_devices_take_turns():
+def test_processes_measures_all_divisions():
     script = BENCHMARKS / "processes.py"
     command = [sys.executable, script, "--case", "training-64-2", "--width", "2", "--rounds", "1"]
     environment = {n: x for n, x in os.environ.items() if n != "XLA_FLAGS"}

@@ -1,4 +1,4 @@
-"""The scripts of examples/, each run as a user runs it, on small pictures with a tiny model."""
+"""Tests of the scripts of examples/, run as commands on small images with a tiny model."""
 
 import subprocess
 import sys
@@ -38,11 +38,11 @@ def read(path):
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
-def test_thirty_lines_at_most(path):
+def test_examples_have_at_most_thirty_lines(path):
     assert len(path.read_text().splitlines()) <= 30
 
 
-def test_inpaint_one(tmp_path, model):
+def test_inpaint_one_fills_only_the_hole(tmp_path, model):
     picture, mask = make_picture(40, 56)
     Image.fromarray(picture).save(tmp_path / "photo.png")
     Image.fromarray(mask).save(tmp_path / "mask.png")
@@ -51,9 +51,9 @@ def test_inpaint_one(tmp_path, model):
     assert changed.any() and not changed[mask == 0].any()
 
 
-def test_inpaint_folder(tmp_path, model):
+def test_inpaint_folder_keeps_known_pixels(tmp_path, model):
     (tmp_path / "masks").mkdir()
-    for path in photos.write(tmp_path / "photos", count=9).iterdir():  # More than a batch.
+    for path in photos.write(tmp_path / "photos", count=9).iterdir():  # More than one batch.
         Image.fromarray(make_picture(40, 40)[1]).save(tmp_path / "masks" / path.name)
     run("inpaint_folder.py", tmp_path / "photos", tmp_path / "masks", tmp_path / "results", model)
     results = sorted((tmp_path / "results").iterdir())
@@ -63,7 +63,7 @@ def test_inpaint_folder(tmp_path, model):
         assert (read(path)[known] == read(tmp_path / "photos" / path.name)[known]).all()
 
 
-def test_extend_canvas(tmp_path, model):
+def test_extend_canvas_adds_pixels_on_each_side(tmp_path, model):
     picture, _ = make_picture(40, 56)
     Image.fromarray(picture).save(tmp_path / "photo.png")
     run("extend_canvas.py", tmp_path / "photo.png", 16, tmp_path / "result.png", model)
@@ -73,7 +73,7 @@ def test_extend_canvas(tmp_path, model):
 
 
 @pytest.mark.slow
-def test_fine_tune(tmp_path):
+def test_fine_tune_updates_all_parameters(tmp_path):
     variant = make_variant("official", width=12)
     path = tmp_path / "narrow.safetensors"
     weights.save(path, weights.Model(variant, random_variables(Generator(variant))["params"]))

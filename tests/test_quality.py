@@ -1,4 +1,4 @@
-"""The tables of models and classical fills, on small sets."""
+"""Tests of the evaluation tables of models and classical baselines, on small data sets."""
 
 import importlib
 import json
@@ -19,7 +19,7 @@ quality = importlib.import_module("quality")
 
 
 def colours():
-    """Distances of mean colours, in place of the network's."""
+    """Replaces the perceptual distances by distances of mean colours."""
 
     def measure(completed, image):
         features = jnp.stack([completed.mean((1, 2)), image.mean((1, 2))], axis=1)
@@ -31,7 +31,7 @@ def colours():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Photographs, masks, a model by name, and nothing kept yet."""
+    """A folder with photographs, masks and a model with a name, and no stored results."""
     monkeypatch.setattr(quality, "RESULTS", tmp_path / "kept")
     monkeypatch.setattr(quality, "SIZE", 64)
     monkeypatch.setattr(quality.distances, "load", colours)
@@ -52,18 +52,18 @@ def run(folder, masks, *methods, more=()):
 
 
 def rows(text, title):
-    """Cells of the table below a heading or in a corner, by the row's name."""
+    """Returns the cells of the table after a text, by row name."""
     lines = text.split(title, maxsplit=1)[1].splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("|---"))
     cells = [line.strip("| ").split(" | ") for line in lines[start + 1 : lines.index("", start)]]
     return {name: figures for name, *figures in cells}
 
 
-def test_a_table_has_a_row_for_each_method_and_marks_the_best(folder, capsys):
+def test_table_has_a_row_per_method_and_marks_the_best(folder, capsys):
     page = folder / "scores.md"
     kept = run(folder, "irregular,files", "mean", "telea", "tiny", more=["--tables", str(page)])
     assert len(kept) == 6
-    # The one mask file is a quarter of the picture; its edge is resized.
+    # The single mask file covers a quarter of the image, before it is resized.
     areas = kept["faces-files-mean"]["by_area"]
     assert [(row["area"], row["count"]) for row in areas] == [("20-30", 3)]
     printed = capsys.readouterr().out
@@ -86,7 +86,7 @@ def test_a_table_has_a_row_for_each_method_and_marks_the_best(folder, capsys):
     assert "| LPIPS, VGG16 | 20-30 (3) |" in section
 
 
-def test_only_what_changed_is_scored_again(folder, capsys):
+def test_only_changed_cases_are_evaluated_again(folder, capsys):
     before = run(folder, "box", "mean", "tiny")
     assert capsys.readouterr().out.count("faces, box, ") == 2
     assert run(folder, "box", "mean", "tiny") == before
@@ -96,7 +96,7 @@ def test_only_what_changed_is_scored_again(folder, capsys):
     assert capsys.readouterr().out.count("faces, box, ") == 1
     assert changed["faces-box-tiny"] != before["faces-box-tiny"]
     assert changed["faces-box-mean"] == before["faces-box-mean"]
-    # As it was before there were distances.
+    # Results that were stored before the perceptual metrics existed lack them.
     del changed["faces-box-mean"]["summary"]["frechet"]
     path = quality.RESULTS / "faces-box-mean.json"
     path.write_text(json.dumps(changed["faces-box-mean"]))
@@ -104,7 +104,7 @@ def test_only_what_changed_is_scored_again(folder, capsys):
     assert run(folder, "box", "mean")["faces-box-mean"] == before["faces-box-mean"]
 
 
-def test_models_by_file_are_compared_but_not_kept(folder, capsys):
+def test_results_of_model_files_are_printed_but_not_stored(folder, capsys):
     whole = folder / "float32.safetensors"
     half = folder / "float16.safetensors"
     for path, dtype in ((whole, np.float32), (half, np.float16)):
@@ -114,10 +114,10 @@ def test_models_by_file_are_compared_but_not_kept(folder, capsys):
     assert run(folder, "box", *files, more=["--tables", str(page)]) == {}
     table = rows(capsys.readouterr().out, "## faces, box masks")
     assert sorted(table) == sorted(files)
-    assert "faces" not in page.read_text().split("picture is hole")[1]
+    assert "faces" not in page.read_text().split("with the number of images.")[1]
 
 
-def test_fewer_pictures_are_said_and_are_no_rivals(folder, capsys):
+def test_methods_with_fewer_images_are_labelled_and_not_marked_best(folder, capsys):
     run(folder, "box", "telea", more=["--number", "2"])
     run(folder, "box", "mean")
     text = "\n".join(quality.tables(quality.kept()))

@@ -1,4 +1,4 @@
-"""The comparison of trainers, with ourselves for the peer."""
+"""Tests of the comparison of trainers, with this project as its own peer."""
 
 import importlib
 import itertools
@@ -46,16 +46,16 @@ protocol.serve(make_calls, {"versions": "fake 1", "threads": 1})
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """Of tiny networks, on a few pictures."""
+    """A config with tiny networks and a few images."""
     folder = tmp_path_factory.mktemp("photos")
     for part in ("train", "val"):
         photos.write(folder / "faces" / part)
     case = compare.Case("train", 32, 2)
-    made = trainers.make_config(
+    config = trainers.make_config(
         Namespace(photos=folder, case=case, steps=STEPS, width=2, init="unit_variance", number=4)
     )
-    made.model.discriminator_width = 1
-    return made
+    config.model.discriminator_width = 1
+    return config
 
 
 def flat(model):
@@ -73,16 +73,16 @@ def train(config, folder, *sides):
     return trainers.train(compare.Case("train", 32, 2), sides, folder / "batches.npz", STEPS)
 
 
-def test_a_file_holds_the_batches_of_a_run_of_ours(config, tmp_path):
+def test_file_of_batches_equals_our_training_stream(config, tmp_path):
     trainers.write_batches(config, tmp_path / "batches.npz")
     read = list(protocol.read(tmp_path / "batches.npz"))
-    wanted = trainers.build.training_batches(config)(0)
-    for (image, mask), batch in zip(read, itertools.islice(wanted, STEPS), strict=True):
+    stream = trainers.build.training_batches(config)(0)
+    for (image, mask), batch in zip(read, itertools.islice(stream, STEPS), strict=True):
         assert (image == batch["image"]).all() and (mask == batch["mask"]).all()
-    wanted.close()
+    stream.close()
 
 
-def test_sides_take_the_same_batches_in_turn(config, tmp_path):
+def test_sides_train_on_the_same_batches(config, tmp_path):
     ours, theirs = train(config, tmp_path, fake("image.mean()"), fake("image.mean() + step - 1"))
     means = [image.mean() for image, _ in protocol.read(tmp_path / "batches.npz")]
     assert len(set(means)) == STEPS
@@ -91,15 +91,15 @@ def test_sides_take_the_same_batches_in_turn(config, tmp_path):
     assert ours.weights == {"steps": STEPS} and (ours.seconds > 0).all()
 
 
-def test_sides_that_begin_apart_or_lose_their_way_do_not_go_on(config, tmp_path):
-    with pytest.raises(RunError, match="do not find the same in train-32-2"):
+def test_different_or_infinite_losses_stop_the_comparison(config, tmp_path):
+    with pytest.raises(RunError, match="compute different results in train-32-2"):
         train(config, tmp_path, fake("1"), fake("1.1"))
     with pytest.raises(RunError, match="A loss of fake is not finite in step 2"):
         train(config, tmp_path, fake("1"), fake("1 if step == 1 else np.nan"))
 
 
 @pytest.mark.slow
-def test_sides_that_are_the_same_stay_the_same(config, tmp_path):
+def test_identical_sides_have_identical_losses(config, tmp_path):
     model = trainers.draw(config)
     weights.save(tmp_path / "model.safetensors", model)
     command = [sys.executable, "-m", "peers.ours"]
@@ -112,7 +112,7 @@ def test_sides_that_are_the_same_stay_the_same(config, tmp_path):
     assert all((before[name] != after[name]).any() for name in before if name.endswith("kernel"))
 
 
-def test_weights_in_the_names_of_mmagic_come_back():
+def test_weights_with_mmagics_names_are_read_back():
     model = compare.draw(make_variant("mmagic", width=2, discriminator_width=1))
     tensors = layout.revert(model, mmagic.make_table(discriminator=True))
     before, after = flat(model), flat(trainers.to_model(tensors, model.variant))
@@ -120,7 +120,7 @@ def test_weights_in_the_names_of_mmagic_come_back():
     assert all((before[name] == after[name]).all() for name in before)
 
 
-def test_what_is_kept_of_histories(tmp_path):
+def test_summary_tables_and_plot_of_histories(tmp_path):
     pytest.importorskip("matplotlib")
     steps = np.arange(1.0, 51.0)
 
@@ -143,16 +143,16 @@ def test_what_is_kept_of_histories(tmp_path):
     assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_models_and_the_mean_colour_are_scored(config, tmp_path):
+def test_models_and_the_mean_colour_are_evaluated(config, tmp_path):
     scores = trainers.score({"before": trainers.draw(config)}, config, tmp_path)
     assert scores.keys() == {"mean", "before"}
-    assert all(0 < found["l1_hole"]["mean"] < 100 for found in scores.values())
-    assert "lpips" not in scores["before"]  # Its network is of an extra that trainers do without.
+    assert all(0 < metrics["l1_hole"]["mean"] < 100 for metrics in scores.values())
+    assert "lpips" not in scores["before"]  # LPIPS needs an extra that trainers.py does not need.
     assert scores["before"] != scores["mean"]
 
 
 @pytest.mark.slow
-def test_a_config_of_ours_trains_and_is_read(config, tmp_path):
+def test_config_is_trained_by_the_command_and_read(config, tmp_path):
     smoke = str(ROOT / "configs" / "smoke.py")
     changes = ["--config.num_steps=2", "--config.batch_size=8"]
     trained = trainers.train_for(600, smoke, changes, config, tmp_path / "run")

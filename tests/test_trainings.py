@@ -1,4 +1,4 @@
-"""What is kept of a model's training."""
+"""Tests of the records of a model's training."""
 
 import importlib
 import json
@@ -13,13 +13,13 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 trainings = importlib.import_module("trainings")
 
 
-def test_stages_are_kept_without_paths_of_the_machine(tmp_path, monkeypatch):
+def test_stages_are_recorded_without_machine_paths(tmp_path, monkeypatch):
     monkeypatch.setattr(trainings, "RESULTS", tmp_path / "results")
-    found = {
+    curves = {
         "speed/steps_per_second": Curve(np.array([100, 200]), np.array([1.0, 0.5])),
         "eval/l1_hole": Curve(np.array([200]), np.array([8.25])),
     }
-    monkeypatch.setattr(trainings.event_files, "read", lambda run: found)
+    monkeypatch.setattr(trainings.event_files, "read", lambda run: curves)
     run = tmp_path / "run"
     run.mkdir()
     data = {"source": f"folder:{tmp_path}/faces/train", "edges": ""}

@@ -1,10 +1,10 @@
-"""Checks this machine's device against the outputs of the reference implementations.
+"""Compares this machine's device with the outputs of the reference implementations.
 
     PYTHONPATH=.:benchmarks:tests python benchmarks/gpu/goldens.py [--output FILE]
 
-Runs the tests of the networks, the attention, losses, gradients and training steps against
-tests/golden, in float32; the exit code is 1 if one fails. Then prints lines of JSON: how far both
-forms of the generator are from the references in float32, TF32 and bfloat16.
+The script runs the tests of the networks, the attention, losses, gradients and training steps
+against tests/golden in float32; the exit code is 1 if one fails. It then prints JSON lines with the
+differences of both architectures' generators from the references in float32, TF32 and bfloat16.
 """
 
 import argparse
@@ -24,14 +24,14 @@ from deepfill_jax.models import MMAGIC, OFFICIAL, Generator
 
 TESTS = Path(references.__file__).parent
 GENERATORS = {
-    # Golden: architecture, and its weights.
+    # Golden file: architecture, and a function that returns its weights.
     "gen_g22_b2_72x72": (MMAGIC, references.mmagic_model),
     "tf_gen_g22_b1_64x64": (OFFICIAL, references.official_model),
 }
 
 
 def run_tests(chosen: str) -> bool:
-    """Runs the golden tests in a process of their own, as they set JAX up for themselves."""
+    """Runs the golden tests in a separate process, because they configure JAX themselves."""
     files = [str(TESTS / f"test_{name}.py") for name in ("models", "attention", "steps")]
     command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-k", chosen, *files]
     environment = os.environ | {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
@@ -39,11 +39,11 @@ def run_tests(chosen: str) -> bool:
 
 
 def differences(variant, params, arrays: dict, dtype) -> dict[str, dict[str, float]]:
-    """Largest and mean absolute difference of both stages, which are in [-1, 1]."""
+    """Returns the largest and mean absolute difference of both stages' outputs in [-1, 1]."""
     mask = nhwc(arrays["mask"])
-    seen = rgb(arrays["masked" if "masked" in arrays else "image"])
+    inputs = rgb(arrays["masked" if "masked" in arrays else "image"])
     network = Generator(variant, dtype)
-    predicted = jax.jit(network.apply)({"params": params}, image.mask_out(seen, mask), mask)
+    predicted = jax.jit(network.apply)({"params": params}, image.mask_out(inputs, mask), mask)
     result = {}
     for name, stage in (("coarse", "stage1"), ("refined", "stage2")):
         difference = np.abs(getattr(predicted, name) - rgb(arrays[stage]))
@@ -53,9 +53,9 @@ def differences(variant, params, arrays: dict, dtype) -> dict[str, dict[str, flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--output", type=Path, help="a file to which lines of JSON are added")
+    parser.add_argument("--output", type=Path, help="file to which JSON lines are appended")
     parser.add_argument(
-        "--tests", default="matches_mmagic or matches_tf1_release", help="which, as pytest's -k"
+        "--tests", default="matches_mmagic or matches_tf1_release", help="expression of pytest's -k"
     )
     parser.add_argument("--goldens", nargs="*", choices=GENERATORS, default=list(GENERATORS))
     options = parser.parse_args()
@@ -65,8 +65,8 @@ def main() -> None:
         variant, model = GENERATORS[name]
         for precision, (dtype, rounding) in programs.PRECISIONS.items():
             with jax.default_matmul_precision(rounding):
-                found = differences(variant, model().generator, golden(name), dtype)
-            programs.report(options.output, golden=name, precision=precision, **found)
+                figures = differences(variant, model().generator, golden(name), dtype)
+            programs.report(options.output, golden=name, precision=precision, **figures)
     sys.exit(not passed)
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Checks, times, profiles and trains on the machine's accelerator; see benchmarks/README.md.
+# Tests, times, profiles and trains on this machine's accelerator; see benchmarks/README.md.
 #
 #   benchmarks/gpu/run_all.sh OUT [--steps "goldens speed torch_peer operations train"]
 #       [--photos FOLDER] [--minutes 8] [--tiny] [-- OPTIONS OF train.py]
 #
-# A step is a script; it adds its results to OUT/STEP.jsonl as it gets them. One that fails stops no
-# other; the exit code says whether one did. What is large goes to OUT.work: compiled programs, the
-# profile, checkpoints; the same command goes on from there. --tiny only exercises the scripts.
+# A step is a script, which appends its results to OUT/STEP.jsonl as they arrive. If a step fails,
+# the others still run, and the exit code is 1. Large files go to OUT.work: compiled programs, the
+# profile, checkpoints. Rerunning the command resumes from there. --tiny only tests the scripts.
 set -u
 out=${1:?The first argument must be the folder for results.}
 shift

@@ -1,12 +1,12 @@
-"""Times the same networks in plain PyTorch, with the same weights: a peer for speed.py.
+"""Times the same networks with the same weights in plain PyTorch, for comparison with speed.py.
 
     PYTHONPATH=.:benchmarks python benchmarks/gpu/torch_peer.py [--cases training-256-16 ...]
         [--precisions float32 tf32 bfloat16] [--width 24] [--rounds 5] [--output FILE]
 
-First compares its completed pictures and its losses with ours, run in float32 on the CPU, then
-prints a line of JSON a case. Each is timed in both memory layouts of PyTorch, with cuDNN's autotune
-on: in float32, in TF32, and in bfloat16 by autocast, whose losses are float32. Without PyTorch it
-says so and does nothing.
+The script first compares its completed images and losses with ours, computed in float32 on the CPU,
+and then prints a line of JSON per case. Each case is timed in both memory layouts of PyTorch, with
+cuDNN's autotuning: in float32, in TF32, and in bfloat16 by autocast with float32 losses. Without
+PyTorch, it prints a message and exits.
 """
 
 import functools
@@ -14,7 +14,7 @@ import itertools
 import os
 import sys
 
-# JAX computes what to compare with; the GPU, if there is one, is PyTorch's.
+# JAX computes the reference on the CPU and leaves a GPU to PyTorch.
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
@@ -27,7 +27,7 @@ try:
     import torch
     import torch.nn.functional as F
 except ImportError:
-    print("PyTorch is not installed: there is no peer to time.")
+    print("PyTorch is not installed, so the comparison is skipped.")
     sys.exit()
 
 from deepfill_jax import sharding
@@ -36,7 +36,7 @@ from deepfill_jax.models import generator as tables
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
-SIZE = 72  # Of what is compared. PyTorch cannot mirror smaller maps as far as is asked.
+SIZE = 72  # Image side of the comparison. PyTorch cannot mirror smaller maps as far as needed.
 
 
 def pad(x, reach):
@@ -70,7 +70,7 @@ def decode(x, params):
 
 
 def fuse(scores, rows, columns):
-    """Adds neighbours along the diagonal of [B, Q, K], in row-major, then column-major order."""
+    """Sums neighbours along the diagonals of [B, Q, K], in row-major, then column-major order."""
     diagonal = torch.eye(3, dtype=scores.dtype, device=scores.device)[None, None]
     for first, second in ((rows, columns), (columns, rows)):
         scores = F.conv2d(scores[:, None], diagonal, padding=1)
@@ -97,7 +97,7 @@ def attend(x, mask):
 
 
 def generate(params, masked, mask):
-    """The generator of architecture `mmagic`: coarse and refined pictures, and the completed."""
+    """Runs the generator of `mmagic`; returns the coarse, refined and completed images."""
 
     def with_mask(x):
         return torch.cat([x, torch.ones_like(mask), mask], dim=1)
@@ -116,7 +116,7 @@ def generate(params, masked, mask):
 
 
 def score(params, spectral, image, mask):
-    """The discriminator, after one power iteration."""
+    """Runs the discriminator after one power iteration."""
     x = torch.cat([image, mask], dim=1)
     for index in range(1, len(discriminator.MULTIPLES) + 1):
         name = f"patch{index}"
@@ -132,7 +132,7 @@ def score(params, spectral, image, mask):
 
 
 class Peer:
-    """Our weights in PyTorch, and what is done with them."""
+    """Our weights in PyTorch, with inference and training steps."""
 
     def __init__(self, state, layout, autocast):
         self._layout, self._autocast = layout, autocast
@@ -152,7 +152,7 @@ class Peer:
         return x.to(memory_format=self._layout) if x.ndim == 4 else x
 
     def batch(self, case):
-        """Image in [-1, 1] and mask."""
+        """Returns the images in [-1, 1] and the masks."""
         arrays = (x.transpose(0, 3, 1, 2) for x in case.pictures())
         image, mask = (torch.tensor(x, device=DEVICE).float() for x in arrays)
         return [x.to(memory_format=self._layout) for x in (image / 127.5 - 1, mask)]
@@ -161,12 +161,12 @@ class Peer:
         return torch.autocast(DEVICE, torch.bfloat16, enabled=self._autocast)
 
     def inference(self, image, mask):
-        """The completed picture."""
+        """Returns the completed images."""
         with torch.no_grad(), self._context():
             return generate(self.generator, image * (1 - mask), mask)[2]
 
     def training(self, image, mask):
-        """A step of both networks; returns the losses."""
+        """Updates both networks and returns the losses."""
         fake = self.inference(image, mask)
         with self._context():
             fake_scores = score(self.discriminator, self._spectral, fake, mask)
@@ -186,38 +186,38 @@ class Peer:
     def _update(self, which, loss):
         optimizer = self._optimizers[which]
         optimizer.zero_grad()
-        # Of this network alone: the generator's loss needs no gradient of the discriminator.
+        # The generator's loss does not need the gradient of the discriminator's parameters.
         loss.backward(inputs=optimizer.param_groups[0]["params"])
         optimizer.step()
 
 
 def differences(peer, width) -> dict[str, float]:
-    """Largest of a completed picture, and relative ones of a step's losses, from ours."""
+    """Returns the largest difference of completed images and relative ones of losses from ours."""
     cases = Case("inference", SIZE, 2), Case("training", SIZE, 2)
     ours, scalars = (programs.make_program(c, "mmagic", width, "float32").call() for c in cases)
     batch = peer.batch(cases[0])
     theirs = peer.inference(*batch).cpu().numpy().transpose(0, 2, 3, 1)
-    found = {"completed": float(np.abs(ours["completed"] / 127.5 - 1 - theirs).max())}
+    result = {"completed": float(np.abs(ours["completed"] / 127.5 - 1 - theirs).max())}
     for name, loss in peer.training(*batch).items():
-        found[name] = float(abs(loss.cpu() / float(scalars[name]) - 1))
-    return found
+        result[name] = float(abs(loss.cpu() / float(scalars[name]) - 1))
+    return result
 
 
 def measure(case, peer, rounds) -> dict:
-    """Times one case, or says why not."""
-    found = {}
+    """Times one case, or returns the "error" if the GPU runs out of memory."""
+    result = {}
     try:
         batch = peer.batch(case)
         call = functools.partial(getattr(peer, case.kind), *batch)
         call()
         seconds = programs.time_calls(call, rounds, wait)
-        found |= {"seconds": seconds, "images_per_second": case.batch / seconds["median"]}
+        result |= {"seconds": seconds, "images_per_second": case.batch / seconds["median"]}
     except torch.OutOfMemoryError as error:
-        found["error"] = str(error).splitlines()[0]
+        result["error"] = str(error).splitlines()[0]
     if DEVICE == "cuda":
-        found["device_peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        result["device_peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
         torch.cuda.reset_peak_memory_stats()
-    return found
+    return result
 
 
 def wait(_):
@@ -235,13 +235,13 @@ def main() -> None:
     networks = programs.make_networks("mmagic", options.width, jnp.float32)
     state = programs.make_state(networks, sharding.make_mesh())
     allow_tf32(False)
-    found = differences(Peer(state, torch.contiguous_format, autocast=False), options.width)
-    same = max(found.values()) < 1e-3
+    compared = differences(Peer(state, torch.contiguous_format, autocast=False), options.width)
+    same = max(compared.values()) < 1e-3
     device = torch.cuda.get_device_name() if DEVICE == "cuda" else "cpu"
     about = {"torch": torch.__version__, "device": device}
-    programs.report(options.output, **about, same=same, differences=found)
+    programs.report(options.output, **about, same=same, differences=compared)
     if not same:
-        sys.exit("It does not compute the same, and is not timed.")
+        sys.exit("The PyTorch networks compute different results, so they are not timed.")
     torch.backends.cudnn.benchmark = True
     for precision in options.precisions:
         allow_tf32(precision != "float32")

@@ -1,13 +1,13 @@
-"""Trains on a folder of pictures for some minutes, on small pictures first.
+"""Trains on a folder of images for some minutes, in phases of increasing image size.
 
     PYTHONPATH=.:benchmarks python benchmarks/gpu/train.py --photos FOLDER --work FOLDER
         --output OUT/train.jsonl [--minutes 8]
 
-For machines without TensorFlow; elsewhere use deepfill_jax.main. After each minute it prints
-losses, speed and scores on held-out pictures as a line of JSON, and writes OUT/model.safetensors,
-the running average in float16, and OUT/samples.png: masked, completed, truth. The folder --work has
-checkpoints, from which the same command goes on, earlier minutes counted, and the first copy of the
-lines.
+The script is for machines without TensorFlow; elsewhere use deepfill_jax.main. After each minute it
+prints losses, speed and scores on held-out images as a line of JSON. It also writes
+OUT/model.safetensors, the exponential moving average in float16, and OUT/samples.png with masked,
+completed and true images. The folder --work holds the first copy of the JSON lines and checkpoints,
+from which rerunning the command resumes; earlier minutes count.
 """
 
 import collections
@@ -37,9 +37,9 @@ from deepfill_jax.train.step import make_train_step
 
 MASKS = {"box_and_strokes": 0.5, "irregular": 0.5}
 SUFFIXES = (".jpg", ".jpeg", ".png")
-HELD_OUT = 20  # Every so many pictures one is scored instead of trained on,
-SCORED = 64  # but no more than these.
-AHEAD = 8  # Batches in the making.
+HELD_OUT_EVERY = 20  # One image in this many is held out for scoring,
+MAX_SCORED = 64  # up to this number of images.
+BATCHES_AHEAD = 8  # Number of batches to prefetch.
 ADAM = {"beta1": 0.9, "beta2": 0.999, "warmup_steps": 200, "decay_steps": 0, "clip_norm": 1.0}
 EMA_DECAY = 0.999
 REPORT_SECONDS = 60
@@ -48,38 +48,38 @@ Batch = dict[str, np.ndarray]
 
 
 class Phase(NamedTuple):
-    """A part of the training; on the command line SIDE:BATCH:SHARE:ADVERSARIAL."""
+    """A phase of the training; on the command line SIDE:BATCH:SHARE:ADVERSARIAL."""
 
     side: int
     batch: int
-    share: float  # Of the minutes.
-    adversarial: float  # Weight of that loss; 0 leaves the discriminator out.
+    share: float  # Fraction of the minutes.
+    adversarial: float  # Weight of the adversarial loss; 0 trains without the discriminator.
 
     @classmethod
     def parse(cls, text: str) -> "Phase":
-        """Reads what the command line says."""
+        """Parses SIDE:BATCH:SHARE:ADVERSARIAL."""
         side, batch, share, adversarial = text.split(":")
         return cls(int(side), int(batch), float(share), float(adversarial))
 
 
 def read(folder: Path) -> list[np.ndarray]:
-    """Decodes all pictures of a folder."""
+    """Decodes all images of a folder."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if len(paths) < 2:
-        raise UsageError(f"{folder} must hold two pictures or more ({', '.join(SUFFIXES)}).")
+        raise UsageError(f"{folder} must hold two images or more ({', '.join(SUFFIXES)}).")
     with futures.ThreadPoolExecutor() as pool:
         return list(pool.map(lambda path: examples.decode(path.read_bytes()), paths))
 
 
 class Stream:
-    """Batches of pictures with masks, each a function of its number."""
+    """Batches of images with masks, each a function of its number."""
 
     def __init__(self, pictures: Sequence[np.ndarray], phase: Phase, crop: int, *, train: bool):
         self._pictures, self._batch, self._seed = pictures, phase.batch, 0 if train else 1
         self._preprocessing = examples.Preprocessing(phase.side, crop, crop > 0, flip=train)
         self._draw_mask = masks.sampler(MASKS, min_area=0.15, max_area=0.65, folder="")
 
-        @functools.lru_cache(maxsize=AHEAD)
+        @functools.lru_cache(maxsize=BATCHES_AHEAD)
         def order(epoch: int) -> np.ndarray:
             return examples.make_rng(self._seed, epoch, examples.ORDER).permutation(len(pictures))
 
@@ -93,27 +93,27 @@ class Stream:
         )
 
     def batch(self, number: int) -> Batch:
-        """One batch; `valid` are its elements of the first pass over the pictures."""
+        """Makes one batch; `valid` marks its elements of the first pass over the images."""
         index = np.arange(number * self._batch, (number + 1) * self._batch)
         image, mask = map(np.stack, zip(*map(self._example, index), strict=True))
         return {"image": image, "mask": mask, "index": index, "valid": index < len(self._pictures)}
 
     def once(self) -> Iterator[Batch]:
-        """All pictures; the last batch is filled up with the first ones."""
+        """Yields all images once; the last batch is padded with the first ones."""
         return map(self.batch, range(-(-len(self._pictures) // self._batch)))
 
     def endless(self, first: int) -> Iterator[Batch]:
-        """Batches from number `first` on, made by threads."""
-        making = collections.deque()
+        """Yields batches endlessly from number `first`, prefetched by threads."""
+        pending = collections.deque()
         with futures.ThreadPoolExecutor() as pool:
             for number in itertools.count(first):
-                making.append(pool.submit(self.batch, number))
-                if len(making) == AHEAD:
-                    yield making.popleft().result()
+                pending.append(pool.submit(self.batch, number))
+                if len(pending) == BATCHES_AHEAD:
+                    yield pending.popleft().result()
 
 
 class Run:
-    """A training: what stays the same in all its phases."""
+    """A training run over all its phases."""
 
     def __init__(self, options):
         self._options = options
@@ -124,17 +124,17 @@ class Run:
         optimizer = make_optimizer(learning_rate=options.learning_rate, **ADAM)
         self._parts = *self._networks, optimizer, optimizer
         pictures = read(options.photos)
-        self._scored = pictures[::HELD_OUT][:SCORED]
-        self._trained = [picture for i, picture in enumerate(pictures) if i % HELD_OUT]
+        self._scored = pictures[::HELD_OUT_EVERY][:MAX_SCORED]
+        self._trained = [picture for i, picture in enumerate(pictures) if i % HELD_OUT_EVERY]
         self._curve = options.work / "train.jsonl"
         self._checkpoints = checkpoint.Checkpoints(options.work, keep_latest=2, keep_best=1)
         options = {"seed": 0, "averaged": True, "mesh": self._mesh}
         create = functools.partial(create_train_state, *self._parts, **options)
-        found = self._checkpoints.restore_latest(jax.eval_shape(create), self._mesh)
-        self._state = create() if found is None else found
+        restored = self._checkpoints.restore_latest(jax.eval_shape(create), self._mesh)
+        self._state = create() if restored is None else restored
 
     def train(self) -> None:
-        """Trains all phases, or what is left of them."""
+        """Trains the remaining phases."""
         lines = self._curve.read_text().splitlines() if self._curve.exists() else ()
         spent = json.loads(lines[-1])["seconds"] if lines else 0.0
         self._start, end = time.monotonic() - spent, 0.0
@@ -164,8 +164,8 @@ class Run:
             means = {name: float(np.mean([s[name] for s in history])) for name in history[0]}
             if not np.isfinite(list(means.values())).all():
                 raise RunError(
-                    f"Losses are not finite: {means}. The checkpoint before them is kept; start "
-                    "again, perhaps with a lower --learning-rate."
+                    f"Losses are not finite: {means}. The last checkpoint is kept; rerun the "
+                    "command, possibly with a lower --learning-rate."
                 )
             speed = len(history) * phase.batch / (self._seconds() - began)
             self._keep(phase, infer, held_out, {"images_per_second": round(speed, 1), **means})
@@ -176,7 +176,7 @@ class Run:
         return sharding.shard_batch({k: batch[k] for k in ("image", "mask")}, self._mesh)
 
     def _keep(self, phase: Phase, infer, held_out: Stream, figures: dict[str, float]) -> None:
-        """Scores the state, and writes it and what is known of it."""
+        """Scores the state, and writes the model, a checkpoint and a JSON line."""
         params, out = self._state.inference_params, self._options.output.parent
 
         def complete(batch: Batch) -> dict[str, np.ndarray]:
@@ -206,7 +206,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8)
     phases = [Phase(64, 128, 0.3, 0.0), Phase(128, 64, 0.3, 0.1), Phase(256, 32, 0.4, 0.1)]
     parser.add_argument("--phases", type=Phase.parse, nargs="+", default=phases)
-    parser.add_argument("--crop", type=int, default=0, help="pixels of a random crop; 0 for none")
+    parser.add_argument(
+        "--crop", type=int, default=0, help="side of random crops in pixels; 0: none"
+    )
     parser.add_argument("--precision", choices=programs.PRECISIONS, default="bfloat16")
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     Run(parser.parse_args()).train()

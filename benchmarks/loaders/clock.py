@@ -1,9 +1,9 @@
-"""One loader in a process of its own, timed each time a line arrives.
+"""The process of one loader, which times a round for each line of standard input.
 
     python -m loaders.clock NAME PHOTOS CORES BATCH SECONDS [ARGUMENT]
 
-NAME is a module beside this one whose `batches(photos, cores, batch_size, argument)` never ends.
-Answers are lines of JSON.
+NAME is a module in this folder whose generator `batches(photos, cores, batch_size, argument)` never
+ends. The results are printed as JSON lines.
 """
 
 import importlib
@@ -12,12 +12,12 @@ import os
 import sys
 import time
 
-WARM_UP = 32  # Batches, more than any of the loaders keeps ready.
+WARM_UP_BATCHES = 32  # More than any of the loaders prefetches.
 
 
 def measure(batches, batch_size, seconds):
-    """Images a second, and the milliseconds that the program itself, not its workers, needs."""
-    for _ in range(WARM_UP):
+    """Returns images per second, and the CPU ms per image of this process without its workers."""
+    for _ in range(WARM_UP_BATCHES):
         next(batches)
     count, start, used = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - start < seconds:
@@ -30,9 +30,10 @@ def measure(batches, batch_size, seconds):
 def main():
     name, photos, cores, batch_size, seconds, *argument = sys.argv[1:]
     cores, batch_size = int(cores), int(batch_size)
-    answers, sys.stdout = sys.stdout, sys.stderr  # Where libraries may print what they like.
+    answers, sys.stdout = sys.stdout, sys.stderr  # Keeps prints of libraries out of the answers.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    loader = importlib.import_module(f"loaders.{name}")  # After that: its libraries count cores.
+    # Imported after setting the affinity, because libraries count the cores when imported.
+    loader = importlib.import_module(f"loaders.{name}")
     batches = loader.batches(photos, cores, batch_size, *argument)
     for _ in sys.stdin:
         print(json.dumps(measure(batches, batch_size, float(seconds))), file=answers, flush=True)

@@ -1,6 +1,6 @@
-"""MMagic's data set and transforms in its own loader, all as its Places2 config says.
+"""MMagic's data loader with its data set and transforms, from its Places2 config.
 
-Its batches are lists; that its model stacks, normalizes and masks them is left out of the time.
+Its batches are lists. Its model stacks, normalises and masks them; this time is not included.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 
 ROOT = Path(mmagic.__file__).parent
 CONFIG = ROOT / ".mim/configs/deepfillv2/deepfillv2_8xb2_places-256x256.py"
-BARE = ("datasets", "datasets.transforms")  # Their __init__ import what this config has no use for.
+BARE = ("datasets", "datasets.transforms")  # Replaced, as their __init__ imports unneeded modules.
 MODULES = (
     "basic_image_dataset",
     "transforms.loading",

@@ -1,7 +1,7 @@
-"""The data set and masks of nipponjo/deepfillv2-pytorch; the argument is the folder of a clone.
+"""The data loader and masks of nipponjo/deepfillv2-pytorch; the argument is the path of a clone.
 
-As its `train.py` and `configs/train-places.yaml` use them, with a worker for each core where the
-config has none. It draws one mask a batch, while the loader's workers go on.
+The settings are those of its `train.py` and `configs/train-places.yaml`, but with one worker per
+core, where the config has none. The main process draws one mask per batch while the workers load.
 """
 
 import sys
@@ -23,7 +23,7 @@ def batches(photos, cores, batch_size, clone):
         scan_subdirs=config.scan_subdirs,
     )
     loader = torch.utils.data.DataLoader(
-        # Many epochs as one: between two, its workers start anew.
+        # Many epochs are joined into one, because the workers restart after each epoch.
         torch.utils.data.ConcatDataset([pictures] * 1000),
         batch_size=batch_size,
         shuffle=True,

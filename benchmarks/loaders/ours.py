@@ -1,4 +1,4 @@
-"""Our pipeline as `configs/places.py` sets it up; the argument is the config's architecture."""
+"""Our input pipeline with `configs/places.py`; the argument is the config's architecture."""
 
 import runpy
 from pathlib import Path

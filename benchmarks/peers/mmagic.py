@@ -1,4 +1,4 @@
-"""MMagic's DeepFillv2 as its own config builds it: `forward_tensor` and `train_step`."""
+"""The peer process of MMagic: its DeepFillv2, built from its own config and run eagerly."""
 
 import importlib
 import sys
@@ -15,8 +15,8 @@ from peers import protocol
 
 ROOT = Path(mmagic.__file__).parent
 CONFIG = ROOT / ".mim/configs/deepfillv2/deepfillv2_8xb2_places-256x256.py"
-# Packages whose __init__ imports every network there is, and with them diffusers, torchvision and
-# more; and what the modules below import from them, and where it is.
+# Packages replaced by empty ones, because their __init__ imports every network, with diffusers,
+# torchvision and more; with the names that the modules below import from them, and their modules.
 BARE = {
     "models": {},
     "models.editors": {},
@@ -27,7 +27,7 @@ BARE = {
         "MultiLayerDiscriminator": "multi_layer_disc",
     },
 }
-# With what they register: the inpaintor, its networks, its losses.
+# Modules that register the inpaintor, its networks and its losses.
 MODULES = (
     "base_models",
     "data_preprocessors",
@@ -49,8 +49,8 @@ LOSSES = {
 
 
 def import_networks():
-    """Imports what the config names, and no more of MMagic than that needs."""
-    sys.modules["torchvision"] = ModuleType("torchvision")  # For a function that nobody calls.
+    """Imports only the modules of MMagic that the config needs."""
+    sys.modules["torchvision"] = ModuleType("torchvision")  # Imported for a function not called.
     sys.modules["torchvision.utils"] = ModuleType("torchvision.utils")
     sys.modules["torchvision.utils"].make_grid = None
     for name in BARE:
@@ -66,7 +66,7 @@ def import_networks():
 
 
 def build(path):
-    """The inpaintor with the weights, and its config; its width is that of the weights."""
+    """Builds the inpaintor with the weights and their width; returns it and its config."""
     from mmagic.registry import MODELS
 
     init_default_scope("mmagic")
@@ -80,7 +80,7 @@ def build(path):
 
 
 def scale(part, factor):
-    """Scales the widths of a part of the config, and of all parts below it."""
+    """Scales the widths of a part of the config, recursively."""
     if part.get("type") in ("DeepFillEncoder", "DeepFillDecoder"):
         part.channel_factor = part.get("channel_factor", 1.0) * factor
     if "in_channels" in part:
@@ -114,8 +114,8 @@ def forward(path, batches):
 
     def call():
         with torch.inference_mode():
-            found = model.forward_tensor(masked, DataSample(mask=mask))
-        images = (np.moveaxis(x.numpy(), 1, 3)[..., ::-1] for x in found)
+            outputs = model.forward_tensor(masked, DataSample(mask=mask))
+        images = (np.moveaxis(x.numpy(), 1, 3)[..., ::-1] for x in outputs)
         return dict(zip(("refined", "completed"), images, strict=True))
 
     return {"forward": call}
@@ -133,10 +133,10 @@ def train(path, batches):
 
     def call():
         image, masked, mask = next(batches)
-        # A batch as its loader gives it.
+        # A batch in the format of MMagic's data loader.
         samples = [DataSample(gt_img=x, mask=m) for x, m in zip(image, mask, strict=True)]
-        found = model.train_step({"inputs": list(masked), "data_samples": samples}, optimizers)
-        return {ours: found[theirs].detach().numpy() for ours, theirs in LOSSES.items()}
+        losses = model.train_step({"inputs": list(masked), "data_samples": samples}, optimizers)
+        return {ours: losses[theirs].detach().numpy() for ours, theirs in LOSSES.items()}
 
     def trained():
         return {name: x.numpy() for name, x in model.state_dict().items()}

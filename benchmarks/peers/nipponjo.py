@@ -1,4 +1,4 @@
-"""nipponjo/deepfillv2-pytorch, the generator of its `networks`; its folder is on the path."""
+"""The peer process of nipponjo/deepfillv2-pytorch, whose clone must be on the import path."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Ours: `Inpainter.predict`, and the training step of configs/places.py."""
+"""The peer process of this project: `Inpainter.predict` and configs/places.py's training step."""
 
 import runpy
 import sys
@@ -17,7 +17,7 @@ from deepfill_jax.train import losses
 from deepfill_jax.train.state import create_train_state, make_optimizer
 from deepfill_jax.train.step import make_train_step
 
-CONFIG = Path(__file__).parents[2] / "configs/places.py"  # Mirrors MMagic's.
+CONFIG = Path(__file__).parents[2] / "configs/places.py"  # Has MMagic's settings.
 
 
 def make_calls(case, path, pictures):
@@ -74,6 +74,6 @@ def train(path, pictures):
 
 
 if __name__ == "__main__":
-    if sys.argv[1].startswith("train"):  # As the command that trains does.
+    if sys.argv[1].startswith("train"):  # The training command uses huge pages too.
         restart_with_huge_pages()
     protocol.serve(make_calls, {"versions": f"jax {jax.__version__}", "threads": protocol.cores()})
