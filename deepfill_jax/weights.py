@@ -3,7 +3,9 @@
 Tensors are named by their path in the parameter tree, "generator/coarse/encode1/kernel"; those of
 a discriminator, if there is one, "discriminator/params/..." and "discriminator/spectral/..."; what
 Adam remembers, if it is kept, "moments/generator/mu/..." and so on. The metadata entry
-"deepfill_jax" is a JSON object: architecture, widths and what is known about the weights.
+"deepfill_jax" is a JSON object: architecture, widths and what is known about the weights. The entry
+"format" is "flax", as in the Flax files of Hugging Face libraries: kernels are [height, width, in,
+out], which a PyTorch reader must transpose. Files without it (before version 0.2) are read as well.
 """
 
 import dataclasses
@@ -33,6 +35,7 @@ from deepfill_jax.tensors import (
 
 METADATA_KEY = "deepfill_jax"
 FORMAT = 1
+LAYOUT = {"format": "flax"}  # The framework whose tensor layout a file has, for other readers.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Model:
     generator: PyTree  # The generator's parameters.
     discriminator: PyTree | None = None  # {"params": ..., "spectral": ...}.
     # What a reader should know, values are JSON. Of a training: step, batch_size, image_size,
-    # recipe, data. Of a conversion: converted_from, release, step. And license, if it is known.
+    # recipe, data. Of a conversion: converted_from, release, step. And, if they are known, license
+    # and parent, the name of the model that the weights were made from.
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # What Adam remembers of "generator" and "discriminator", if it is kept: {"count": updates,
     # "mu", "nu": trees like the parameters}, the fields of optax.ScaleByAdamState.
@@ -68,9 +72,28 @@ def save(path: str | Path, model: Model, *, dtype: np.typing.DTypeLike = np.floa
         "guided": model.variant.guided,
     }
     tensors = {name: np.asarray(x, order="C") for name, x in flatten(tree).items()}
-    metadata = {METADATA_KEY: json.dumps(description)}
+    content = with_metadata(safetensors.numpy.save(tensors), description)
     with atomic_write(Path(path)) as unfinished:
-        unfinished.write_bytes(safetensors.numpy.save(tensors, metadata))
+        unfinished.write_bytes(content)
+
+
+def with_metadata(content: bytes, description: Mapping[str, Any]) -> bytes:
+    """Replaces the metadata of a safetensors file; tensors stay bit for bit.
+
+    `safetensors` itself writes the entries in random order, which would give the same model
+    another checksum each time.
+
+    Args:
+        content: The file: eight bytes with the size of the header, the header, the tensors.
+        description: The JSON object of the entry "deepfill_jax".
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header.pop("__metadata__", None)
+    metadata = LAYOUT | {METADATA_KEY: json.dumps(description)}
+    text = json.dumps({"__metadata__": metadata} | header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # Tensors start at a multiple of eight bytes.
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def load(name_or_path: str | Path) -> Model:
