@@ -95,6 +95,7 @@ def write_state(model, workdir):
         "step": sum(x["steps"] for x in stages),
         "hours": round(sum(x["hours"] for x in stages), 3),
         "license": before.get("license"),
+        "parent": before.get("parent"),  # The run itself only continues the model of this name.
         "stages": stages,
     }
     weights.save(path, dataclasses.replace(read, metadata=metadata), dtype=np.float16)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deepfill_jax import renamed, trained, weights
 from deepfill_jax.atomic_write import atomic_write
-from deepfill_jax.convert import mmagic, report, sources
+from deepfill_jax.convert import mmagic, parent, report, sources
 from deepfill_jax.errors import UsageError, run_command
 
 MMAGIC_SUFFIX = ".pth"
@@ -38,7 +38,7 @@ def convert(
         dtype: "float32" or "float16", for the networks in a model file.
         moments: Keep what Adam remembers, if the source has it; only a model file holds it.
         generator_only: Leave the discriminator out, and all moments: filling needs neither.
-        license: Of the weights, for the model file; None leaves what is known of them.
+        license: License of the weights, for the model file; None keeps the source's.
         report_to: File for a line about every tensor; "-" prints them.
         overwrite: `output` may be replaced.
 
@@ -58,7 +58,12 @@ def convert(
     conversion = sources.read(source)
     model = conversion.model
     left_out = model.moments and not (moments or generator_only)
-    metadata = {**model.metadata, "license": license} if license else model.metadata
+    metadata = dict(model.metadata)
+    if str(source) in trained.names():
+        metadata |= parent.describe(source, metadata)
+    known = metadata.get("license")
+    if license:
+        metadata["license"] = license
     model = dataclasses.replace(
         model,
         discriminator=None if generator_only else model.discriminator,
@@ -76,6 +81,8 @@ def convert(
         with atomic_write(Path(report_to)) as unfinished:
             unfinished.write_text("".join(f"{line}\n" for line in report.table(conversion)))
     print(*report.lines(report.describe(conversion)), sep="\n")
+    if license and known and license != known:
+        print(f"The license of {source} was {known!r}; --license replaces it.")
     if left_out:
         print("Adam's moments are left out; --optimizer-state keeps them, to go on training.")
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
@@ -105,7 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="store_true",
         help="leave the discriminator out, which filling does not need",
     )
-    parser.add_argument("--license", metavar="TEXT", help="of the weights, kept in the model file")
+    parser.add_argument(
+        "--license",
+        metavar="TEXT",
+        help="license of the weights, written into the model file; default: the source's",
+    )
     parser.add_argument(
         "--report", metavar="FILE", help="write a line about every tensor; - prints them"
     )

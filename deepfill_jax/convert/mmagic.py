@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deepfill_jax import weights
-from deepfill_jax.convert import releases, torch_file
+from deepfill_jax.convert import parent, releases, torch_file
 from deepfill_jax.convert.layout import (
     TORCH_KERNEL,
     Conversion,
@@ -121,6 +121,7 @@ def from_file(path: Path, content: Any) -> Conversion:
     metadata = releases.find_mmagic(path)
     if isinstance(meta.get("iter"), int):
         metadata = {**metadata, "step": meta["iter"]}
+    metadata |= {key: x for key in parent.INHERITED if isinstance(x := meta.get(key), str)}
     moments = {}
     for net, module in {"generator": "generator", "discriminator": "disc"}.items():
         trained = [
@@ -152,5 +153,6 @@ def write(path: Path, model: weights.Model) -> None:
         )
     tensors = revert(model, make_table(discriminator=model.discriminator is not None))
     tensors[FUSE_KERNEL] = np.eye(3, dtype=np.float32)[np.newaxis, np.newaxis]
-    step = {"iter": model.metadata["step"]} if "step" in model.metadata else {}
-    torch_file.save(path, {"meta": step, "state_dict": tensors})
+    names = {"step": "iter"} | {key: key for key in parent.INHERITED}
+    meta = {names[key]: x for key, x in model.metadata.items() if key in names}
+    torch_file.save(path, {"meta": meta, "state_dict": tensors})

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from deepfill_jax import checkpoint, renamed, weights
+from deepfill_jax.convert import parent
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import make_variant
 from deepfill_jax.tensors import expected_tensors, unflatten
@@ -49,6 +50,7 @@ def read(workdir: str | Path, *, step: int | None = None) -> weights.Model:
         "image_size": config["image_size"],
         "recipe": config["loss"],
         "data": _without_folders(config["data"]["source"]),
+        **parent.read(workdir),
     }
     return weights.Model(variant, **networks, metadata=metadata)
 

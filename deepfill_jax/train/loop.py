@@ -1,6 +1,7 @@
 """The training loop: cadences and input/output, no arithmetic.
 
-A run's folder holds `config.json`, `parameters.txt`, `checkpoints/` and TensorBoard event files.
+A run's folder holds `config.json`, `parameters.txt`, `checkpoints/`, TensorBoard event files and,
+if it started from weights, `parent.json`.
 Training again into the same folder goes on from the newest checkpoint as if it had never stopped.
 """
 
@@ -19,7 +20,7 @@ from deepfill_jax import checkpoint, distributed, sharding
 from deepfill_jax.errors import PreemptedError, RunError
 from deepfill_jax.evaluate import scoring, visualization
 from deepfill_jax.evaluate.methods import inputs, make_inference_step
-from deepfill_jax.train import build, health
+from deepfill_jax.train import build, health, warm_start
 from deepfill_jax.train.state import TrainState
 from deepfill_jax.train.step import Scalars
 
@@ -51,11 +52,13 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     checkpoints = checkpoint.Checkpoints(
         workdir, keep_latest=config.keep_latest, keep_best=config.keep_best
     )
+    is_main_process = jax.process_index() == 0
     state = checkpoints.restore_latest(build.abstract_state(config, mesh), mesh)
     if state is None:
         state = build.initial_state(config, mesh)
+        if config.init_from and is_main_process:
+            warm_start.remember_parent(config.init_from, workdir)
     first = int(state.step)
-    is_main_process = jax.process_index() == 0
     if is_main_process:
         _describe(config, workdir, state)
     writer = metric_writers.create_default_writer(workdir, just_logging=not is_main_process)

@@ -1,12 +1,14 @@
 """Starting a training run from existing weights (`config.init_from`)."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 from absl import logging
 from jax.sharding import Mesh
 
 from deepfill_jax import sharding
-from deepfill_jax.convert import sources
+from deepfill_jax.convert import parent, sources
 from deepfill_jax.convert.guided import with_sketch_channels
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import Variant
@@ -56,6 +58,11 @@ def take(model: Model, state: TrainState, *, averaged: bool, mesh: Mesh, source:
         taken.append(f"Adam's moments of the {name} after {moments['count']} updates")
     logging.info("Took from %s: %s. Training starts at step 0.", source, ", ".join(taken))
     return state.replace(**nets)
+
+
+def remember_parent(source: str, workdir: Path) -> None:
+    """Writes name and license of the weights into the run's folder, for models made from it."""
+    parent.write(workdir, source, sources.read(source).model.metadata)
 
 
 def _check_architecture(model: Model, asked: Variant, source: str) -> None:
