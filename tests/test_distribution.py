@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import made
@@ -9,13 +10,15 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+from huggingface_hub import ModelCard
 
 from deepfill_jax import trained, weights
 from deepfill_jax.convert import __main__ as convert
 from deepfill_jax.convert import parent, run
 
 ROOT = Path(__file__).parents[1]
-
+sys.path += [str(ROOT), str(ROOT / "benchmarks")]
+import model_cards  # noqa: E402
 
 MODEL_LICENSE = "LicenseRef-deepfill-jax-models-research-only"
 # SHA-256 of everything behind the header: the tensors of version 0.1.
@@ -135,3 +138,29 @@ def test_fine_tuned_model_keeps_name_and_license(tmp_path):
     # A run that starts from that run passes them on.
     again = parent.describe(tmp_path / "run", run.read(tmp_path / "run").metadata)
     assert again == {"parent": "theirs", "license": "CC BY-NC 4.0"}
+
+
+# Model cards
+
+
+@pytest.mark.parametrize("name", trained.names())
+def test_card_is_what_the_command_makes(name):
+    card = trained.find(name).with_suffix(".md").read_text()
+    assert card == model_cards.refresh(name, card), "Run `python benchmarks/model_cards.py`."
+
+
+@pytest.mark.parametrize("name", trained.names())
+def test_hub_reads_the_card(name):
+    card = ModelCard(trained.find(name).with_suffix(".md").read_text())
+    assert card.data.license == "other" and card.data.license_link == "LICENSE"
+    assert card.data.license_name.join(("LicenseRef-", "")) == MODEL_LICENSE
+    assert card.data.pipeline_tag == "image-to-image"
+    if scored := model_cards.results(name):
+        values = {metric["type"]: metric["value"] for metric in scored[0]["metrics"]}
+        assert {x.metric_type: x.metric_value for x in card.data.eval_results} == values
+
+
+def test_scores_of_another_file_are_left_out(monkeypatch):
+    monkeypatch.setattr(model_cards, "checksum", lambda name: "0" * 16)
+    assert model_cards.results("faces") == []
+    assert "model-index" not in model_cards.front_matter("faces")
