@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deepfill_jax.inpaint.inpainter import Inpainter, Prediction
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"  # The only place that says it; setup.cfg reads it from here.
 __all__ = ["Inpainter", "Prediction"]
 
 

@@ -1,7 +1,9 @@
 """What is distributed: metadata, licenses, model files, model cards and the documentation site."""
 
+import configparser
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+import yaml
 from huggingface_hub import ModelCard
 
+import deepfill_jax
 from deepfill_jax import trained, weights
 from deepfill_jax.convert import __main__ as convert
 from deepfill_jax.convert import parent, run
@@ -23,6 +27,13 @@ import model_cards  # noqa: E402
 MODEL_LICENSE = "LicenseRef-deepfill-jax-models-research-only"
 # SHA-256 of everything behind the header: the tensors of version 0.1.
 TENSORS = {"faces": "b21b19308c571855", "guided": "181c32bc29a2e3a0"}
+
+
+@pytest.fixture(scope="module")
+def setup_cfg():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
 
 
 def header_end(content):
@@ -37,6 +48,43 @@ def entries(path):
 def save_model(path, **metadata):
     made_model = made.make_model("official")
     weights.save(path, weights.Model(made_model.variant, made_model.generator, metadata=metadata))
+
+
+# Metadata of the package
+
+
+def test_version_has_one_home(setup_cfg):
+    assert setup_cfg["metadata"]["version"] == "attr: deepfill_jax.__version__"
+    version = deepfill_jax.__version__
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+
+
+def test_metadata_names_both_licenses(setup_cfg):
+    metadata = setup_cfg["metadata"]
+    assert metadata["license_expression"] == f"Apache-2.0 AND {MODEL_LICENSE}"
+    files = metadata["license_files"].split()
+    assert files == ["LICENSE", "deepfill_jax/trained/LICENSE"]
+    text = (ROOT / files[1]).read_text()
+    assert MODEL_LICENSE in text
+    assert all(re.search(rf"^  {name} ", text, re.MULTILINE) for name in trained.names())
+
+
+def test_typing_marker_is_package_data(setup_cfg):
+    assert (ROOT / "deepfill_jax" / "py.typed").is_file()
+    assert "py.typed" in setup_cfg["options.package_data"]["deepfill_jax"]
+
+
+def test_one_cuda_version_is_named():
+    paths = ["README.md", "setup.cfg", "Dockerfile", "deepfill_jax/doctor/machine.py"]
+    paths += [
+        p.relative_to(ROOT) for folder in ("docs", "launch") for p in (ROOT / folder).iterdir()
+    ]
+    found = set()
+    for path in paths:
+        if (ROOT / path).suffix not in (".jpg", ".png"):
+            found |= set(re.findall(r"jax\[(cuda\d+)", (ROOT / path).read_text()))
+    assert found == {"cuda13"}
 
 
 # Model files

@@ -113,7 +113,7 @@ def test_gpu_that_jax_does_not_use_is_an_error(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "nvidia_gpu", lambda: "NVIDIA H100")
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     level, text = only_finding(examine(make_config(folders), tmp_path, ["devices"]), "devices")
-    assert level == ERROR and "NVIDIA H100" in text and 'pip install "jax[cuda12]"' in text
+    assert level == ERROR and "NVIDIA H100" in text and 'pip install "jax[cuda13]"' in text
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     _, text = only_finding(examine(make_config(folders), tmp_path, ["devices"]), "devices")
     assert "unset JAX_PLATFORMS" in text and "pip" not in text

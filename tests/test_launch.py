@@ -263,6 +263,7 @@ def test_dockerignore_admits_exactly_the_copied_files():
         if line.startswith("COPY")
     ]
     copied = {path for paths in copies for path in paths}
-    ignore = (ROOT / ".dockerignore").read_text().splitlines()
-    assert copied == {line[1:] for line in ignore if line.startswith("!")} and "*" in ignore
+    given = (ROOT / ".dockerignore").read_text().splitlines()
+    roots = {path.split("/")[0] for path in copied}
+    assert roots == {line[1:] for line in given if line.startswith("!")} and "*" in given
     assert all((ROOT / path).exists() for path in copied)

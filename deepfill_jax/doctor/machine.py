@@ -74,7 +74,7 @@ def _gpu_remedy() -> str:
             f"{installed[0]} is installed but cannot use it: check nvidia-smi, "
             "CUDA_VISIBLE_DEVICES, and whether the driver is recent enough."
         )
-    return 'pip install "jax[cuda12]", or jax[cuda13] if nvidia-smi shows CUDA 13.'
+    return 'pip install "jax[cuda13]", which needs NVIDIA driver 580 or newer.'
 
 
 def versions(case: Case) -> Iterator[Finding]:
