@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[1]
 sys.path += [str(ROOT), str(ROOT / "benchmarks")]
 import model_cards  # noqa: E402
 
+import mkdocs_hooks  # noqa: E402
+
 MODEL_LICENSE = "LicenseRef-deepfill-jax-models-research-only"
 # SHA-256 of everything behind the header: the tensors of version 0.1.
 TENSORS = {"faces": "b21b19308c571855", "guided": "181c32bc29a2e3a0"}
@@ -212,3 +214,39 @@ def test_scores_of_another_file_are_left_out(monkeypatch):
     monkeypatch.setattr(model_cards, "checksum", lambda name: "0" * 16)
     assert model_cards.results("faces") == []
     assert "model-index" not in model_cards.front_matter("faces")
+
+
+# Documentation site
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text().split("\nnav:\n")[1]
+    pages = [place for place in mkdocs_hooks.sources() if place.endswith(".md")]
+    missing = [page for page in pages if not re.search(rf": {re.escape(page)}$", navigation, re.M)]
+    assert not missing, f"Add {missing} to the nav of mkdocs.yml."
+
+
+def test_links_of_the_repository_become_links_of_the_site():
+    places = mkdocs_hooks.sources()
+    text = (
+        "[a](../README.md#models) ![b](faces.jpg) [`c`](../setup.cfg) [d](https://x.org) [e](#f)\n"
+        '<img alt="" src="../benchmarks/growth.png">\n```\n[code](../setup.cfg)\n```\n'
+    )
+    assert mkdocs_hooks.rewrite(text, "recipes.md", places) == (
+        "[a](index.md#models) ![b](faces.jpg) `c` [d](https://x.org) [e](#f)\n"
+        '<img alt="" src="benchmarks/growth.png">\n```\n[code](../setup.cfg)\n```\n'
+    )
+    linked = mkdocs_hooks.rewrite("[c](../setup.cfg)", "recipes.md", places, "https://x.org/blob")
+    assert linked == "[c](https://x.org/blob/setup.cfg)"
+    assert mkdocs_hooks.rewrite("![f](../../docs/faces.jpg)", "models/faces.md", places) == (
+        "![f](../faces.jpg)"
+    )
+    with pytest.raises(FileNotFoundError, match="docs/recipes.md links to docs/nothing.md"):
+        mkdocs_hooks.rewrite("[a](nothing.md)", "recipes.md", places)
+
+
+def test_links_of_all_pages_exist():
+    places = mkdocs_hooks.sources()
+    for place, source in places.items():
+        if place.endswith(".md"):
+            mkdocs_hooks.rewrite((ROOT / source).read_text(), place, places)
