@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepfill_jax import perceptual
-from deepfill_jax.evaluate.metrics import PEAK, Metric
+from deepfill_jax.evaluate.metrics import PEAK
+from deepfill_jax.metric_table import Metric
 
 METRICS = {
     "lpips": Metric("LPIPS, AlexNet", "", min),

@@ -2,9 +2,9 @@
 
 import distances
 
-from deepfill_jax.evaluate import metrics
+from deepfill_jax import metric_table
 
-METRICS = metrics.METRICS | distances.METRICS
+METRICS = metric_table.METRICS | distances.METRICS
 BY_AREA = ("l1_hole", "lpips_vgg16")
 
 HEADER = """# Scores

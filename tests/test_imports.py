@@ -15,7 +15,7 @@ LAYERS = """\
 errors
 renamed
 atomic_write checksums cli compile_cache compiler config distributed huge_pages image masks \
-memory perceptual sharding trained
+memory metric_table perceptual sharding trained
 data flags models pictures
 checkpoint tensors
 weights

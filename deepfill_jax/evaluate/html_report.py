@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image
 
 from deepfill_jax.errors import UsageError
-from deepfill_jax.evaluate import baselines, metrics, scoring, visualization
+from deepfill_jax.evaluate import baselines, scoring, visualization
 from deepfill_jax.evaluate.svg_charts import Curve, line_chart
 from deepfill_jax.image import composite
+from deepfill_jax.metric_table import METRICS
 
 EXAMPLES = 4  # Of the best, of those in the middle, and of the worst.
 LONGEST_SIDE = 256  # Of the pictures on the page; larger ones are scaled down.
@@ -103,7 +104,7 @@ def _table(reports: Mapping[str, Mapping[str, Any]]) -> str:
     # Long names may be broken.
     names = "".join(f"<th>{escape(name).replace('_', '_<wbr>')}</th>" for name in reports)
     rows = [f"<thead><tr><th>Hole</th><th>Count</th>{names}</tr></thead>"]
-    for key, metric in metrics.METRICS.items():
+    for key, metric in METRICS.items():
         direction = "lower" if metric.best is min else "higher"
         rows.append(
             f'<tbody><tr class="metric"><th colspan="{2 + len(reports)}">{metric.title} '
@@ -174,7 +175,7 @@ def _extremes(errors: Sequence[float | None]) -> dict[str, np.ndarray]:
 def _example(folders: Mapping[str, Path], pictures: Mapping[str, list], position: int) -> str:
     scores = [f"<strong>Picture {pictures['index'][position]}</strong>"]
     scores.append(f"hole {100 * pictures['hole_area'][position]:.0f} %")
-    for key, metric in metrics.METRICS.items():
+    for key, metric in METRICS.items():
         scores.append(f"{metric.label} {_number(pictures[key][position])} {metric.unit}".rstrip())
     spans = "".join(f"<span>{score}</span>" for score in scores)
     figures, side = _figures(folders, f"{pictures['index'][position]:06d}.png")

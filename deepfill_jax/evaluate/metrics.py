@@ -9,34 +9,9 @@ composite. A whole-image figure therefore depends on the hole's area; compare it
 same masks.
 """
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-
-class Metric(NamedTuple):
-    """How a metric is shown, and what is better."""
-
-    label: str
-    unit: str
-    best: Callable[[Iterable[float]], float]  # min or max.
-
-    @property
-    def title(self) -> str:
-        """Label and unit."""
-        return f"{self.label}, {self.unit}" if self.unit else self.label
-
-
-# Those of `measure` but for the hole's area, which is no merit.
-METRICS = {
-    "l1_hole": Metric("Hole L1", "%", min),
-    "psnr": Metric("PSNR", "dB", max),
-    "ssim": Metric("SSIM", "", max),
-    "psnr_hole": Metric("Hole PSNR", "dB", max),
-}
 
 PEAK = 255.0
 _TINY = 1e-12  # MMagic's, for a picture without a hole.
