@@ -115,6 +115,8 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
     config.checkpoint_every = 1_000
     config.keep_latest = 3
     config.keep_best = 1
+    config.keep_every = 0
+    config.best_metric = "l1_hole"
     config.profile_step = 0
 
     if architecture == "official":

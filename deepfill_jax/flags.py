@@ -25,7 +25,15 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("baseline", None, "eval: telea, navier_stokes, patchmatch, biharmonic or mean")
 flags.DEFINE_string("predictions", None, "eval: a folder of results, named by the picture's index")
-flags.DEFINE_integer("step", None, "eval: which checkpoint of the workdir")
+flags.DEFINE_string(
+    "step", None, "eval: which checkpoint of the workdir: its number, or best; default: the newest"
+)
+flags.DEFINE_bool(
+    "start_over",
+    False,
+    "train: begin at step 0 where the workdir's checkpoints are lost or corrupt, which is refused "
+    "otherwise; a checkpoint that is whole is resumed all the same",
+)
 flags.DEFINE_string(
     "output", None, "eval: where to write; default WORKDIR/eval/NAME, or REPORT/NAME"
 )

@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> None:
 
     Raises:
         UsageError: A flag or a config key is wrong, or a file is missing.
-        RunError: Training cannot go on, or the doctor found something wrong.
+        RunError: Training cannot continue, or the doctor found something wrong.
         PreemptedError: Training was asked to stop.
     """
     config = parse(argv)
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
         if FLAGS.mode == "train":
             from deepfill_jax.train import loop
 
-            loop.train(config, FLAGS.workdir)
+            loop.train(config, FLAGS.workdir, start_over=FLAGS.start_over)
         else:
             _evaluate(config)
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
 def _evaluate(config: ConfigDict) -> None:
     import jax
 
-    from deepfill_jax import sharding
+    from deepfill_jax import checkpoint, sharding
     from deepfill_jax.evaluate import command
     from deepfill_jax.train import build, captions
 
@@ -58,7 +58,7 @@ def _evaluate(config: ConfigDict) -> None:
         baseline=FLAGS.baseline,
         predictions=FLAGS.predictions,
         workdir=FLAGS.workdir,
-        step=FLAGS.step,
+        step=checkpoint.parse_step(FLAGS.step),
     )
     folders = command.output_folders(
         method.name,

@@ -11,12 +11,18 @@ import numpy as np
 import pytest
 from absl import logging
 
-from deepfill_jax import checkpoint, checksums, sharding
+from deepfill_jax import checkpoint, sharding
+from deepfill_jax.checkpoint import content, faults
 from deepfill_jax.errors import RunError, UsageError
 from deepfill_jax.tensors import expected_tensors, unflatten
 from deepfill_jax.train import build
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch):
+    monkeypatch.setattr(faults, "WAITS", (0.0, 0.0))
 
 
 @pytest.fixture(scope="module")
@@ -99,17 +105,17 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(
+def test_a_corrupt_checkpoint_is_set_aside_for_the_one_before(
     config, mesh, states, workdir, monkeypatch, damage
 ):
     said = []
     monkeypatch.setattr(logging, "error", lambda message, *values: said.append(message % values))
     DAMAGES[damage](workdir / "checkpoints/2")
     assert_equal(restore(config, workdir, mesh), states[0])
-    assert "Checkpoint 2 is damaged" in said[-1] and str(workdir / "damaged/2") in said[-1]
+    assert "Checkpoint 2 is corrupt" in said[-1] and str(workdir / "corrupt/2") in said[-1]
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["1"]
-    assert (workdir / "damaged/2").is_dir()
-    # The run goes on and saves that step again.
+    assert (workdir / "corrupt/2").is_dir()
+    # The run resumes and saves that step again.
     checkpoints = checkpoint.Checkpoints(workdir, keep_latest=3, keep_best=1)
     checkpoints.save(states[1])
     checkpoints.close()
@@ -135,19 +141,21 @@ def test_a_bit_flipped_anywhere_never_changes_what_is_restored(
     assert passed_over
 
 
-def test_a_damaged_array_is_named(states):
-    expected = checksums.checksums(states[0])
+def test_corrupt_array_is_named(states):
+    expected = content.checksums(states[0])
     kernel = "generator/params/coarse/encode1/kernel"
     assert kernel in expected
-    with pytest.raises(checksums.CorruptCheckpointError, match=f"not what was saved: {kernel}$"):
-        checksums.compare(expected, expected | {kernel: expected[kernel] ^ 1})
+    with pytest.raises(faults.CorruptCheckpointError, match=f"not what was saved: {kernel}$"):
+        content.compare(expected, expected | {kernel: expected[kernel] ^ 1})
 
 
 def test_nothing_whole_is_an_error_that_says_where_it_all_went(config, mesh, workdir, monkeypatch):
     monkeypatch.setattr(logging, "error", lambda *_: None)
     for step in (1, 2):
         truncate(workdir / f"checkpoints/{step}")
-    with pytest.raises(UsageError, match=r"None of the checkpoints \[2, 1\] .* is whole.*damaged"):
+    with pytest.raises(
+        UsageError, match=r"None of the checkpoints of .* is whole.*corrupt/1.*--start_over"
+    ):
         restore(config, workdir, mesh)
 
 
@@ -169,14 +177,14 @@ def test_other_networks_and_optimisers_are_refused_with_the_difference(
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["1", "2"]
 
 
-def test_damage_is_no_model_either(config, workdir):
+def test_corrupt_checkpoint_is_refused_as_a_model(config, workdir):
     shapes = expected_tensors(build.variant(config), discriminator=True)
     abstract = unflatten(
         {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
     )
     assert checkpoint.load_networks(workdir, abstract)[1] == 2
     truncate(workdir / "checkpoints/2")
-    with pytest.raises(UsageError, match=r"Checkpoint 2 of .* is damaged.*There are \[1, 2\]"):
+    with pytest.raises(UsageError, match=r"Checkpoint 2 of .* is corrupt.*There are \[1, 2\]"):
         checkpoint.load_networks(workdir, abstract)
     assert checkpoint.load_networks(workdir, abstract, step=1)[1] == 1
 

@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "deepfill_jax"
 LAYERS = """\
 errors
 renamed
-atomic_write checksums cli compile_cache compiler config distributed huge_pages image masks \
-memory metric_table perceptual sharding trained
+atomic_write cli compile_cache compiler config distributed huge_pages image masks memory \
+metric_table perceptual sharding trained
 data flags models pictures
 checkpoint tensors
 weights

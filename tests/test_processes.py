@@ -49,6 +49,20 @@ def recorded(batch, mesh):
 shard_batch, sharding.shard_batch = sharding.shard_batch, recorded
 main.run_command(lambda: main.main(sys.argv))
 """
+# Before it: in process 1 alone, no checkpoint can be read.
+STALE = """
+import jax, orbax.checkpoint
+from deepfill_jax.checkpoint import faults
+
+def stale(self, *args, **kwargs):
+    if jax.process_index() == 1:
+        raise OSError(116, "Stale file handle")
+    return restore(self, *args, **kwargs)
+
+handler = orbax.checkpoint.StandardCheckpointHandler
+restore, handler.restore = handler.restore, stale
+faults.WAITS = (0.1, 0.1)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +83,10 @@ class Run:
 
     started = []
 
-    def __init__(self, folder, workdir, *, processes=1, devices=1, changed=None, **changes):
-        """`changed` are more changes, of the last process alone."""
+    def __init__(
+        self, folder, workdir, *, processes=1, devices=1, changed=None, prelude="", **changes
+    ):
+        """`changed` are more changes, of the last process alone; `prelude` is run before `main`."""
         self.workdir = workdir
         source = f"folder:{folder}"
         changes = {
@@ -91,7 +107,7 @@ class Run:
         workdir.mkdir(exist_ok=True)
         self.processes, self.records = [], []
         for index in range(processes):
-            command = [sys.executable, "-c", RECORDER]
+            command = [sys.executable, "-c", prelude + RECORDER]
             command += ["--config=configs/smoke.py:official", f"--workdir={workdir}"]
             if processes > 1:
                 command += [f"--coordinator=127.0.0.1:{port}", f"--num_processes={processes}"]
@@ -229,7 +245,22 @@ def test_a_run_that_is_killed_again_and_again_loses_nothing(folder, tmp_path, nu
         assert codes in ([-signal.SIGKILL], [75]), said
     broken = Run(folder, tmp_path / "broken", **steps).done()
     assert final(broken.workdir) == final(unbroken.workdir)
-    assert not (broken.workdir / "damaged").exists()
+    assert not (broken.workdir / "corrupt").exists()
+
+
+def test_error_in_one_of_two_processes_moves_nothing_and_ends_both(folder, tmp_path):
+    Run(folder, tmp_path, num_steps=5).done()
+    pair = Run(folder, tmp_path, processes=2, prelude=STALE)
+    started = time.monotonic()
+    codes, said = pair.end()
+    assert codes == [1, 1] and time.monotonic() - started < 200
+    for lines in said:
+        assert "Checkpoint 5 of" in lines and "cannot be read now in process 1 of 2" in lines
+        assert "Stale file handle" in lines
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["5"]
+    assert not (tmp_path / "corrupt").exists()
+    Run(folder, tmp_path, processes=2, num_steps=6).done()
+    assert (tmp_path / "checkpoints/6").is_dir()
 
 
 def test_processes_that_were_given_different_configs_say_so(folder, tmp_path):

@@ -18,7 +18,8 @@ from clu import metric_writers
 from references import random_variables
 
 from deepfill_jax import checkpoint, sharding, weights
-from deepfill_jax.convert import run
+from deepfill_jax.convert import run, sources
+from deepfill_jax.convert.__main__ import main as convert
 from deepfill_jax.errors import PreemptedError, RunError, UsageError
 from deepfill_jax.evaluate import event_files, visualization
 from deepfill_jax.train import build, loop
@@ -150,6 +151,69 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_it_had_not(
     assert int(restore(config, tmp_path).step) == 3
     loop.train(config, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, restore(config, tmp_path), restore(config, workdir))
+
+
+def scripted_validation(monkeypatch, scores):
+    def make(*_):
+        return lambda state, _: {"l1_hole": scores[int(state.step)]}
+
+    monkeypatch.setattr(loop, "_make_validation", make)
+
+
+def test_best_is_saved_at_a_validation_between_checkpoints_and_kept(folder, tmp_path, monkeypatch):
+    scripted_validation(monkeypatch, {1: 5.0, 2: 6.0, 3: 2.0, 4: 4.0, 5: 3.0, 6: 3.5})
+    changes = {"eval.every": 1, "checkpoint_every": 0, "keep_latest": 1, "num_steps": 4}
+    loop.train(make_config(folder, **changes), tmp_path)
+    names = lambda: sorted(path.name for path in (tmp_path / "checkpoints").iterdir())  # noqa: E731
+    assert names() == ["3", "4"]
+    loop.train(make_config(folder, **changes | {"num_steps": 6}), tmp_path)
+    assert names() == ["3", "6"]
+    assert run.read(tmp_path).metadata["step"] == 6
+    assert run.read(tmp_path, step="best").metadata["step"] == 3
+    for name, step in {"best": 3, "3": 3, "6": 6}.items():
+        assert sources.read(f"{tmp_path}@{name}").model.metadata["step"] == step
+    best = run.read(tmp_path, step="best")
+    state = build.initial_state(
+        make_config(folder, init_from=f"{tmp_path}@best"), sharding.make_mesh()
+    )
+    jax.tree.map(np.testing.assert_array_equal, state.generator.params, best.generator)
+    with pytest.raises(UsageError, match="The step 'worst' is not a number or 'best'"):
+        sources.read(f"{tmp_path}@worst")
+    convert([str(tmp_path), "--step", "best", "--output", str(tmp_path / "model.safetensors")])
+    assert weights.load(tmp_path / "model.safetensors").metadata["step"] == 3
+    with pytest.raises(UsageError, match="not the folder of a run, so it has no step best"):
+        sources.read(tmp_path / "model.safetensors", step="best")
+
+
+def test_milestones_fall_between_checkpoints(folder, tmp_path):
+    changes = {"eval.every": 0, "checkpoint_every": 0, "keep_every": 2, "keep_latest": 1}
+    loop.train(make_config(folder, **changes, num_steps=3), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
+
+
+def test_run_of_before_there_were_metrics_has_no_best(workdir, tmp_path):
+    copy = shutil.copytree(workdir, tmp_path / "run")
+    (copy / "saved.json").unlink()
+    config = json.loads((copy / "config.json").read_text())
+    del config["best_metric"], config["keep_every"]
+    (copy / "config.json").write_text(json.dumps(config))
+    for path in (copy / "checkpoints").glob("*/_CHECKPOINT_METADATA"):
+        metadata = json.loads(path.read_text())
+        del metadata["custom_metadata"]["metrics"], metadata["custom_metadata"]["metrics_crc32"]
+        path.write_text(json.dumps(metadata))
+    assert run.read(copy).metadata["step"] == 4
+    with pytest.raises(UsageError, match=r"None of the checkpoints \[2, 4\] .* l1_hole"):
+        run.read(copy, step="best")
+
+
+def test_run_whose_checkpoints_vanished_is_refused_by_its_curves(workdir, folder, tmp_path):
+    copy = shutil.copytree(workdir, tmp_path / "run")
+    shutil.rmtree(copy / "checkpoints")
+    (copy / "saved.json").unlink()  # As a run of an earlier version.
+    with pytest.raises(UsageError, match=r"event files reach step 4 .*--start_over"):
+        loop.train(make_config(folder), copy)
+    loop.train(make_config(folder, num_steps=1), copy, start_over=True)
+    assert [path.name for path in (copy / "checkpoints").iterdir()] == ["1"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_itself_and_the_step(folder, tmp_path):
@@ -288,7 +352,9 @@ def test_a_run_warns_of_what_goes_wrong(folder, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(loop.health, "MIN_BATCH_SIZE", 9)
     monkeypatch.setattr(logging, "warning", lambda message, *values: said.append(message % values))
-    monkeypatch.setattr(loop, "_make_validation", lambda *_: lambda state, _: float(state.step))
+    monkeypatch.setattr(
+        loop, "_make_validation", lambda *_: lambda state, _: {"l1_hole": float(state.step)}
+    )
     loop.train(make_config(folder, **{"eval.every": 1, "checkpoint_every": 4}), tmp_path)
     assert [text.partition(":")[0] for text in said] == [
         "config.batch_size=8 is small for a discriminator",
@@ -308,7 +374,7 @@ def test_the_host_enqueues_one_step_ahead_and_no_more(folder, tmp_path, monkeypa
         return step
 
     monkeypatch.setattr(loop.build, "make_train_step", make_train_step)
-    saved = lambda self, state, l1_hole: events.append(f"saved {state.step.value:.0f}")  # noqa: E731
+    saved = lambda self, state, metrics: events.append(f"saved {state.step.value:.0f}")  # noqa: E731
     monkeypatch.setattr(loop.checkpoint.Checkpoints, "save", saved)
     changes = {"num_steps": 6, "log_every": 2, "checkpoint_every": 5, "eval.every": 0}
     loop.train(make_config(folder, **changes), tmp_path)
@@ -335,6 +401,8 @@ def test_a_config_says_in_what_the_networks_compute(folder, name, dtype):
         ({"grad_accum_steps": 3}, "must be a multiple of config.grad_accum_steps=3"),
         ({"image_size": 36}, "config.image_size=36 must be a multiple of 8; try 32"),
         ({"model.architecture": "v1"}, "Unknown architecture 'v1'"),
+        ({"best_metric": "fid"}, "best_metric='fid' must be one of l1_hole, psnr, ssim, psnr_hole"),
+        ({"best_metric": "lpips"}, "LPIPS is not measured in validations yet"),
         ({"model.init": "zeros"}, "config.model.init='zeros' must be one of"),
         ({"model.dtype": "float16"}, "config.model.dtype='float16' must be one of"),
         ({"data.source": "folder:/no/such/place"}, "/no/such/place"),

@@ -191,7 +191,8 @@ class Run:
         metadata = {"step": step, "batch_size": phase.batch, "image_size": phase.side}
         model = weights.Model(self._networks[0].variant, jax.device_get(params), metadata=metadata)
         weights.save(out / "model.safetensors", model, dtype=np.float16)
-        self._checkpoints.save(self._state, l1_hole=scores["scored/l1_hole"])
+        metrics = {name: x["mean"] for name, x in summary.items()}
+        self._checkpoints.save(self._state, metrics=metrics)
         metadata = {"seconds": round(self._seconds(), 1), "step": step, **phase._asdict()}
         programs.report(self._curve, **metadata, **figures, **scores, **programs.machine())
         shutil.copy(self._curve, self._options.output)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepfill_jax import renamed, trained, weights
+from deepfill_jax import checkpoint, renamed, trained, weights
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.convert import mmagic, parent, report, sources
 from deepfill_jax.errors import UsageError, run_command
@@ -29,6 +29,7 @@ def convert(
     license: str | None,
     report_to: str | None,
     overwrite: bool,
+    step: int | str | None = None,
 ) -> None:
     """Converts weights and prints what they are.
 
@@ -41,6 +42,7 @@ def convert(
         license: License of the weights, for the model file; None keeps the source's.
         report_to: File for a line about every tensor; "-" prints them.
         overwrite: `output` may be replaced.
+        step: Of a run's checkpoint, a number or "best"; the newest if None.
 
     Raises:
         UsageError: The source cannot be converted, or the output not be written.
@@ -55,7 +57,7 @@ def convert(
         raise UsageError(f"{output} is for MMagic: float32, and without --optimizer-state.")
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists already; --overwrite replaces it.")
-    conversion = sources.read(source)
+    conversion = sources.read(source, step=step)
     model = conversion.model
     left_out = model.moments and not (moments or generator_only)
     metadata = dict(model.metadata)
@@ -102,6 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         required=True,
         help=f"model file ({trained.SUFFIX}), or {MMAGIC_SUFFIX} for MMagic",
     )
+    parser.add_argument(
+        "--step",
+        help="checkpoint of a run, by its number, or best, by the run's config.best_metric; "
+        "default: the newest",
+    )
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
     parts = parser.add_mutually_exclusive_group()
     parts.add_argument(
@@ -133,6 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             license=options.license,
             report_to=options.report,
             overwrite=options.overwrite,
+            step=checkpoint.parse_step(options.step),
         )
     )
 

@@ -15,7 +15,7 @@ from deepfill_jax.tensors import expected_tensors, unflatten
 CONFIG = "config.json"
 
 
-def read(workdir: str | Path, *, step: int | None = None) -> weights.Model:
+def read(workdir: str | Path, *, step: int | str | None = None) -> weights.Model:
     """Reads the networks of a checkpoint.
 
     Of the generator it is the running average, if the run kept one. A discriminator is read from
@@ -23,10 +23,12 @@ def read(workdir: str | Path, *, step: int | None = None) -> weights.Model:
 
     Args:
         workdir: The run's folder.
-        step: Of the checkpoint; the newest if None.
+        step: Of the checkpoint; the newest if None, "best" for the best by the
+            run's `config.best_metric`.
 
     Raises:
-        UsageError: This is no such folder, or there is no such checkpoint.
+        UsageError: This is no such folder, there is no such checkpoint, or it is corrupt.
+        RunError: The checkpoint cannot be read now.
     """
     path = Path(workdir) / CONFIG
     if not path.is_file():
@@ -43,7 +45,12 @@ def read(workdir: str | Path, *, step: int | None = None) -> weights.Model:
     abstract = unflatten(
         {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
     )
-    networks, step = checkpoint.load_networks(workdir, abstract, step=step)
+    networks, step = checkpoint.load_networks(
+        workdir,
+        abstract,
+        step=step,
+        best_metric=config.get("best_metric", "l1_hole"),  # Runs of before it could be chosen.
+    )
     metadata = {
         "step": step,
         "batch_size": config["batch_size"],

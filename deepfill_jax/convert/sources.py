@@ -5,7 +5,7 @@ from pathlib import Path
 
 import safetensors
 
-from deepfill_jax import trained, weights
+from deepfill_jax import checkpoint, trained, weights
 from deepfill_jax.convert import mmagic, nipponjo, run, tensor_bundle, tensorflow1, torch_file
 from deepfill_jax.convert.layout import Conversion
 from deepfill_jax.errors import UsageError
@@ -14,18 +14,26 @@ from deepfill_jax.tensors import flatten
 TORCH_SUFFIXES = (".pth", ".pt")
 
 
-def read(source: str | Path) -> Conversion:
+def read(source: str | Path, *, step: int | str | None = None) -> Conversion:
     """Reads weights.
 
     Args:
         source: A model file, `.safetensors`, or a name of `trained.names`. The folder of a run of
-            ours, for the networks of its newest checkpoint. A file of MMagic or of nipponjo,
-            `.pth`, `.pt`. A TF1 checkpoint: its prefix, one of its files, or its folder.
+            ours, for the networks of its newest checkpoint; FOLDER@STEP or FOLDER@best for
+            another one. A file of MMagic or of nipponjo, `.pth`, `.pt`. A TF1 checkpoint: its
+            prefix, one of its files, or its folder.
+        step: Of a run's checkpoint, instead of @STEP: a number, or "best".
 
     Raises:
         UsageError: It is none of these, is damaged, or holds another network.
+        RunError: A run's checkpoint cannot be read now.
     """
     path = trained.find(source)
+    folder, at, named = str(source).rpartition("@")
+    if at and not path.exists() and (Path(folder) / run.CONFIG).is_file():
+        path, step = Path(folder), checkpoint.parse_step(named)
+    if step is not None and not (path / run.CONFIG).is_file():
+        raise UsageError(f"{path} is not the folder of a run, so it has no step {step}.")
     if path.suffix.lower() in TORCH_SUFFIXES:
         content = torch_file.load(path)
         if isinstance(content, Mapping) and "G" in content:
@@ -34,7 +42,7 @@ def read(source: str | Path) -> Conversion:
     if path.suffix.lower() == trained.SUFFIX:
         return _read_own(path)
     if (path / run.CONFIG).is_file():
-        return _as_it_is(run.read(path), "float32")
+        return _as_it_is(run.read(path, step=step), "float32")
     if prefix := tensor_bundle.find_prefix(path):
         return tensorflow1.read(prefix)
     raise UsageError(

@@ -142,22 +142,23 @@ def _disk_space(case: Case) -> Finding:
     state = build.abstract_state(case.config, case.mesh)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     # A new checkpoint is written before the oldest one is deleted.
-    count = case.config.keep_latest + case.config.keep_best + 1
+    config = case.config
+    count = config.keep_latest + config.keep_best + 1
+    count += config.num_steps // config.keep_every if config.keep_every else 0
     free = shutil.disk_usage(case.workdir).free
     text = (
         f"{case.workdir} has {free / GIB:.3g} GiB of free space; {count} checkpoints of "
         f"{size / GIB:.2g} GiB need {count * size / GIB:.2g} GiB"
     )
     if free < count * size:
-        remedy = "free some space, or lower config.keep_latest and config.keep_best."
+        remedy = "free some space, lower config.keep_latest or keep_best, or raise keep_every."
         return Finding(ERROR, f"{text}; {remedy}")
     return Finding(OK, f"{text}.")
 
 
 def _earlier_run(case: Case) -> Iterator[Finding]:
     """Checks whether the new run can resume from a run in its folder."""
-    folder = case.workdir / checkpoint.FOLDER
-    steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
+    steps = checkpoint.saved_steps(case.workdir / checkpoint.FOLDER)
     if not steps:
         return
     try:
@@ -195,7 +196,7 @@ def _differences(before: ConfigDict, now: ConfigDict, prefixes: tuple[str, ...])
     old, new = (dict(_leaves(config)) for config in (before, now))
     return [
         f"config.{key}: {old.get(key)!r}, now {new.get(key)!r}"
-        for key in {**old, **new}
+        for key in old  # Keys of later versions have values that do what earlier ones did.
         if old.get(key) != new.get(key) and (not prefixes or key.startswith(prefixes))
     ]
 

@@ -35,6 +35,7 @@ def settings(case: Case) -> Iterator[Finding]:
     """Checks for settings that are invalid or probably unintended."""
     case.need("mesh")
     build.check_sizes(case.config, case.mesh)
+    build.check_best_metric(case.config)
     odd = list(odd_settings(case.config))
     yield from (Finding(WARNING, text) for text in odd)
     if not odd:

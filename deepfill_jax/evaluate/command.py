@@ -39,7 +39,7 @@ def choose_method(
     baseline: str | None = None,
     predictions: str | None = None,
     workdir: str | None = None,
-    step: int | None = None,
+    step: int | str | None = None,
 ) -> Method:
     """Loads what the command line names; see the flags of the same names.
 

@@ -13,6 +13,7 @@ from deepfill_jax import distributed, masks, sharding
 from deepfill_jax.data import pipeline, sources
 from deepfill_jax.data.examples import Preprocessing
 from deepfill_jax.errors import UsageError
+from deepfill_jax.metric_table import METRICS
 from deepfill_jax.models import Discriminator, Generator, Variant, make_variant
 from deepfill_jax.models.generator import MULTIPLE
 from deepfill_jax.models.variants import UNIT_VARIANCE
@@ -98,6 +99,19 @@ def check_sizes(config: ConfigDict, mesh: Mesh) -> None:
     name = "config.batch_size" if part == config.batch_size else "A part of config.batch_size"
     sharding.check_batch_size(part, mesh, name=name)
     sharding.check_batch_size(config.eval.batch_size, mesh, name="config.eval.batch_size")
+
+
+def check_best_metric(config: ConfigDict) -> None:
+    """Checks that the metric of the best checkpoint is one of a validation.
+
+    Raises:
+        UsageError: It is not.
+    """
+    name = config.best_metric
+    if name in METRICS:
+        return
+    lpips = " LPIPS is not measured in validations yet." if name == "lpips" else ""
+    raise UsageError(f"config.best_metric={name!r} must be one of {', '.join(METRICS)}.{lpips}")
 
 
 def open_source(config: ConfigDict, *, validation: bool = False) -> sources.Source:

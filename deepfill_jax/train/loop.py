@@ -1,8 +1,8 @@
 """The training loop: cadences and input/output, no arithmetic.
 
-A run's folder holds `config.json`, `parameters.txt`, `checkpoints/`, TensorBoard event files and,
-if it started from weights, `parent.json`.
-Training again into the same folder goes on from the newest checkpoint as if it had never stopped.
+A run's folder holds `config.json`, `parameters.txt`, `checkpoints/`, their record `saved.json`,
+TensorBoard event files and, if it started from weights, `parent.json`. Training again into the
+same folder resumes from the newest checkpoint as if it had never stopped.
 """
 
 import time
@@ -20,7 +20,7 @@ from deepfill_jax import checkpoint, distributed, sharding
 from deepfill_jax.errors import PreemptedError, RunError
 from deepfill_jax.evaluate import scoring, visualization
 from deepfill_jax.evaluate.methods import inputs, make_inference_step
-from deepfill_jax.train import build, health, warm_start
+from deepfill_jax.train import build, health, restart
 from deepfill_jax.train.state import TrainState
 from deepfill_jax.train.step import Scalars
 
@@ -29,36 +29,34 @@ SAMPLES = 8  # Rows of the grid in TensorBoard,
 COLUMNS = ("masked", "coarse", "completed", "error", "attention", "truth")  # and its columns.
 
 
-def train(config: ConfigDict, workdir: str | Path) -> None:
+def train(config: ConfigDict, workdir: str | Path, *, start_over: bool = False) -> None:
     """Trains until `config.num_steps` are done, or until it is asked to stop.
 
     Args:
         config: See `config.KEYS`.
         workdir: The run's folder; created if it does not exist.
+        start_over: Begin at step 0 where the checkpoints of later steps are lost or corrupt.
 
     Raises:
-        UsageError: A value of the config, or a file that it names, cannot be used.
+        UsageError: A value of the config, or a file that it names, cannot be used; or checkpoints
+            are lost, without `start_over`.
         RunError: A loss is not finite (the checkpoints are of steps where all were), a
-            checkpoint cannot be written, or another process of the run is gone.
+            checkpoint cannot be written or read now, or another process of the run is gone.
         PreemptedError: On request, see `distributed.StopSignal`; everything is saved.
     """
     workdir = Path(workdir)
     mesh = sharding.make_mesh()
     build.check_sizes(config, mesh)
+    build.check_best_metric(config)
     train_step = build.train_step(config, mesh)
     start_training_batches = build.training_batches(config)
     validate = _make_validation(config, mesh) if config.eval.every else None
 
-    checkpoints = checkpoint.Checkpoints(
-        workdir, keep_latest=config.keep_latest, keep_best=config.keep_best
-    )
-    is_main_process = jax.process_index() == 0
-    state = checkpoints.restore_latest(build.abstract_state(config, mesh), mesh)
-    if state is None:
-        state = build.initial_state(config, mesh)
-        if config.init_from and is_main_process:
-            warm_start.remember_parent(config.init_from, workdir)
+    kept = ("keep_latest", "keep_best", "keep_every", "best_metric")
+    checkpoints = checkpoint.Checkpoints(workdir, **{key: config[key] for key in kept})
+    state = restart.starting_state(config, workdir, checkpoints, mesh, start_over=start_over)
     first = int(state.step)
+    is_main_process = jax.process_index() == 0
     if is_main_process:
         _describe(config, workdir, state)
     writer = metric_writers.create_default_writer(workdir, just_logging=not is_main_process)
@@ -88,15 +86,17 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
             done += 1
             if config.profile_step:
                 profile(done)
-            l1_hole = None
+            metrics = {}
             if validate and _is_due(done, config.eval.every, config):
                 log.write()
-                l1_hole = validate(state, writer)
-                log.validated(l1_hole)
+                metrics = validate(state, writer)
+                log.validated(metrics["l1_hole"])
             stopping = stop.reached(done)
-            if stopping or _is_due(done, config.checkpoint_every, config):
+            every = config.checkpoint_every, config.keep_every
+            due = any(_is_due(done, steps, config) for steps in every)
+            if stopping or due or checkpoints.is_best(metrics):
                 log.write()
-                checkpoints.save(state, l1_hole=l1_hole)
+                checkpoints.save(state, metrics=metrics)
             if stopping:
                 break
     writer.flush()
@@ -126,13 +126,13 @@ def _describe(config: ConfigDict, workdir: Path, state: TrainState) -> None:
     )
 
 
-def _make_validation(config: ConfigDict, mesh: Mesh) -> Callable[..., float]:
-    """Makes a function that scores a state, writes scores and samples, and returns the hole L1."""
+def _make_validation(config: ConfigDict, mesh: Mesh) -> Callable[..., dict[str, float]]:
+    """Makes a function that scores a state, writes scores and samples, and returns the means."""
     generator, _ = build.networks(config)
     start_batches = build.validation_batches(config)
     infer = make_inference_step(generator, mesh, offsets=True)
 
-    def validate(state: TrainState, writer: metric_writers.MetricWriter) -> float:
+    def validate(state: TrainState, writer: metric_writers.MetricWriter) -> dict[str, float]:
         done, samples = int(state.step), []
 
         def complete(batch):
@@ -150,7 +150,7 @@ def _make_validation(config: ConfigDict, mesh: Mesh) -> Callable[..., float]:
         if jax.process_index() == 0:
             figures = "  ".join(f"{name} {means[name]:.4g}" for name in ("l1_hole", "psnr", "ssim"))
             print(f"step {done}  validation on {len(report.index)}: {figures}", flush=True)
-        return means["l1_hole"]
+        return means
 
     return validate
 
@@ -230,7 +230,7 @@ class _Log:
             if broken:
                 raise RunError(
                     f"{', '.join(broken)} of step {step} is not finite. Nothing was saved after "
-                    "it; start again to go on from the last checkpoint, perhaps with a lower "
+                    "it; start again to resume from the last checkpoint, perhaps with a lower "
                     "config.optimizer.learning_rate or a config.optimizer.clip_norm."
                 )
 

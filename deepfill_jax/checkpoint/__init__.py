@@ -1,0 +1,243 @@
+"""Training checkpoints by orbax: `workdir/checkpoints/STEP`.
+
+A checkpoint is a `train.state.TrainState` with a checksum of each of its arrays, and the metrics of
+the validation at its step. The position in the data is its step, because batch n of the stream is a
+function of the seed and n.
+"""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from orbax.checkpoint import checkpoint_managers
+
+from deepfill_jax import sharding
+from deepfill_jax.checkpoint import content, faults
+from deepfill_jax.checkpoint.reading import (
+    FOLDER,
+    load_networks,
+    parse_step,
+    rank,
+    read_all_metrics,
+    saved_steps,
+)
+from deepfill_jax.checkpoint.record import Record
+from deepfill_jax.errors import RunError, UsageError
+
+__all__ = ["FOLDER", "Checkpoints", "load_networks", "parse_step", "saved_steps"]
+
+PyTree = Any
+
+ITEM = "default"  # Where orbax puts the arrays in a checkpoint.
+
+
+class Checkpoints:
+    """The checkpoints of one run: the newest few, the best few, and milestones."""
+
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        keep_latest: int,
+        keep_best: int,
+        keep_every: int = 0,
+        best_metric: str = "l1_hole",
+    ):
+        """Opens, or creates, the folder.
+
+        Args:
+            workdir: The run's folder.
+            keep_latest: How many of the newest to keep.
+            keep_best: How many of those with the best validation metric to keep besides.
+            keep_every: Keep those whose step is a multiple of it besides; 0 for none.
+            best_metric: A name of `metric_table.METRICS`.
+
+        Raises:
+            RunError: Metrics of the checkpoints cannot be read now.
+        """
+        # Orbax takes absolute paths only.
+        self._folder = Path(workdir).absolute() / FOLDER
+        self._record = Record(self._folder)
+        self._keep_best, self._best_metric = keep_best, best_metric
+        self._saving: int | None = None
+        policies = [checkpoint_managers.LatestN(keep_latest), _Best(self)]
+        if keep_every:
+            policies.append(checkpoint_managers.EveryNSteps(keep_every))
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._add_to_record),
+            ),
+            item_handlers=ocp.StandardCheckpointHandler(),
+        )
+        self._metrics = read_all_metrics(self._folder, sorted(self._manager.all_steps()))
+
+    def best_steps(self) -> list[int]:
+        """The steps of the best checkpoints, the best last, at most `keep_best`."""
+        ranked = rank(self._metrics, self._best_metric)
+        return ranked[max(0, len(ranked) - self._keep_best) :]
+
+    def is_best(self, metrics: Mapping[str, float]) -> bool:
+        """Whether the metrics of a validation are better than those of all checkpoints."""
+        new = math.inf  # Of equal ones, the earlier step is better.
+        ranked = rank({**self._metrics, new: metrics}, self._best_metric)
+        return self._keep_best > 0 and ranked[-1:] == [new]
+
+    def save(self, state: PyTree, *, metrics: Mapping[str, float] | None = None) -> None:
+        """Saves in the background; the state may be donated at once.
+
+        Args:
+            state: To save, under its step.
+            metrics: Means on the validation set by name, if they were measured at this step.
+
+        Raises:
+            RunError: This or the one before cannot be written. Earlier ones are kept.
+        """
+        step, metrics = int(state.step), metrics or {}
+        described = content.describe(state, metrics)
+        with self._writing():
+            self._wait()
+            self._metrics[step] = described["metrics"]
+            args = ocp.args.StandardSave(state)
+            self._manager.save(step, args=args, custom_metadata=described)
+            self._saving = step
+
+    def _wait(self) -> None:
+        """Waits until what is being saved is there."""
+        self._manager.wait_until_finished()
+        if self._saving is not None and jax.process_index() == 0:
+            self._record.commit(self._saving)
+        self._saving = None
+
+    def _add_to_record(self) -> None:
+        if jax.process_index() == 0:
+            self._record.add_unfinished()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax and tensorstore raise many kinds.
+            self._manager.reload()
+            kept = sorted(self._manager.all_steps())
+            raise RunError(
+                f"A checkpoint could not be written to {self._folder}: "
+                f"{faults.first_line(error)}. Those of steps {kept} are kept; start again to "
+                "resume from there."
+            ) from error
+
+    def restore_latest(
+        self, abstract: PyTree, mesh: Mesh, *, start_over: bool = False
+    ) -> PyTree | None:
+        """Restores the newest checkpoint that is whole, onto the devices of `mesh`.
+
+        Newer ones that are corrupt are named and moved to `workdir/corrupt`. One that cannot be
+        read now ends the run, and everything stays in place.
+
+        Args:
+            abstract: Shapes and types, of `jax.eval_shape`.
+            mesh: Any number of devices, whatever the number that saved it.
+            start_over: Return None where checkpoints were saved and none is whole.
+
+        Returns:
+            The state, or None if there is no checkpoint.
+
+        Raises:
+            RunError: A checkpoint cannot be read now, in any process.
+            UsageError: The newest is of other networks or optimisers, or none is whole.
+        """
+        everywhere = sharding.replicated(mesh)
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), abstract
+        )
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            state, failure = None, None
+            try:
+                state = faults.attempt(
+                    lambda step=step: self._restore(step, target),
+                    lambda step=step: self._record.verify(step),
+                )
+            except faults.VERDICTS[1:] as error:
+                failure = error
+            failure = faults.agree(failure, f"Checkpoint {step} of {self._folder}")
+            if failure is None:
+                return state
+            self._set_aside(step, failure)
+        if not start_over:
+            self._check_nothing_lost()
+        return None
+
+    def _restore(self, step: int, target: PyTree) -> PyTree:
+        """Restores a checkpoint and compares its arrays with their checksums."""
+        shapes, expected = content.read_arrays(self._folder / str(step))
+        differences = content.differences(shapes, content.shapes(target))
+        if differences:
+            raise UsageError(
+                f"Checkpoint {step} of {self._folder} does not fit this config: "
+                f"{content.first_few(differences)}. Give another --workdir, or the config that it "
+                "was made with."
+            )
+        # The manager's `restore` waits for all processes, one of which may fail.
+        handler = ocp.StandardCheckpointHandler()
+        args = ocp.args.StandardRestore(target)
+        state = handler.restore(self._folder / str(step) / ITEM, args=args)
+        content.compare(content.checksums(state), expected)
+        return state
+
+    def _set_aside(self, step: int, error: Exception) -> None:
+        if jax.process_index() == 0:
+            place = self._record.place_for_corrupt(step)
+            try:
+                place.parent.mkdir(exist_ok=True)
+                (self._folder / str(step)).rename(place)
+            except OSError as failure:
+                raise RunError(
+                    f"Checkpoint {step} of {self._folder} is corrupt ({error}) and cannot be moved "
+                    f"to {place}: {failure}."
+                ) from failure
+            logging.error("Checkpoint %d is corrupt: %s. It is now in %s.", step, error, place)
+        multihost_utils.sync_global_devices(f"checkpoint {step} set aside")
+        self._metrics.pop(step, None)
+        self._manager.reload()
+
+    def _check_nothing_lost(self) -> None:
+        """Raises UsageError where checkpoints were saved, so that no run restarts in silence."""
+        failure, lost, newest = None, self._record.corrupt(), self._record.newest_step()
+        if lost or newest:
+            where = f"corrupt ones are {content.first_few(lost)}" if lost else "the folder is empty"
+            failure = UsageError(
+                f"None of the checkpoints of {self._folder} is whole, and the run was at step "
+                f"{newest or 'N'} or later: {where}. Put a whole one back, or give --start_over to "
+                "begin at step 0."
+            )
+        faults.agree(failure, f"What was saved in {self._folder}")
+
+    def close(self) -> None:
+        """Waits until everything is written.
+
+        Raises:
+            RunError: The last checkpoint cannot be written. Earlier ones are kept.
+        """
+        with self._writing():
+            self._wait()
+            self._manager.close()
+
+
+@dataclasses.dataclass
+class _Best:
+    """Orbax's preservation policy for the best; its own forgets metrics when the run restarts."""
+
+    checkpoints: Checkpoints
+
+    def should_preserve(self, infos, *, context) -> list[bool]:
+        best = self.checkpoints.best_steps()
+        return [info.step in best for info in infos]

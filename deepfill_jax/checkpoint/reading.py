@@ -1,0 +1,179 @@
+"""Reads networks and metrics of training checkpoints, also while the run is writing others."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from deepfill_jax.checkpoint import content, faults
+from deepfill_jax.checkpoint.faults import CorruptCheckpointError, UnreadableCheckpointError
+from deepfill_jax.checkpoint.record import Record
+from deepfill_jax.distributed import assert_same_on_all_processes
+from deepfill_jax.errors import RunError, UsageError
+from deepfill_jax.metric_table import METRICS
+
+FOLDER = "checkpoints"
+BEST = "best"  # Instead of a step: the best checkpoint by the run's `config.best_metric`.
+
+
+def parse_step(text: str | None) -> int | str | None:
+    """Reads a step from a command line: a number or "best"; None stays None, for the newest.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if text in (None, BEST):
+        return text
+    if text.isdecimal():
+        return int(text)
+    raise UsageError(f"The step {text!r} is not a number or {BEST!r}.")
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints in a folder, the newest last."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+
+
+def read_metrics(folder: Path, step: int) -> dict[str, float]:
+    """Reads the validation metrics that were saved with a checkpoint; empty if there are none.
+
+    Raises:
+        CorruptCheckpointError: They are not what was saved.
+        UnreadableCheckpointError: They cannot be read now.
+    """
+    place = folder / str(step)
+    return faults.attempt(
+        lambda: content.read_metrics(place),
+        lambda: Record(folder).verify(step),
+        exists=place.is_dir,
+    )
+
+
+def read_all_metrics(folder: Path, steps: Sequence[int]) -> dict[int, dict[str, float]]:
+    """Reads the validation metrics of a run's checkpoints by step, the same in all processes.
+
+    Corrupt metrics are named and left out: the arrays may still be whole.
+
+    Raises:
+        RunError: Some cannot be read now, in any process.
+        UsageError: Processes see different checkpoints or metrics.
+    """
+    assert_same_on_all_processes(f"The list of checkpoints in {folder}", str(steps))
+    metrics, failure = {}, None
+    for step in steps:
+        try:
+            metrics[step] = read_metrics(folder, step)
+        except CorruptCheckpointError as error:
+            logging.error("The metrics of checkpoint %d cannot be used: %s.", step, error)
+        except UnreadableCheckpointError as error:
+            failure = error
+    faults.agree(failure, f"The metrics of a checkpoint in {folder}")
+    assert_same_on_all_processes(f"The metrics in {folder}", json.dumps(metrics))
+    return metrics
+
+
+def rank(metrics: Mapping[int, Mapping[str, float]], name: str) -> list[int]:
+    """The steps with a finite metric, the best last; of equal ones the earlier is better."""
+    sign = -1 if METRICS[name].best is min else 1
+    steps = [step for step, values in metrics.items() if math.isfinite(values.get(name, math.nan))]
+    return sorted(steps, key=lambda step: (sign * metrics[step][name], -step))
+
+
+def load_networks(
+    workdir: str | Path, abstract, *, step: int | str | None = None, best_metric: str = "l1_hole"
+) -> tuple[dict, int]:
+    """Reads the networks without their optimisers, as numpy arrays.
+
+    Training may continue in the folder meanwhile: a checkpoint that it is writing is not seen, and
+    if it deletes the one that is being read, a newer one is taken.
+
+    Args:
+        workdir: The run's folder.
+        abstract: Shapes of what to read, as in `weights.networks`.
+        step: Of the checkpoint; the newest if None; `BEST` for the one with the best metric.
+        best_metric: The run's, a name of `metric_table.METRICS`.
+
+    Returns:
+        The networks and the step. The generator is the running average of its parameters if the
+        run kept one, else the parameters.
+
+    Raises:
+        UsageError: There is no such checkpoint, or it is corrupt.
+        RunError: It cannot be read now.
+    """
+    folder = Path(workdir).absolute() / FOLDER
+    while True:
+        chosen = _choose(folder, step, best_metric)
+        place = folder / str(chosen)
+        try:
+            networks = faults.attempt(
+                lambda: _read_networks(place, abstract),  # noqa: B023
+                lambda: Record(folder).verify(chosen),  # noqa: B023
+                exists=place.is_dir,
+            )
+            return networks, chosen
+        except (CorruptCheckpointError, UnreadableCheckpointError) as error:
+            deleted = not place.is_dir()
+            if deleted or (step is None and saved_steps(folder)[-1] != chosen):
+                continue
+            raise _explained(error, folder, chosen) from error
+
+
+def _explained(error: Exception, folder: Path, step: int) -> Exception:
+    there = f"There are {saved_steps(folder)}."
+    if isinstance(error, CorruptCheckpointError):
+        return UsageError(f"Checkpoint {step} of {folder} is corrupt: {error}. {there}")
+    return RunError(
+        f"Checkpoint {step} of {folder} cannot be read now: {error}. Try again when the cause is "
+        f"gone. {there}"
+    )
+
+
+def _choose(folder: Path, step: int | str | None, best_metric: str) -> int:
+    steps = saved_steps(folder)
+    if step == BEST:
+        return _best(folder, steps, best_metric)
+    if not steps or step not in (None, *steps):
+        which = "" if step is None else f" {step}"
+        raise UsageError(f"There is no checkpoint{which} in {folder}; there are {steps}.")
+    return steps[-1] if step is None else step
+
+
+def _best(folder: Path, steps: list[int], best_metric: str) -> int:
+    metrics = {}
+    for step in steps:
+        try:
+            metrics[step] = read_metrics(folder, step)
+        except (CorruptCheckpointError, UnreadableCheckpointError) as error:
+            if (folder / str(step)).is_dir():  # Else training has deleted it meanwhile.
+                raise _explained(error, folder, step) from error
+    ranked = rank(metrics, best_metric)
+    if not ranked:
+        raise UsageError(
+            f"None of the checkpoints {steps} of {folder} was saved with {best_metric} of a "
+            "validation, so none is known to be the best; name a step."
+        )
+    return ranked[-1]
+
+
+def _read_networks(place: Path, abstract: Mapping) -> dict:
+    # Read-only, as a manager that may write clears away what others have not finished.
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    handler = ocp.PyTreeCheckpointHandler()
+    step = int(place.name)
+    with ocp.CheckpointManager(place.parent, options=options, item_handlers=handler) as manager:
+        name = "average" if manager.item_metadata(step)["generator"]["average"] else "params"
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
+        item = {**zeros, "generator": {name: zeros["generator"]}}
+        restore_args = ocp.checkpoint_utils.construct_restore_args(item)
+        restored = manager.restore(
+            step,
+            args=ocp.args.PyTreeRestore(item, restore_args=restore_args, partial_restore=True),
+        )
+    content.compare(content.checksums(restored), content.read_arrays(place)[1])
+    return {**restored, "generator": restored["generator"][name]}

@@ -1,0 +1,127 @@
+"""The record of saved checkpoints, `workdir/saved.json`: each one's files, and the newest step.
+
+It lies outside of the checkpoints, so it proves that one has lost a file, and that a run whose
+checkpoints have vanished was further than step 0.
+"""
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from absl import logging
+
+from deepfill_jax.atomic_write import atomic_write
+from deepfill_jax.checkpoint.faults import CorruptCheckpointError
+
+FILE = "saved.json"
+METADATA = "_CHECKPOINT_METADATA"  # A file of a checkpoint.
+UNFINISHED = ".orbax-checkpoint-tmp"  # In the name of a folder that orbax is still writing.
+# Orbax changes these last, when the others are listed. The metadata has checksums of its own.
+LATE = ("commit_success.txt", METADATA)
+CHUNK = 1 << 22
+CORRUPT = "corrupt"  # Beside the checkpoints: where corrupt ones are moved.
+CORRUPT_BEFORE = "damaged"  # Its name in earlier versions.
+
+
+class Record:
+    """Reads and writes the record of a run."""
+
+    def __init__(self, checkpoints: Path):
+        """Opens it.
+
+        Args:
+            checkpoints: The folder of the checkpoints.
+        """
+        self._checkpoints = checkpoints
+        self._path = checkpoints.with_name(FILE)
+
+    def add_unfinished(self) -> None:
+        """Adds the files of the checkpoint that orbax is about to finish."""
+        record = self._read()
+        kept = {name: files for name, files in record["files"].items() if self._has(name)}
+        for folder in self._checkpoints.glob(f"*{UNFINISHED}*"):
+            kept[folder.name.partition(UNFINISHED)[0]] = _inventory(folder)
+        self._write(record | {"files": kept})
+
+    def commit(self, step: int) -> None:
+        """Notes that the checkpoint of a step exists."""
+        record = self._read()
+        if record["newest_step"] < step:
+            self._write(record | {"newest_step": step})
+
+    def newest_step(self) -> int:
+        """The highest step of which a checkpoint was saved, 0 if there was none."""
+        return self._read()["newest_step"]
+
+    def corrupt(self) -> list[str]:
+        """The folders of the checkpoints that were moved because they are corrupt."""
+        names = CORRUPT, CORRUPT_BEFORE
+        found = (self._path.with_name(name).glob("[0-9]*") for name in names)
+        return [str(path) for paths in found for path in sorted(paths)]
+
+    def place_for_corrupt(self, step: int) -> Path:
+        """Where to move a corrupt checkpoint: earlier ones of its step are kept, as STEP.1, ..."""
+        folder = self._path.with_name(CORRUPT)
+        place, count = folder / str(step), 0
+        while place.exists():
+            count += 1
+            place = folder / f"{step}.{count}"
+        return place
+
+    def verify(self, step: int) -> None:
+        """Compares a checkpoint's files with the record, if that has it.
+
+        Raises:
+            CorruptCheckpointError: A file is missing or differs.
+            OSError: A file cannot be read.
+        """
+        folder = self._checkpoints / str(step)
+        files = self._read()["files"].get(str(step), {})
+        if files and not (folder / METADATA).exists():
+            raise CorruptCheckpointError(f"{METADATA} is missing")
+        for name, (size, checksum) in files.items():
+            path = folder / name
+            try:
+                found = path.stat().st_size
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise CorruptCheckpointError(f"{name} is missing") from error
+            if not path.is_file() or found != size or _checksum(path) != checksum:
+                raise CorruptCheckpointError(f"{name} is not what was saved")
+
+    def _has(self, name: str) -> bool:
+        return (self._checkpoints / name).is_dir()
+
+    def _read(self) -> Mapping:
+        nothing = {"newest_step": 0, "files": {}}
+        try:
+            return nothing | json.loads(self._path.read_text())
+        except FileNotFoundError:  # A run of an earlier version, or a new one.
+            return nothing
+        except ValueError as error:
+            logging.error("%s is corrupt (%s) and not used.", self._path, error)
+            return nothing
+
+    def _write(self, record: Mapping) -> None:
+        with atomic_write(self._path) as unfinished, unfinished.open("w") as file:
+            json.dump(record, file)
+            file.flush()
+            os.fsync(file.fileno())  # A loss of power must not leave an empty file.
+
+
+def _inventory(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and CRC-32 of each file, by its path in the folder."""
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_size, _checksum(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in LATE
+    }
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum

@@ -1,0 +1,69 @@
+"""Where a run begins: at its newest whole checkpoint, or at step 0 if it has never saved one."""
+
+import json
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from deepfill_jax import checkpoint
+from deepfill_jax.checkpoint import faults
+from deepfill_jax.convert.run import CONFIG
+from deepfill_jax.errors import UsageError
+from deepfill_jax.evaluate import event_files
+from deepfill_jax.train import build, warm_start
+from deepfill_jax.train.state import TrainState
+
+
+def starting_state(
+    config: ConfigDict,
+    workdir: Path,
+    checkpoints: checkpoint.Checkpoints,
+    mesh: Mesh,
+    *,
+    start_over: bool,
+) -> TrainState:
+    """Restores the newest whole checkpoint, or makes the state of step 0.
+
+    Args:
+        config: The run's.
+        workdir: The run's folder.
+        checkpoints: Its checkpoints.
+        mesh: The devices.
+        start_over: Begin at step 0 even if the checkpoints of later steps are lost.
+
+    Raises:
+        UsageError: The run was at later steps and no checkpoint is whole, or they do not fit.
+        RunError: A checkpoint cannot be read now.
+    """
+    abstract = build.abstract_state(config, mesh)
+    state = checkpoints.restore_latest(abstract, mesh, start_over=start_over)
+    if state is not None:
+        return state
+    if not start_over:
+        _check_curves(workdir)
+    state = build.initial_state(config, mesh)
+    if config.init_from and jax.process_index() == 0:
+        warm_start.remember_parent(config.init_from, workdir)
+    return state
+
+
+def _check_curves(workdir: Path) -> None:
+    """Raises UsageError if the event files prove that a checkpoint was saved.
+
+    Runs of earlier versions have no other record. Saving is asynchronous, and the second save waits
+    for the first: so a checkpoint existed if the curves reach twice `checkpoint_every`.
+    """
+    failure, path = None, workdir / CONFIG
+    if jax.process_index() == 0 and path.is_file():
+        every = json.loads(path.read_text()).get("checkpoint_every", 0)
+        curve = event_files.read(workdir).get("train/loss/generator") if every else None
+        newest = int(curve.steps[-1]) if curve is not None else 0
+        if every and newest >= 2 * every:
+            failure = UsageError(
+                f"There is no checkpoint in {workdir}, but its event files reach step {newest} "
+                f"and one was saved every {every} steps. Put them back, or give --start_over to "
+                "begin at step 0."
+            )
+    faults.agree(failure, f"The curves in {workdir}")
