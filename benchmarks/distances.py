@@ -13,13 +13,9 @@ import numpy as np
 
 from deepfill_jax import perceptual
 from deepfill_jax.evaluate.metrics import PEAK
-from deepfill_jax.metric_table import Metric
+from deepfill_jax.metric_table import LPIPS, Metric
 
-METRICS = {
-    "lpips": Metric("LPIPS, AlexNet", "", min),
-    "lpips_vgg16": Metric("LPIPS, VGG16", "", min),
-    "frechet": Metric("AlexNet-Fréchet", "", min),
-}
+METRICS = LPIPS | {"frechet": Metric("AlexNet-Fréchet", "", min)}
 
 
 @functools.cache

@@ -80,7 +80,7 @@ KEYS = {
     "keep_latest": int,  # Number of most recent checkpoints to keep.
     "keep_best": int,  # Number of checkpoints with the best validation metric to keep besides.
     "keep_every": int,  # Keeps checkpoints whose step is a multiple of it besides; 0 for none.
-    "best_metric": str,  # A metric of metric_table.py. With a discriminator, hole L1 prefers blur.
+    "best_metric": str,  # metric_table.METRICS or "lpips"; hole L1 alone prefers blur.
     "profile_step": int,  # First of 5 steps to trace; 0 disables tracing.
 }
 

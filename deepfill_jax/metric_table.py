@@ -1,6 +1,6 @@
 """The metrics of completed pictures by name: how each is shown, and which values are better.
 
-Their formulas are in `evaluate/metrics.py`.
+Their formulas are in `evaluate/metrics.py` and `perceptual.py`.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,4 +26,9 @@ METRICS = {
     "psnr": Metric("PSNR", "dB", max),
     "ssim": Metric("SSIM", "", max),
     "psnr_hole": Metric("Hole PSNR", "dB", max),
+}
+# Measured on request only, by either network of `perceptual.NETWORKS`; the two do not compare.
+LPIPS = {
+    "lpips": Metric("LPIPS, AlexNet", "", min),
+    "lpips_vgg16": Metric("LPIPS, VGG16", "", min),
 }

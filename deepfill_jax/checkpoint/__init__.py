@@ -58,7 +58,7 @@ class Checkpoints:
             keep_latest: How many of the newest to keep.
             keep_best: How many of those with the best validation metric to keep besides.
             keep_every: Keep those whose step is a multiple of it besides; 0 for none.
-            best_metric: A name of `metric_table.METRICS`.
+            best_metric: A name of `metric_table.METRICS` or `LPIPS`.
 
         Raises:
             RunError: Metrics of the checkpoints cannot be read now.

@@ -15,7 +15,7 @@ from deepfill_jax.checkpoint.faults import CorruptCheckpointError, UnreadableChe
 from deepfill_jax.checkpoint.record import Record
 from deepfill_jax.distributed import assert_same_on_all_processes
 from deepfill_jax.errors import RunError, UsageError
-from deepfill_jax.metric_table import METRICS
+from deepfill_jax.metric_table import LPIPS, METRICS
 
 FOLDER = "checkpoints"
 BEST = "best"  # Instead of a step: the best checkpoint by the run's `config.best_metric`.
@@ -79,7 +79,7 @@ def read_all_metrics(folder: Path, steps: Sequence[int]) -> dict[int, dict[str, 
 
 def rank(metrics: Mapping[int, Mapping[str, float]], name: str) -> list[int]:
     """The steps with a finite metric, the best last; of equal ones the earlier is better."""
-    sign = -1 if METRICS[name].best is min else 1
+    sign = -1 if (METRICS | LPIPS)[name].best is min else 1
     steps = [step for step, values in metrics.items() if math.isfinite(values.get(name, math.nan))]
     return sorted(steps, key=lambda step: (sign * metrics[step][name], -step))
 
@@ -96,7 +96,7 @@ def load_networks(
         workdir: The run's folder.
         abstract: Shapes of what to read, as in `weights.networks`.
         step: Of the checkpoint; the newest if None; `BEST` for the one with the best metric.
-        best_metric: The run's, a name of `metric_table.METRICS`.
+        best_metric: The run's, a name of `metric_table.METRICS` or `LPIPS`.
 
     Returns:
         The networks and the step. The generator is the running average of its parameters if the

@@ -1,18 +1,33 @@
 """A training run of ours: the folder that `main --workdir` wrote."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from deepfill_jax import checkpoint, renamed, weights
+from deepfill_jax import checkpoint, perceptual, renamed, weights
 from deepfill_jax.convert import parent
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import make_variant
 from deepfill_jax.tensors import expected_tensors, unflatten
 
 CONFIG = "config.json"
+
+
+def best_metric(config: Mapping[str, Any]) -> str:
+    """The name under which a run's validations measure its `config.best_metric`.
+
+    LPIPS is named after the network that measures it, see `perceptual.judge`.
+    """
+    name = config.get("best_metric", "l1_hole")  # Runs of before it could be chosen.
+    if name != "lpips":
+        return name
+    loss = config["loss"]
+    judge = perceptual.judge(loss["perceptual"], loss["perceptual_network"])
+    return perceptual.METRIC_NAMES[judge]
 
 
 def read(workdir: str | Path, *, step: int | str | None = None) -> weights.Model:
@@ -46,10 +61,7 @@ def read(workdir: str | Path, *, step: int | str | None = None) -> weights.Model
         {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
     )
     networks, step = checkpoint.load_networks(
-        workdir,
-        abstract,
-        step=step,
-        best_metric=config.get("best_metric", "l1_hole"),  # Runs of before it could be chosen.
+        workdir, abstract, step=step, best_metric=best_metric(config)
     )
     metadata = {
         "step": step,

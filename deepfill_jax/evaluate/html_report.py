@@ -30,6 +30,7 @@ _PIXELATED = 128  # Sides up to this are shown larger than they are, with their 
 _CHARTS = {
     "Hole L1 of validation, %": {"hole L1": "eval/l1_hole"},
     "PSNR of validation, dB": {"picture": "eval/psnr", "hole": "eval/psnr_hole"},
+    "LPIPS of validation": {"AlexNet": "eval/lpips", "VGG16": "eval/lpips_vgg16"},
     "L1 of training, hole, in [-1, 1] units": {
         "first stage": "train/l1/coarse/hole",
         "second stage": "train/l1/refined/hole",

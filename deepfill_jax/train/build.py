@@ -9,10 +9,11 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deepfill_jax import distributed, masks, sharding
+from deepfill_jax import distributed, masks, perceptual, sharding
 from deepfill_jax.data import pipeline, sources
 from deepfill_jax.data.examples import Preprocessing
 from deepfill_jax.errors import UsageError
+from deepfill_jax.evaluate import metrics, scoring
 from deepfill_jax.metric_table import METRICS
 from deepfill_jax.models import Discriminator, Generator, Variant, make_variant
 from deepfill_jax.models.generator import MULTIPLE
@@ -102,16 +103,36 @@ def check_sizes(config: ConfigDict, mesh: Mesh) -> None:
 
 
 def check_best_metric(config: ConfigDict) -> None:
-    """Checks that the metric of the best checkpoint is one of a validation.
+    """Checks that validations can measure the metric of the best checkpoint.
 
     Raises:
-        UsageError: It is not.
+        UsageError: They cannot.
     """
     name = config.best_metric
-    if name in METRICS:
-        return
-    lpips = " LPIPS is not measured in validations yet." if name == "lpips" else ""
-    raise UsageError(f"config.best_metric={name!r} must be one of {', '.join(METRICS)}.{lpips}")
+    if name not in (*METRICS, "lpips"):
+        choices = ", ".join((*METRICS, "lpips"))
+        raise UsageError(f"config.best_metric={name!r} must be one of {choices}.")
+    if name == "lpips" and config.image_size < perceptual.MIN_SIDE:
+        raise UsageError(
+            f"config.best_metric='lpips' needs images of {perceptual.MIN_SIDE} pixels or more; "
+            f"config.image_size={config.image_size}."
+        )
+    try:
+        validation_measure(config)
+    except UsageError as error:
+        raise UsageError(f"config.best_metric={name!r} cannot be measured: {error}") from error
+
+
+def validation_measure(config: ConfigDict) -> scoring.Measure:
+    """What validations measure: LPIPS only if it chooses the best checkpoint, as it takes longer.
+
+    Raises:
+        UsageError: The network that measures LPIPS is not installed.
+    """
+    if config.best_metric != "lpips":
+        return metrics.measure
+    judge = perceptual.judge(config.loss.perceptual, config.loss.perceptual_network)
+    return metrics.measure_with_lpips(judge)
 
 
 def open_source(config: ConfigDict, *, validation: bool = False) -> sources.Source:

@@ -17,14 +17,17 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deepfill_jax import checkpoint, distributed, sharding
+from deepfill_jax.convert.run import best_metric
 from deepfill_jax.errors import PreemptedError, RunError
 from deepfill_jax.evaluate import scoring, visualization
 from deepfill_jax.evaluate.methods import inputs, make_inference_step
+from deepfill_jax.metric_table import LPIPS
 from deepfill_jax.train import build, health, restart
 from deepfill_jax.train.state import TrainState
 from deepfill_jax.train.step import Scalars
 
 PROFILED_STEPS = 5
+PRINTED_METRICS = ("l1_hole", "psnr", "ssim", *LPIPS)  # Of those that a validation measures.
 SAMPLES = 8  # Rows of the grid in TensorBoard,
 COLUMNS = ("masked", "coarse", "completed", "error", "attention", "truth")  # and its columns.
 
@@ -52,8 +55,8 @@ def train(config: ConfigDict, workdir: str | Path, *, start_over: bool = False) 
     start_training_batches = build.training_batches(config)
     validate = _make_validation(config, mesh) if config.eval.every else None
 
-    kept = ("keep_latest", "keep_best", "keep_every", "best_metric")
-    checkpoints = checkpoint.Checkpoints(workdir, **{key: config[key] for key in kept})
+    kept = {key: config[key] for key in ("keep_latest", "keep_best", "keep_every")}
+    checkpoints = checkpoint.Checkpoints(workdir, **kept, best_metric=best_metric(config))
     state = restart.starting_state(config, workdir, checkpoints, mesh, start_over=start_over)
     first = int(state.step)
     is_main_process = jax.process_index() == 0
@@ -131,6 +134,7 @@ def _make_validation(config: ConfigDict, mesh: Mesh) -> Callable[..., dict[str, 
     generator, _ = build.networks(config)
     start_batches = build.validation_batches(config)
     infer = make_inference_step(generator, mesh, offsets=True)
+    measure = build.validation_measure(config)
 
     def validate(state: TrainState, writer: metric_writers.MetricWriter) -> dict[str, float]:
         done, samples = int(state.step), []
@@ -143,12 +147,13 @@ def _make_validation(config: ConfigDict, mesh: Mesh) -> Callable[..., dict[str, 
                 samples.append(_draw_samples(batch | result))
             return result
 
-        report = scoring.evaluate(complete, start_batches())
+        report = scoring.evaluate(complete, start_batches(), measure=measure)
         means = {name: figures["mean"] for name, figures in report.summary().items()}
         writer.write_scalars(done, {f"eval/{name}": mean for name, mean in means.items()})
         writer.write_images(done, {f"eval/{'_'.join(COLUMNS)}": samples[0][np.newaxis]})
         if jax.process_index() == 0:
-            figures = "  ".join(f"{name} {means[name]:.4g}" for name in ("l1_hole", "psnr", "ssim"))
+            shown = [name for name in PRINTED_METRICS if name in means]
+            figures = "  ".join(f"{name} {means[name]:.4g}" for name in shown)
             print(f"step {done}  validation on {len(report.index)}: {figures}", flush=True)
         return means
 
