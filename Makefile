@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo train-bundled test test-slow notebook lint bench docs
+.PHONY: demo train-bundled test test-all notebook lint bench docs
 
 .venv/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -32,8 +32,9 @@ train-bundled: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest
 
-test-slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
+# What `make test` leaves out: the slow tests, those in a browser among them, and those with PyTorch.
+test-all: .venv/installed
+	$(BIN)/python -m pytest -rs -m "slow or torch"
 
 notebook: .venv/installed
 	$(BIN)/python -m pytest -n 0 -m slow tests/test_notebook.py
