@@ -30,7 +30,7 @@ No XLA flag is needed. Autotuning is on; --xla_gpu_enable_latency_hiding_schedul
 two collectives of a step, 41 MB of gradients in total, about 0.3 ms at 300 GB/s. Nothing in this
 section has been measured on a GPU yet; benchmarks/gpu/run_all.sh measures it.
 
---config.deterministic=True makes GPU runs reproducible bit for bit, see the README.
+--config.deterministic=True makes GPU runs reproducible bit for bit, see docs/distributed.md.
 
 Differences from MMagic: its 1.x config reads images in file order. Here they are shuffled, as in
 MMagic 0.x, with which the published weights were trained. In both, each example has its own mask.

@@ -75,7 +75,7 @@ class Inpainter:
         self._programs: dict[tuple[int, ...], jax.stages.Compiled] = {}  # By shapes of images.
 
     @classmethod
-    def load(cls, name_or_path: str | Path, **options) -> "Inpainter":
+    def load(cls, name_or_path: str | Path, **options: int | None) -> "Inpainter":
         """Reads a model by name (`deepfill inspect` lists them) or file; takes the options above.
 
         Raises:
