@@ -4,56 +4,24 @@ import argparse
 import configparser
 import fnmatch
 import importlib
-import inspect
 import re
 import runpy
 import shlex
-import typing
 from pathlib import Path
 
 import pytest
 import test_imports
+from documents import FENCE, LINKING, PAGES, ROOT, blocks, inline_code, name_of, outside_code
 from made import make_picture
 from PIL import Image
 
-import deepfill_jax
 from deepfill_jax import cli, config, flags
 
-ROOT = Path(__file__).parents[1]
-GENERATED = {"scores.md", "ablations.md", "api.md"}  # By programs, in a form of their own.
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    *(path for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in GENERATED),
-]
-LINKING = [
-    *PAGES,
-    *(ROOT / "docs" / name for name in ("scores.md", "ablations.md")),
-    *sorted((ROOT / "deepfill_jax" / "trained").glob("*.md")),
-    ROOT / "benchmarks" / "README.md",
-]
-FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WITH_FLAGS = ("train", "evaluate", "doctor", "main")  # Read by flags.py, the others by argparse.
 IMAGES = {"photo.jpg", "photo.png", "mask.png", "lines.png"}  # That Python code may read.
 # Flags in running text that belong to other programs.
 FOREIGN = {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--target", "--no-deps"}
 FOLDERS = "benchmarks|configs|docs|launch|tests"
-
-
-def name_of(path):
-    return str(path.relative_to(ROOT))
-
-
-def blocks(path, language):
-    return [body for found, body in FENCE.findall(path.read_text()) if found == language]
-
-
-def outside_code(path):
-    return FENCE.sub("", path.read_text())
-
-
-def inline_code(path):
-    return re.findall(r"`([^`\n]+)`", outside_code(path))
 
 
 def commands():
@@ -272,34 +240,3 @@ def test_screenshot_is_small():
     assert path.stat().st_size < 300_000
     with Image.open(path) as image:
         assert image.width == 1200
-
-
-def public_functions():
-    """The functions of the public interface, and the methods that the documentation uses."""
-    inpainter = deepfill_jax.Inpainter
-    found = [inpainter.__init__, inpainter.load, inpainter.__call__, inpainter.predict]
-    for module, name in (
-        ("deepfill_jax.inpaint.canvas", "extend"),
-        ("deepfill_jax.evaluate", "evaluate"),
-        ("deepfill_jax.train", "train"),
-    ):
-        found.append(getattr(importlib.import_module(module), name))
-    return [pytest.param(x, id=x.__qualname__) for x in found]
-
-
-@pytest.mark.parametrize("function", public_functions())
-def test_public_function_is_documented(function):
-    """Docstrings, annotations, and options (defaults other than None) by keyword only."""
-    assert inspect.getdoc(function)
-    signature = inspect.signature(function)
-    assert function.__name__ == "__init__" or signature.return_annotation is not inspect._empty
-    for name, parameter in signature.parameters.items():
-        assert name == "self" or parameter.annotation is not inspect._empty, name
-        is_option = parameter.default not in (inspect._empty, None)
-        assert not is_option or parameter.kind is parameter.KEYWORD_ONLY, name
-
-
-def test_public_classes_are_documented():
-    for name in deepfill_jax.__all__:
-        public = getattr(deepfill_jax, name)
-        assert inspect.getdoc(public) and typing.get_type_hints(public) is not None
