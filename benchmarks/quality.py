@@ -97,12 +97,12 @@ def update(options):
     for case in itertools.product(options.sets, options.masks, options.methods):
         pictures, masks, method = case
         config = make_config(options.photos, pictures, masks, options.number)
-        asked = conditions(method, config, options.number)
+        expected = conditions(method, config, options.number)
         path = RESULTS / f"{'-'.join(case)}.json"
         is_kept = method in baselines.BASELINES or method in trained.names()
-        if is_kept and path.is_file() and _is_current(json.loads(path.read_text()), asked):
+        if is_kept and path.is_file() and _is_current(json.loads(path.read_text()), expected):
             continue
-        result = {"conditions": asked} | score(method, config)
+        result = {"conditions": expected} | score(method, config)
         if is_kept:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(result, indent=1) + "\n")
@@ -112,8 +112,9 @@ def update(options):
     return others
 
 
-def _is_current(result, asked):
-    return result["conditions"] == asked and score_tables.METRICS.keys() <= result["summary"].keys()
+def _is_current(result, expected):
+    has_all_metrics = score_tables.METRICS.keys() <= result["summary"].keys()
+    return result["conditions"] == expected and has_all_metrics
 
 
 def kept():

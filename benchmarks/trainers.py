@@ -206,9 +206,9 @@ def block_ratios(ours: np.ndarray, theirs: np.ndarray) -> list[float]:
     return [a / b for a, b in zip(*medians, strict=True)]
 
 
-def differences(one: History, other: History, names: Iterable[str]) -> dict[str, np.ndarray]:
+def differences(first: History, second: History, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Returns the relative differences of the losses at each step."""
-    return {name: np.abs(one.losses[name] / other.losses[name] - 1) for name in names}
+    return {name: np.abs(first.losses[name] / second.losses[name] - 1) for name in names}
 
 
 def summarise(ours: History, theirs: History, nudged: History) -> dict[str, Any]:
@@ -265,11 +265,11 @@ def plot(ours: History, theirs: History, nudged: History, path: Path) -> None:
         axis.plot(steps, ours.losses[name], color="#123c69", linewidth=0.9, label="deepfill_jax")
         axis.set_title(title, fontsize=10)
     l1 = [name for name in PLOTTED if name.startswith("l1/")]
-    for one, other, label, colour in (
+    for first, second, label, colour in (
         (ours, theirs, "between the two", "#123c69"),
-        (nudged, ours, "of ours by rounding alone", "#9a9a9a"),
+        (nudged, ours, "by rounding alone", "#9a9a9a"),
     ):
-        largest = np.max(list(differences(one, other, l1).values()), axis=0)
+        largest = np.max(list(differences(first, second, l1).values()), axis=0)
         axes.flat[-1].semilogy(steps, largest, color=colour, linewidth=0.9, label=label)
     axes.flat[-1].set_title("largest relative difference of these L1 terms", fontsize=10)
     for axis in axes.flat:

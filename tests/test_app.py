@@ -134,17 +134,17 @@ def test_api_result_equals_the_inpainters(client, inpainter, options):
 def test_without_mask_transparent_pixels_are_the_hole(client, inpainter):
     picture, mask, _ = make_request()
     alpha = np.where(mask > 0, 0, 200).astype(np.uint8)
-    found = pixels_of(ask(client, {"image": ("a.png", file(np.dstack([picture, alpha])))}))
-    np.testing.assert_array_equal(found[..., :3], inpainter(picture, mask))
-    np.testing.assert_array_equal(found[..., 3], np.where(mask > 0, 255, 200))
+    result = pixels_of(ask(client, {"image": ("a.png", file(np.dstack([picture, alpha])))}))
+    np.testing.assert_array_equal(result[..., :3], inpainter(picture, mask))
+    np.testing.assert_array_equal(result[..., 3], np.where(mask > 0, 255, 200))
 
 
 def test_extension_is_outpainted(client, inpainter):
     picture, _, _ = make_request()
     extended, mask = extend(picture, 6, 3, 0, 2)
-    found = pixels_of(ask(client, {"image": ("a.png", file(picture))}, top=6, right=3, left=2))
-    np.testing.assert_array_equal(found, inpainter(extended, mask))
-    np.testing.assert_array_equal(found[6:, 2:-3], picture)
+    result = pixels_of(ask(client, {"image": ("a.png", file(picture))}, top=6, right=3, left=2))
+    np.testing.assert_array_equal(result, inpainter(extended, mask))
+    np.testing.assert_array_equal(result[6:, 2:-3], picture)
 
 
 def test_extension_hole_and_alpha_combine(client, inpainter):
@@ -156,26 +156,26 @@ def test_extension_hole_and_alpha_combine(client, inpainter):
     }
     extended, new = extend(picture, 0, 7, 5, 0)
     hole = new[..., 0] | (extend(mask, 0, 7, 5, 0)[0] == 255)
-    found = pixels_of(ask(client, files, right=7, bottom=5))
-    np.testing.assert_array_equal(found[..., :3], inpainter(extended, hole))
-    np.testing.assert_array_equal(found[..., 3], np.where(new[..., 0], 255, 200))
+    result = pixels_of(ask(client, files, right=7, bottom=5))
+    np.testing.assert_array_equal(result[..., :3], inpainter(extended, hole))
+    np.testing.assert_array_equal(result[..., 3], np.where(new[..., 0], 255, 200))
 
 
 def test_sketch_guides_the_result(client, guided):
     picture, mask, files = make_request()
     sketch = make_picture(HEIGHT, WIDTH, seed=1)[1]
     with_lines = files | {"sketch": ("s.png", file(sketch))}
-    found = pixels_of(ask(client, with_lines, model="guided"))
-    np.testing.assert_array_equal(found, guided(picture, mask, sketch=sketch))
+    result = pixels_of(ask(client, with_lines, model="guided"))
+    np.testing.assert_array_equal(result, guided(picture, mask, sketch=sketch))
     without = pixels_of(ask(client, files, model="guided"))
     np.testing.assert_array_equal(without, guided(picture, mask))
-    assert (found != without).any()
+    assert (result != without).any()
     # The sketch is empty in the area by which the image is extended.
     extended, new = extend(picture, 8, 0, 0, 7)
     hole = new | (extend(mask, 8, 0, 0, 7)[0] == 255)[..., np.newaxis]
     lines = np.pad(sketch, ((8, 0), (7, 0)))
-    found = pixels_of(ask(client, with_lines, model="guided", top=8, left=7))
-    np.testing.assert_array_equal(found, guided(extended, hole, sketch=lines))
+    result = pixels_of(ask(client, with_lines, model="guided", top=8, left=7))
+    np.testing.assert_array_equal(result, guided(extended, hole, sketch=lines))
 
 
 def test_format_same_keeps_format_and_metadata(client, inpainter):
@@ -197,8 +197,8 @@ def test_16_bit_images_stay_16_bit(client, inpainter):
     whole = pictures.Picture(wide)
     files["image"] = ("a.png", pictures.encode("a.png", wide, whole))
     answer = ask(client, files)
-    found = pictures.read(pictures.Encoded(answer.content)).pixels
-    np.testing.assert_array_equal(found, inpainter(wide, mask))
+    result = pictures.read(pictures.Encoded(answer.content)).pixels
+    np.testing.assert_array_equal(result, inpainter(wide, mask))
 
 
 def test_models_are_listed(client):

@@ -101,8 +101,8 @@ class Browser:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                if found := holds():
-                    return found
+                if value := holds():
+                    return value
             except selenium.common.exceptions.StaleElementReferenceException:
                 pass
             assert time.monotonic() < deadline
