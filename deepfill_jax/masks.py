@@ -14,9 +14,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from deepfill_jax.errors import UsageError
+from deepfill_jax.pictures import read_mask, resize_mask, rgb
 
 # From rng, height and width to a mask. It can be pickled: other processes draw with it.
 DrawMask = Callable[[np.random.Generator, int, int], np.ndarray]
@@ -135,27 +135,19 @@ def _bent_strokes(rng: np.random.Generator, height: int, width: int) -> np.ndarr
 
 
 def from_file(path: str | Path, height: int, width: int) -> np.ndarray:
-    """Reads a mask from an image file and resizes it with nearest-neighbour sampling.
+    """Reads a mask as inpainting does and resizes it with nearest-neighbour sampling.
 
-    Grey values above 127 are the hole, as in `test.py` of the TF1 release. The file can have any
-    format that Pillow reads; an alpha channel is ignored.
+    Grey values above 127 are the hole, as in `test.py` of the TF1 release.
 
     Args:
-        path: The image file, white in the hole.
+        path: The image file, see `pictures.read_mask`.
         height: Rows of the mask.
         width: Columns of the mask.
 
     Raises:
         UsageError: The file cannot be read, or no pixel of the result is in the hole.
     """
-    try:
-        with Image.open(path) as picture:
-            grey = np.asarray(
-                picture.convert("L").resize((width, height), Image.Resampling.NEAREST)
-            )
-    except Exception as error:  # Pillow's readers raise many kinds, SyntaxError among them.
-        raise UsageError(f"The mask {path} cannot be read as a picture: {error}") from error
-    mask = (grey > 127).astype(np.uint8)[..., np.newaxis]
+    mask = resize_mask(read_mask(path), height, width).astype(np.uint8)
     if not mask.any():
         raise UsageError(
             f"The mask {path} has no hole at {height} x {width} px; paint the hole white."
@@ -214,7 +206,7 @@ def _draw_one(
 
 def _folder_sampler(folder: str) -> DrawMask:
     """Draws files of a folder; a file that is not usable as a mask is skipped and logged once."""
-    suffixes = Image.registered_extensions()
+    suffixes = rgb.suffixes()  # Includes formats that masks cannot have, so that they are reported.
     # An empty name would be the current folder.
     paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in suffixes and folder)
     if not paths:

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from deepfill_jax import masks
 from deepfill_jax.data import examples, files, pipeline, sources
 from deepfill_jax.errors import UsageError
+from deepfill_jax.pictures import rgb
 
 WHOLE = examples.Preprocessing(image_size=16, crop_size=0, enlarge=False, flip=False)
 RANDOM = examples.Preprocessing(image_size=16, crop_size=12, enlarge=False, flip=True)
@@ -102,7 +103,7 @@ def with_transparent_colours():
 )
 def test_decode_reads_any_mode(encoded, colour):
     with warnings.catch_warnings(action="error"):
-        picture = examples.decode(encoded)
+        picture = rgb.decode(encoded)
     assert picture.dtype == np.uint8
     np.testing.assert_array_equal(picture, np.broadcast_to(colour, (2, 3, 3)))
 
@@ -112,7 +113,7 @@ def test_decode_applies_exif_orientation(orientation, quarter_turns):
     stored = noise(5, 8)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    upright = examples.decode(encode(Image.fromarray(stored), exif=exif))
+    upright = rgb.decode(encode(Image.fromarray(stored), exif=exif))
     np.testing.assert_array_equal(upright, np.rot90(stored, quarter_turns))
 
 
@@ -128,14 +129,14 @@ def test_decoded_jpeg_equals_pillows(mode, progressive, subsampling):
             picture, "JPEG", progressive=progressive, subsampling=subsampling, exif=exif
         )
         expected = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGB")
-        np.testing.assert_array_equal(examples.decode(encoded), expected)
+        np.testing.assert_array_equal(rgb.decode(encoded), expected)
 
 
 def test_decode_rejects_truncated_images_and_other_files():
     jpeg = encode(Image.fromarray(noise(64, 64)), "JPEG")
     for encoded in (b"", b"some text", jpeg[: len(jpeg) // 2], encode(Image.new("L", (9, 9)))[:40]):
-        with pytest.raises(examples.UnreadablePicture):
-            examples.decode(encoded)
+        with pytest.raises(rgb.UnreadableImageError):
+            rgb.decode(encoded)
 
 
 # Tests of preprocessing.

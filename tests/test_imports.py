@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,13 @@ PACKAGE = Path(__file__).parents[1] / "deepfill_jax"
 LAYERS = """\
 errors
 renamed
-atomic_write cli compile_cache compiler config distributed huge_pages image masks memory \
-metric_table perceptual sharding trained
-data flags models pictures
-checkpoint tensors
-weights
-convert inpaint
+atomic_write cli compile_cache compiler config distributed huge_pages image memory metric_table \
+perceptual sharding trained
+flags models pictures
+checkpoint masks tensors
+data weights
+convert
+inpaint
 app evaluate export
 train
 doctor
@@ -100,6 +102,12 @@ def test_the_web_stays_in_the_app():
     for name, path in files():
         web = {x.split(".")[0] for x in imports(path)} & WEB
         assert not web or room(name) == "app", f"{name} imports {web}"
+
+
+def test_only_pictures_decodes_image_files():
+    decoders = re.compile(r"\b(Image\.open|cv2\.(imread|imdecode)|imageio|iio)\b")
+    found = {name for name, path in files() if decoders.search(path.read_text())}
+    assert {room(name) for name in found} == {"pictures"}, found
 
 
 def test_the_core_runs_where_tensorflow_cannot_be_imported():

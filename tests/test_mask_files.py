@@ -45,7 +45,8 @@ def test_threshold_is_a_fraction_of_the_value_scale():
 @pytest.mark.parametrize(
     "values, problem",
     [
-        (np.zeros((4, 4, 3)), r"must be numbers .*float64 \(4, 4, 3\)"),
+        (np.zeros((4, 4, 2)), r"must be numbers .*float64 \(4, 4, 2\)"),
+        (np.zeros((4, 4, 4), int), r"unsigned or floats\), not int64 \(4, 4, 4\)"),
         (np.zeros((0, 4)), r"\(0, 4\)"),
         (np.zeros(4), r"\(4,\)"),
         (None, "object"),
@@ -92,6 +93,28 @@ def test_masks_of_any_image_mode_are_read(tmp_path, mask):
     for source in (mask, path, str(path)):
         np.testing.assert_array_equal(read_mask(source), EXPECTED)
         np.testing.assert_array_equal(read_mask(source, invert=True), ~EXPECTED)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_colour_arrays_are_read_as_such_files_are(mode):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 256, (9, 8, len(mode)), np.uint8)
+    values[:3, ..., 3:] = 0
+    expected = read_mask(Image.fromarray(values))
+    assert expected.any() and not expected.all()
+    np.testing.assert_array_equal(hole_of_values(values), expected)
+    np.testing.assert_array_equal(hole_of_values(values.astype(np.uint16) * 257), expected)
+    np.testing.assert_array_equal(hole_of_values(values / np.float32(255)), expected)
+    binary = np.repeat(EXPECTED, 3, axis=2)
+    for dtype in (bool, np.uint8, np.int64, np.float32):
+        np.testing.assert_array_equal(hole_of_values(binary.astype(dtype)), EXPECTED)
+    layer = np.concatenate([binary ^ binary, EXPECTED], axis=2) * np.uint8(255)  # Painted in black.
+    np.testing.assert_array_equal(hole_of_values(layer), EXPECTED)
+
+
+def test_dark_colours_are_not_masks_of_0_and_1():
+    blue = np.array([[[0, 0, 9], [0, 0, 0]]], np.uint8)
+    assert not hole_of_values(blue).any() and not read_mask(Image.fromarray(blue)).any()
 
 
 def test_16_bit_colour_masks_are_read(tmp_path):

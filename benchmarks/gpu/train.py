@@ -32,6 +32,7 @@ from deepfill_jax.data import examples
 from deepfill_jax.errors import RunError, UsageError, run_command
 from deepfill_jax.evaluate import scoring
 from deepfill_jax.evaluate.methods import make_inference_step
+from deepfill_jax.pictures import rgb
 from deepfill_jax.train.state import create_train_state, make_optimizer
 from deepfill_jax.train.step import make_train_step
 
@@ -68,7 +69,7 @@ def read(folder: Path) -> list[np.ndarray]:
     if len(paths) < 2:
         raise UsageError(f"{folder} must hold two images or more ({', '.join(SUFFIXES)}).")
     with futures.ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda path: examples.decode(path.read_bytes()), paths))
+        return list(pool.map(lambda path: rgb.decode(path.read_bytes()), paths))
 
 
 class Stream:

@@ -1,4 +1,4 @@
-"""Makes one training example from one encoded image, with numpy, Pillow and OpenCV.
+"""Makes one training example from one encoded image, with numpy and OpenCV.
 
 A picture is a decoded image of any size, uint8 RGB [H, W, 3]. All random choices of an example are
 a function of (seed, index), where index is the position of the example in its stream. They depend
@@ -6,15 +6,14 @@ neither on the timing of processes nor on where a run was resumed.
 """
 
 import dataclasses
-import io
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
 
 from deepfill_jax.errors import UsageError
 from deepfill_jax.masks import DrawMask
+from deepfill_jax.pictures import rgb
 
 # The independent random streams of one seed: numpy generators seeded with [seed, index, stream].
 ORDER, CROP, MASK, SKETCH = range(4)
@@ -25,12 +24,6 @@ EDGE_THRESHOLD = 0.6
 
 # The path of an image file; the paths of an image file and its edge map; or an encoded image.
 Encoded = str | tuple[str, str] | bytes
-
-JPEG_END = b"\xff\xd9"
-
-
-class UnreadablePicture(ValueError):
-    """Bytes that do not decode to a picture."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,13 +73,13 @@ def load(encoded: Encoded) -> np.ndarray:
 
     Raises:
         OSError: A file cannot be read.
-        UnreadablePicture: See `decode`.
+        UnreadableImageError: See `rgb.decode`.
         UsageError: Picture and edge map differ in size.
     """
     if isinstance(encoded, bytes):
-        return decode(encoded)
+        return rgb.decode(encoded)
     if isinstance(encoded, str):
-        return decode(Path(encoded).read_bytes())
+        return rgb.decode(Path(encoded).read_bytes())
     picture, edges = (load(path) for path in encoded)
     if picture.shape != edges.shape:
         sizes = " and ".join(f"{x.shape[1]}x{x.shape[0]}" for x in (picture, edges))
@@ -94,47 +87,6 @@ def load(encoded: Encoded) -> np.ndarray:
             f"{encoded[0]} and its edge map {encoded[1]} are {sizes} pixels; make the map again."
         )
     return np.concatenate([picture, edges[..., :1]], axis=-1)
-
-
-def decode(encoded: bytes) -> np.ndarray:
-    """Decodes any format that Pillow reads, turned upright by its EXIF orientation.
-
-    Grey is repeated to three channels, 16 bits keep the upper 8, alpha is dropped.
-
-    Returns:
-        uint8 [H, W, 3].
-
-    Raises:
-        UnreadablePicture: The bytes are no picture, or not all of one.
-    """
-    try:
-        with Image.open(io.BytesIO(encoded)) as picture:
-            if picture.format == "JPEG" and picture.mode == "RGB" and encoded.endswith(JPEG_END):
-                return _decode_jpeg(encoded)
-            ImageOps.exif_transpose(picture, in_place=True)
-            return _to_rgb(picture)
-    except Exception as error:  # Pillow's readers raise many kinds, SyntaxError among them.
-        raise UnreadablePicture(f"{type(error).__name__}: {error}") from error
-
-
-def _decode_jpeg(encoded: bytes) -> np.ndarray:
-    """The pixels that Pillow gives, upright, in 0.9 of its time (256 px) to 0.4 (12 megapixels).
-
-    OpenCV says nothing of a JPEG that ends early, and has its own formula for CMYK.
-    """
-    picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
-    if picture is None:
-        raise ValueError("OpenCV finds no picture in this JPEG")
-    return picture
-
-
-def _to_rgb(picture: Image.Image) -> np.ndarray:
-    if picture.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255.
-        grey = np.clip(np.asarray(picture) // 256, 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., np.newaxis], 3, axis=-1)
-    if picture.mode == "P":  # Not straight to RGB, which warns about transparent colours.
-        picture = picture.convert("RGBA")
-    return np.asarray(picture.convert("RGB"))
 
 
 def make_example(

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from deepfill_jax.data import examples
 from deepfill_jax.errors import UsageError
+from deepfill_jax.pictures import rgb
 
 MAX_REPLACEMENTS = 100  # More unreadable files in a row mean that the disk is gone.
 _CHECK_THREADS = 16  # More threads than cores, because on network disks a check mostly waits.
@@ -129,7 +129,7 @@ class Files:
             path = self.paths[chosen]
             try:
                 return examples.load(self.encoded(chosen))
-            except (OSError, examples.UnreadablePicture) as error:
+            except (OSError, rgb.UnreadableImageError) as error:
                 if path not in self._reported:
                     self._reported.add(path)
                     logging.warning(
@@ -151,9 +151,7 @@ def from_folder(name: str, folder: str) -> Files:
     """
     if not os.path.isdir(folder):
         raise UsageError(f"{name}: there is no folder {folder}; give the path of an image folder.")
-    readable = {
-        suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN
-    }
+    readable = rgb.suffixes()
     all_files = [
         os.path.join(parent, file)
         for parent, _, files in os.walk(folder, followlinks=True)
@@ -216,13 +214,4 @@ def _checked(name: str, paths: Sequence[str], root: str) -> Files:
 
 def _unreadable(paths: Sequence[str]) -> list[str]:
     """Those of the files that do not decode to the end."""
-    bad = []
-    for path in paths:
-        try:
-            with Image.open(path) as picture:
-                # An eighth of the size where the format can (JPEG): all bytes are still read.
-                picture.draft(None, (1, 1))
-                picture.load()
-        except Exception:  # See examples.decode.
-            bad.append(path)
-    return bad
+    return [path for path in paths if not rgb.is_readable(path)]

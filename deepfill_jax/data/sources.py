@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 
 from deepfill_jax.data import examples, files
 from deepfill_jax.errors import UsageError
+from deepfill_jax.pictures import rgb
 
 # Number of encoded images in memory, up to 2 GB for CelebA-HQ at 1024 px. A small buffer suffices,
 # because TFDS shuffles the examples when it prepares the files.
@@ -144,8 +145,8 @@ class TfdsSplit:
             UsageError: The item cannot be decoded.
         """
         try:
-            return examples.decode(item)
-        except examples.UnreadablePicture as error:
+            return rgb.decode(item)
+        except rgb.UnreadableImageError as error:
             raise UsageError(
                 f"{self.name}: an image cannot be decoded; prepare the data set again ({error})."
             ) from error

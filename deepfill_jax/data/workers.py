@@ -25,6 +25,7 @@ import numpy as np
 
 from deepfill_jax.data import examples
 from deepfill_jax.errors import RunError, UsageError
+from deepfill_jax.pictures import rgb
 
 # A function of a picture and its index that returns the arrays of an example:
 # `examples.make_example` with its other arguments bound. It is pickled with the functions it calls.
@@ -138,7 +139,7 @@ def _make(recipe, picture, index):
     """Returns the example, or None if the picture cannot be read, which its source handles."""
     try:
         picture = examples.load(picture)
-    except (OSError, examples.UnreadablePicture):
+    except (OSError, rgb.UnreadableImageError):
         return None
     return recipe(picture, index=index)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import io
 import os
 from collections.abc import Iterator, Sequence
 
@@ -18,6 +17,7 @@ from deepfill_jax.data.sources import Source
 from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, SkippedError
 from deepfill_jax.evaluate import baselines, scoring
 from deepfill_jax.image import composite
+from deepfill_jax.pictures import rgb
 from deepfill_jax.train import build
 
 SIZE_SAMPLES = 512  # Images whose sizes are read.
@@ -75,12 +75,8 @@ def _sizes(source: Source) -> np.ndarray:
         encoded = [source.paths[index] for index in indices]
     else:
         items = source.in_order().take(SIZE_SAMPLES).as_numpy_iterator()
-        encoded = [io.BytesIO(source.encoded(item)) for item in items]
-    sizes = []
-    for file in encoded:
-        with Image.open(file) as opened:
-            sizes.append(opened.size)
-    return np.array(sizes)
+        encoded = [source.encoded(item) for item in items]
+    return np.array([rgb.read_size(picture) for picture in encoded])
 
 
 def judge_sizes(sizes: np.ndarray, config: ConfigDict) -> Finding:

@@ -20,6 +20,7 @@ from deepfill_jax.evaluate import baselines, scoring, visualization
 from deepfill_jax.evaluate.svg_charts import Curve, line_chart
 from deepfill_jax.image import composite
 from deepfill_jax.metric_table import METRICS
+from deepfill_jax.pictures import rgb
 
 EXAMPLES = 4  # Of the best, of those in the middle, and of the worst.
 LONGEST_SIDE = 256  # Of the pictures on the page; larger ones are scaled down.
@@ -190,18 +191,18 @@ def _figures(folders: Mapping[str, Path], file: str) -> tuple[str, int]:
     """All there is of a picture, in a row, and its longer side."""
     name, *others = folders
     own = folders[name]
-    image, completed = _read(own / "image" / file), _read(own / "completed" / file)
-    mask = _read(own / "mask" / file)[..., :1] > 0
+    image, completed = rgb.read(own / "image" / file), rgb.read(own / "completed" / file)
+    mask = rgb.read(own / "mask" / file)[..., :1] > 0
     masked = np.asarray(composite(np.uint8(baselines.MID_GREY), image, mask))
     figures = [_figure(masked, "masked")]
     if (own / "coarse" / file).exists():
-        figures.append(_figure(_read(own / "coarse" / file), "first stage"))
+        figures.append(_figure(rgb.read(own / "coarse" / file), "first stage"))
     figures.append(_figure(completed, name))
     figures.append(_figure(visualization.error_map(completed, image), "error", lossless=True))
     if (own / "attention" / file).exists():
-        figures.append(_figure(_read(own / "attention" / file), "attention", lossless=True))
+        figures.append(_figure(rgb.read(own / "attention" / file), "attention", lossless=True))
     for other in others:
-        figures.append(_figure(_read(folders[other] / "completed" / file), other))
+        figures.append(_figure(rgb.read(folders[other] / "completed" / file), other))
     figures.append(_figure(image, "truth"))
     return "".join(figures), max(image.shape)
 
@@ -209,11 +210,6 @@ def _figures(folders: Mapping[str, Path], file: str) -> tuple[str, int]:
 def _figure(array: np.ndarray, caption: str, *, lossless: bool = False) -> str:
     picture = _image(array, caption, lossless=lossless)
     return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _read(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
 
 
 def _charts(curves: Mapping[str, Curve]) -> Iterator[str]:

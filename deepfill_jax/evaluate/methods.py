@@ -17,13 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from PIL import Image
 
 from deepfill_jax import compiler, sharding
 from deepfill_jax.errors import UsageError
 from deepfill_jax.evaluate import baselines
 from deepfill_jax.image import composite, floats, mask_out, to_255
 from deepfill_jax.models import Generator, Variant
+from deepfill_jax.pictures import rgb
 
 Batch = dict[str, np.ndarray]
 Complete = Callable[[Batch], dict[str, np.ndarray]]
@@ -141,11 +141,7 @@ def _read_result(folder: Path, index: int, shape: tuple[int, ...]) -> np.ndarray
     path = next((p for p in map(png.with_suffix, _RESULT_SUFFIXES) if p.is_file()), None)
     if path is None:
         raise UsageError(f"{png} is missing; name results by their picture's index, PNG or JPEG.")
-    try:
-        with Image.open(path) as picture:
-            result = np.asarray(picture.convert("RGB"))
-    except Exception as error:  # Pillow's readers raise many kinds, SyntaxError among them.
-        raise UsageError(f"{path} cannot be read as a picture: {error}.") from error
+    result = rgb.read(path)
     if result.shape != shape:
         raise UsageError(
             f"{path} has height and width {result.shape[:2]}, its picture {shape[:2]}; evaluate at "

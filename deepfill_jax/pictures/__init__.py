@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.errors import UsageError
@@ -30,6 +31,7 @@ __all__ = [
     "Source",
     "encode",
     "hole_of_values",
+    "opaque",
     "read",
     "read_mask",
     "resize_mask",
@@ -86,47 +88,51 @@ def read_mask(
     """
     picture = decode(source, max_pixels)
     try:
-        hole = _hole(picture, threshold)
+        hole = _hole(picture.pixels, picture.alpha, threshold)
     except UsageError as error:
         raise UsageError(f"{describe(source)} cannot be used as a mask: {error}") from error
     return ~hole if invert else hole
 
 
-def _hole(picture: Picture, threshold: float) -> np.ndarray:
-    values, alpha = picture.pixels, picture.alpha
-    if values.shape[2] == 3:
-        values = (values @ _LUMA + 32768 >> 16)[..., np.newaxis]
-    if alpha is None:
-        return hole_of_values(values, threshold=threshold)
-    opacity = alpha / np.float32(np.iinfo(alpha.dtype).max)
-    painted = picture.pixels[alpha[..., 0] > 0]
-    if (alpha == 0).any() and len(painted) and (painted == painted[0]).all():
-        return hole_of_values(opacity, threshold=threshold)
-    return hole_of_values(values / np.float32(_scale(values)) * opacity, threshold=threshold)
-
-
 def hole_of_values(values: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
-    """Where the values of a mask say hole: bool [H, W, 1].
+    """Reads a mask array as bool [H, W, 1], true in the hole: as `read_mask` reads such a file.
 
     The scale is the smallest of 1, 255 and 65535 that holds the largest value. So masks of 0 and 1,
     of 0 and 255, of bool and of 16 bits mean what they look like, as do greys and probabilities.
 
     Args:
-        values: [H, W] or [H, W, 1], of any numbers.
+        values: Numbers [H, W], [H, W, 1] or RGB [H, W, 3]; or RGB with opacity [H, W, 4], of uint8,
+            uint16 or floats in [0, 1].
         threshold: Part of the scale above which a value is hole: with 0.5, 128 of 255 is, 127 not.
 
     Raises:
-        UsageError: The values are of another shape, are no numbers, or are above 65535.
+        UsageError: The values are of another shape, are not numbers, or are above 65535.
     """
     values = np.asarray(values)
-    is_grey = values.ndim == 2 or values.ndim == 3 and values.shape[2] == 1
-    if not is_grey or not values.size or values.dtype.kind not in "buif":
+    pixels = values[..., np.newaxis] if values.ndim == 2 else values
+    has_opacity = pixels.ndim == 3 and pixels.shape[2] == 4
+    is_mask = pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4) and pixels.size
+    if not is_mask or values.dtype.kind not in ("uf" if has_opacity else "buif"):
         raise UsageError(
-            f"A mask array must be numbers [H, W] or [H, W, 1], not {values.dtype} {values.shape}."
+            "A mask array must be numbers [H, W], [H, W, 1], [H, W, 3] (RGB) or [H, W, 4] (RGB and "
+            f"opacity, unsigned or floats), not {values.dtype} {values.shape}."
         )
+    return _hole(pixels[..., :3], pixels[..., 3:] if has_opacity else None, threshold)
+
+
+def _hole(pixels: np.ndarray, alpha: np.ndarray | None, threshold: float) -> np.ndarray:
     if not 0 <= threshold < 1:
         raise UsageError(f"A mask's threshold must be from 0 to below 1, not {threshold}.")
-    return values.reshape(*values.shape[:2], 1) > threshold * _scale(values)
+    pixels = np.ascontiguousarray(pixels)  # A view of RGBA takes ten times as long below.
+    scale, grey = _scale(pixels), _luma(pixels)
+    if alpha is None or (alpha == opaque(alpha)).all():
+        return grey > threshold * scale
+    opacity = alpha / np.float32(opaque(alpha))
+    if (alpha == 0).any():
+        painted = pixels[alpha[..., 0] > 0]
+        if len(painted) and (painted == painted[0]).all():
+            return opacity > threshold
+    return grey / np.float32(scale) * opacity > threshold
 
 
 def _scale(values: np.ndarray) -> int:
@@ -137,15 +143,35 @@ def _scale(values: np.ndarray) -> int:
     raise UsageError(f"A mask's values must be numbers up to 65535, not {largest}.")
 
 
+def _luma(pixels: np.ndarray) -> np.ndarray:
+    """Grey [H, W, 1] of grey or RGB; of whole numbers rounded, as Pillow does."""
+    if pixels.shape[2] == 1:
+        return pixels
+    if pixels.dtype == np.uint8:  # Ten times as fast as the sum below, with the same result.
+        return np.asarray(Image.fromarray(pixels).convert("L"))[..., np.newaxis]
+    if pixels.dtype.kind == "f":
+        return (pixels @ (_LUMA / 65536).astype(pixels.dtype))[..., np.newaxis]
+    wide = np.uint32 if pixels.dtype.kind == "u" else np.int64
+    red, green, blue = (
+        pixels[..., channel].astype(wide) * wide(_LUMA[channel]) for channel in range(3)
+    )
+    return (red + green + blue + wide(32768) >> wide(16))[..., np.newaxis]
+
+
+def opaque(alpha: np.ndarray) -> float:
+    """The value of full opacity: 255, 65535, or 1 of floats."""
+    return np.iinfo(alpha.dtype).max if alpha.dtype.kind == "u" else 1.0
+
+
 def split_hole(picture: Picture) -> tuple[Picture, np.ndarray]:
     """Parts a picture with alpha into the picture that fills its hole, and that hole.
 
     Returns:
         The picture, opaque in the hole, and bool [H, W, 1], true where alpha is below one half.
     """
-    opaque = np.iinfo(picture.alpha.dtype).max
-    hole = picture.alpha < opaque / 2
-    alpha = np.where(hole, opaque, picture.alpha).astype(picture.alpha.dtype)
+    full = opaque(picture.alpha)
+    hole = picture.alpha < full / 2
+    alpha = np.where(hole, full, picture.alpha).astype(picture.alpha.dtype)
     return replace(picture, alpha=alpha), hole
 
 
