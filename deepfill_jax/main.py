@@ -46,7 +46,8 @@ def main(argv: Sequence[str]) -> None:
 def _evaluate(config: ConfigDict) -> None:
     import jax
 
-    from deepfill_jax import checkpoint, sharding
+    from deepfill_jax import sharding
+    from deepfill_jax.convert import run
     from deepfill_jax.evaluate import command
     from deepfill_jax.train import build, captions
 
@@ -58,7 +59,7 @@ def _evaluate(config: ConfigDict) -> None:
         baseline=FLAGS.baseline,
         predictions=FLAGS.predictions,
         workdir=FLAGS.workdir,
-        step=checkpoint.parse_step(FLAGS.step),
+        step=run.parse_step(FLAGS.step),
     )
     folders = command.output_folders(
         method.name,

@@ -151,6 +151,14 @@ def load(name_or_path: str | Path) -> Model:
     )
 
 
+def is_model_file(path: Path) -> bool:
+    """Whether a file, of whatever suffix, begins as safetensors files do: with a JSON header."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
 def networks(model: Model) -> dict[str, PyTree]:
     """The generator and, if there is one, the discriminator, as a tree."""
     discriminator = {} if model.discriminator is None else {"discriminator": model.discriminator}

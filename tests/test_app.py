@@ -264,7 +264,7 @@ PICTURE, MASK, _ = make_request()
             {"sketch": ("s.png", file(MASK[:9]))},
             {"model": "guided"},
             422,
-            "s.png is 56x9, but a.png is 56x40 (width x height); a sketch needs its picture's size",
+            "s.png is 56x9, but a.png is 56x40 (width x height); a sketch needs its image's size",
         ),
         ({"sketch": ("s.txt", b"x")}, {"model": "guided"}, 422, "s.txt cannot be read as a pic"),
         ({"image": ("a.gif", file(PICTURE))}, {"format": "same"}, 422, ".gif is no format of ours"),
@@ -704,7 +704,7 @@ def test_invalid_arguments_are_refused(capsys, tmp_path, model, monkeypatch):
     named = ["--model", f"{tmp_path / 'a.safetensors'}"]
     code, out, err = ended(capsys, "--port", "0")
     assert code == 2 and out == ""
-    assert err == "error: There is no bundled model; give a model file with --model FILE.\n"
+    assert err == "error: There is no bundled model; name a model with --model.\n"
     assert "There is no model file absent" in ended(capsys, "--port", "0", "--model", "absent")[2]
     assert "not from 0 to 65535" in ended(capsys, *named, "--port", "70000")[2]
     import socket

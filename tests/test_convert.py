@@ -16,9 +16,11 @@ import references
 
 from deepfill_jax import image as pixels
 from deepfill_jax import weights
+from deepfill_jax.app.registry import available
 from deepfill_jax.convert import __main__ as command
 from deepfill_jax.convert import layout, mmagic, nipponjo, releases, sources, tensorflow1
 from deepfill_jax.errors import UsageError
+from deepfill_jax.inpaint.inpainter import Inpainter
 from deepfill_jax.models import MMAGIC, OFFICIAL, Discriminator, Generator, make_variant
 from deepfill_jax.tensors import PARAMS, flatten, subtree, unflatten
 
@@ -246,6 +248,13 @@ def test_writing_pth_of_another_architecture_is_refused(tmp_path):
     message = "x.pth cannot be written: .* 'official' has other layers .* write a .safetensors"
     with pytest.raises(UsageError, match=message):
         mmagic.write(tmp_path / "x.pth", references.official_model())
+
+
+@pytest.mark.torch
+def test_other_projects_files_load_without_conversion(tmp_path):
+    path = save(tmp_path / "theirs.pth", narrow())
+    assert Inpainter.load(path, working_size=64).working_size == 64
+    assert list(available([f"{path}"])) == ["theirs"]
 
 
 @pytest.mark.torch

@@ -16,6 +16,7 @@ from deepfill_jax.atomic_write import unfinished_path
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint import batch
 from deepfill_jax.inpaint.batch import Done
+from deepfill_jax.inpaint.inputs import Inputs
 from deepfill_jax.inpaint.plan import Failure, Job, Shard, clean, plan, remaining
 from deepfill_jax.pictures import Picture
 
@@ -181,7 +182,7 @@ def job(here):
 
 def test_load_hands_the_masks_options_on(job):
     picture, mask = make_picture(7, 5)
-    loaded, hole = batch.load(job)
+    loaded, hole, _ = batch.load(job)
     np.testing.assert_array_equal(loaded.pixels, picture)
     np.testing.assert_array_equal(hole[..., 0], mask > 0)
     np.testing.assert_array_equal(batch.load(job, invert=True)[1], ~hole)
@@ -194,7 +195,7 @@ def test_load_hands_the_masks_options_on(job):
 
 def test_masks_of_another_size(job):
     Image.fromarray(np.full((14, 10), 255, np.uint8)).save("a_mask.png")
-    with pytest.raises(UsageError, match="a_mask.png is 10x14, but a.png is 5x7; a mask needs"):
+    with pytest.raises(UsageError, match="a_mask.png is 10x14, but a.png is 5x7 .*, or --resize-m"):
         batch.load(job)
     hole = batch.load(job, resize=True)[1]
     assert hole.shape == (7, 5, 1) and hole.dtype == bool and hole.all()
@@ -205,7 +206,7 @@ def test_the_hole_is_what_is_transparent(job):
     job = job._replace(mask=None)
     alpha = np.array([[0, 127, 128, 255]], np.uint8)
     Image.fromarray(np.dstack([picture, alpha])).save("a.png")
-    loaded, hole = batch.load(job)
+    loaded, hole, _ = batch.load(job)
     np.testing.assert_array_equal(hole, np.array([[[True], [True], [False], [False]]]))
     np.testing.assert_array_equal(loaded.alpha.reshape(1, 4), [[255, 255, 128, 255]])
     Image.fromarray(picture).save("a.png")
@@ -220,10 +221,10 @@ JOBS = [Job(Path(f"{i}.png"), None, Path(f"out/{i}.png")) for i in range(24)]
 
 def load(job):
     pixels = np.full((2, 3, 3), int(job.image.stem), np.uint8)
-    return Picture(pixels), np.ones((2, 3, 1), bool)
+    return Inputs(Picture(pixels), np.ones((2, 3, 1), bool))
 
 
-def fill(pixels, mask):
+def fill(pixels, mask, sketch):
     return pixels + 100, "crop"
 
 
@@ -265,12 +266,12 @@ def test_failures_stop_no_other():
             raise UsageError("1.png cannot be read.")
         return load(job)
 
-    def bad_fill(pixels, mask):
+    def bad_fill(pixels, mask, sketch):
         if pixels[0, 0, 0] == 2:
             raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nand much more")
         if pixels[0, 0, 0] == 3:
             raise MemoryError
-        return fill(pixels, mask)
+        return fill(pixels, mask, sketch)
 
     results = {}
 
@@ -305,10 +306,10 @@ def test_errors_of_the_program_are_seen():
 def test_what_was_filled_is_written_when_interrupted():
     results = []
 
-    def interrupted(pixels, mask):
+    def interrupted(pixels, mask, sketch):
         if pixels[0, 0, 0] == 3:
             raise KeyboardInterrupt
-        return fill(pixels, mask)
+        return fill(pixels, mask, sketch)
 
     def slow_write(path, pixels, like):
         time.sleep(0.05)
@@ -336,15 +337,15 @@ def test_memory_is_bounded(slowest):
         return result
 
     def counted_load(job):
-        picture, mask = load(job)
+        inputs = load(job)
         count(1)
-        weakref.finalize(picture.pixels, count, -1)
-        return paused("load", (picture, mask))
+        weakref.finalize(inputs.picture.pixels, count, -1)
+        return paused("load", inputs)
 
     complete(
         JOBS * 3,
         counted_load,
-        lambda pixels, mask: paused("fill", fill(pixels, mask)),
+        lambda *arrays: paused("fill", fill(*arrays)),
         lambda path, pixels, like: paused("write"),
     )
     assert 2 < most <= batch.IN_MEMORY
@@ -375,5 +376,5 @@ def test_a_sketch_is_read_with_its_picture_and_has_its_size(job):
     sketched = job._replace(sketch=Path("lines.png"))
     np.testing.assert_array_equal(batch.load(sketched)[2][..., 0], lines > 0)
     Image.fromarray(lines[:-1]).save("lines.png")
-    with pytest.raises(UsageError, match="lines.png is .* a sketch needs its picture's size"):
+    with pytest.raises(UsageError, match="lines.png is .* a sketch needs its image's size"):
         batch.load(sketched)

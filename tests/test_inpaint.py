@@ -41,7 +41,7 @@ def filled(monkeypatch):
     return made_of
 
 
-def invert(pixels, mask):
+def invert(pixels, mask, sketch=None):
     return np.where(mask, 255 - pixels, pixels), "crop"
 
 
@@ -170,13 +170,10 @@ def test_options_of_the_network(here, monkeypatch, capsys):
     calls = []
 
     class Fake:
-        def __call__(self, pixels, mask, **options):
+        def complete(self, pixels, mask, sketch, **options):
+            assert mask.shape == (7, 5, 1) and sketch is None
             calls.append(options)
-            return pixels
-
-        def choose(self, mask, strategy):
-            assert (mask.shape, strategy) == ((7, 5, 1), "auto")
-            return "resize"
+            return pixels, "resize"
 
     def load(name, *, working_size):
         calls.append((name, working_size))
@@ -185,7 +182,7 @@ def test_options_of_the_network(here, monkeypatch, capsys):
     monkeypatch.setattr(Inpainter, "load", load)
     flags = "--working-size 256 --dilate 3 --feather 2".split()
     assert command(*flags, images="images/a.bmp", model="places") == 0
-    chosen = {"strategy": "resize", "dilate": 3, "feather": 2, "sketch": None}
+    chosen = {"strategy": "auto", "dilate": 3, "feather": 2}
     assert calls == [("places", 256), chosen]
     assert "images/a.bmp -> out/a.png: 5x7, resize, " in capsys.readouterr().out
 
@@ -244,7 +241,7 @@ import signal, sys, time
 import numpy as np
 from deepfill_jax.inpaint import __main__ as inpaint
 
-def slow(pixels, mask):
+def slow(pixels, mask, sketch):
     time.sleep(0.1)
     return np.where(mask, 255 - pixels, pixels), "crop"
 

@@ -14,8 +14,10 @@ import deepfill_jax
 from deepfill_jax import compiler
 from deepfill_jax import image as pixels
 from deepfill_jax.errors import UsageError
-from deepfill_jax.inpaint.inpainter import Inpainter, _compiled_side
+from deepfill_jax.inpaint.inpainter import Inpainter
+from deepfill_jax.inpaint.network import compiled_side
 from deepfill_jax.models import Generator
+from deepfill_jax.pictures import Encoded
 
 SIZES = [(1, 1), (7, 5), (61, 67), (8, 200)]
 
@@ -106,7 +108,7 @@ def test_sizes_of_one_padded_size_share_a_compilation():
     inpainter = Inpainter(make_model("official"))
     for height, width in [(1, 1), (3, 8), (8, 8), (7, 5)]:
         inpainter(*make_picture(height, width))
-    assert len(inpainter._programs) == 1
+    assert len(inpainter._network.programs) == 1
 
 
 def test_all_256_values_survive(inpainter):
@@ -115,6 +117,25 @@ def test_all_256_values_survive(inpainter):
     mask[3, 3] = 255
     completed = inpainter(picture, mask)
     np.testing.assert_array_equal(completed[mask == 0], picture[mask == 0])
+
+
+def test_a_file_in_memory_is_one_picture_and_an_empty_batch_stays_one(inpainter, tmp_path):
+    picture, mask = make_picture(7, 5)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    encoded = Encoded((tmp_path / "a.png").read_bytes(), "a.png")
+    np.testing.assert_array_equal(inpainter(encoded, mask), inpainter(picture, mask))
+    assert inpainter(np.zeros((0, 7, 5, 3), np.uint8), mask[:0]).shape == (0, 7, 5, 3)
+    with pytest.raises(UsageError, match="The mask is 4x7, but a.png is 5x7"):
+        inpainter(encoded, mask[:, :4])
+
+
+def test_an_array_and_its_opacity_come_back(inpainter):
+    picture, mask = make_picture(7, 5)
+    grey = picture[..., 0]
+    assert inpainter(grey, mask).shape == (7, 5)
+    both = np.dstack([picture, 255 - mask])
+    assert inpainter(both).shape == (7, 5, 3)
+    np.testing.assert_array_equal(inpainter(both, mask)[..., 3], both[..., 3])
 
 
 def test_without_a_hole_the_image_comes_back(inpainter):
@@ -143,7 +164,7 @@ def test_files_pil_pictures_and_arrays_are_the_same(inpainter, tmp_path):
 
 def test_what_cannot_be_used_is_named(inpainter, tmp_path):
     picture, mask = make_picture(16, 16)
-    with pytest.raises(UsageError, match="mask is 9x16 pixels, the image 16x16 .width x height"):
+    with pytest.raises(UsageError, match="The mask is 9x16, but the image is 16x16 .width"):
         inpainter(picture, mask[:, :9])
     for bad in (picture.astype(np.int64), picture[..., :2], picture[:0], picture[0, 0, 0]):
         with pytest.raises(UsageError, match=r"image array must be \[H, W\]") as error:
@@ -161,8 +182,8 @@ def test_what_cannot_be_used_is_named(inpainter, tmp_path):
         inpainter(picture, mask, dilate=2, feather=3)
     with pytest.raises(UsageError, match="working size must be a multiple of 8, not 100"):
         Inpainter(make_model("official"), working_size=100)
-    with pytest.raises(UsageError, match=r"mask array must be .* uint8 \(16, 16, 3\)"):
-        inpainter(picture, picture)
+    with pytest.raises(UsageError, match=r"mask array must be .* uint8 \(16, 16, 2\)"):
+        inpainter(picture, picture[..., :2])
     with pytest.raises(UsageError, match=r"mask array must be .* object \(\)"):
         inpainter(picture, object())
     broken = tmp_path / "broken.png"
@@ -211,7 +232,7 @@ def test_strategies_differ(small_worker):
         assert (results[a] != results[a - 1]).any()
     for height, name in [(60, "original"), (90, "crop")]:
         hole = mask[:height, :height, np.newaxis]
-        assert small_worker.choose(hole) == name
+        assert small_worker.complete(picture[:height, :height], hole).strategy == name
         np.testing.assert_array_equal(
             small_worker(picture[:height, :height], hole),
             small_worker(picture[:height, :height], hole, strategy=name),
@@ -283,22 +304,22 @@ def test_a_hundred_sizes_compile_two_programs():
         mask = np.zeros((height, width, 1), bool)
         mask[5:12, 7:9] = mask[-9:, -9:] = True
         inpainter(np.zeros((height, width, 3), np.uint8), mask, strategy="crop")
-    assert len(inpainter._programs) <= 2  # For one window, and for two.
+    assert len(inpainter._network.programs) <= 2  # For one window, and for two.
 
 
 def test_programs_are_kept_up_to_a_number(monkeypatch):
-    monkeypatch.setattr("deepfill_jax.inpaint.inpainter.MAX_PROGRAMS", 2)
+    monkeypatch.setattr("deepfill_jax.inpaint.network.MAX_PROGRAMS", 2)
     inpainter = Inpainter(make_model("official"))
     expected = inpainter(*make_picture(8, 8))
     for width, kept in [(16, 2), (8, 2), (24, 1), (32, 2)]:
         inpainter(*make_picture(8, width))
-        assert len(inpainter._programs) == kept
+        assert len(inpainter._network.programs) == kept
     np.testing.assert_array_equal(inpainter(*make_picture(8, 8)), expected)
 
 
 def test_compiled_sides_are_few_and_not_much_larger():
     sides = range(1, 4097)
-    compiled = [_compiled_side(side) for side in sides]
+    compiled = [compiled_side(side) for side in sides]
     assert all(side <= c and c % 8 == 0 for side, c in zip(sides, compiled, strict=True))
     assert all(c <= 1.25 * side for side, c in zip(sides, compiled, strict=True) if side >= 32)
     assert len({c for side, c in zip(sides, compiled, strict=True) if side > 256}) == 16
@@ -390,7 +411,7 @@ def test_sketches_of_several_pictures_files_and_what_is_no_sketch(guided, inpain
     np.testing.assert_allclose(second, guided(picture, mask).astype(int), atol=1)
     with pytest.raises(UsageError, match="There are 2 images, but 1 sketches"):
         guided([picture] * 2, [mask] * 2, sketch=[lines])
-    with pytest.raises(UsageError, match="The sketch is 40x23 pixels, the image 40x24"):
+    with pytest.raises(UsageError, match="The sketch is 40x23, but the image is 40x24"):
         guided(picture, mask, sketch=lines[1:])
     with pytest.raises(UsageError, match="takes no sketch: it is not guided"):
         inpainter(picture, mask, sketch=lines)

@@ -19,10 +19,12 @@ from clu import metric_writers
 from references import random_variables
 
 from deepfill_jax import checkpoint, perceptual, sharding, weights
+from deepfill_jax.app.registry import available
 from deepfill_jax.convert import run, sources
 from deepfill_jax.convert.__main__ import main as convert
 from deepfill_jax.errors import PreemptedError, RunError, UsageError
 from deepfill_jax.evaluate import event_files, visualization
+from deepfill_jax.inpaint.inpainter import Inpainter
 from deepfill_jax.train import build, loop
 from deepfill_jax.train.captions import conditions
 
@@ -118,6 +120,8 @@ def test_the_running_average_is_what_a_run_exports(workdir, folder):
     discriminator = {"params": state.discriminator.params, "spectral": state.discriminator.spectral}
     jax.tree.map(np.testing.assert_array_equal, model.discriminator, discriminator)
     assert model.metadata["step"] == 4
+    assert Inpainter.load(workdir).working_size == make_config(folder).image_size
+    assert list(available([f"{workdir}/"])) == [workdir.name]
     earlier = run.read(workdir, step=2)
     kernels = (m.generator["coarse"]["encode1"]["kernel"] for m in (model, earlier))
     assert np.abs(np.subtract(*kernels)).max() > 0

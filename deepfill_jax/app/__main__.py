@@ -1,6 +1,6 @@
 """The command that serves the web UI and its HTTP API.
 
-python -m deepfill_jax.app [--model NAME|FILE]
+python -m deepfill_jax.app [--model MODEL]
 """
 
 import argparse
@@ -108,6 +108,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     from deepfill_jax.cli import number
+    from deepfill_jax.convert import MODEL_HELP
     from deepfill_jax.pictures import MAX_PIXELS
 
     parser = argparse.ArgumentParser(
@@ -122,9 +123,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--model",
         action="append",
         default=[],
-        metavar="NAME|FILE",
-        help="model file (.safetensors) or name of a bundled model; repeat the option to offer "
-        "several models (default: all bundled models)",
+        metavar="MODEL",
+        help=f"{MODEL_HELP}; repeat the option to offer several models (default: all bundled "
+        "models)",
     )
     add(
         "--host",

@@ -3,7 +3,7 @@
 import asyncio
 import enum
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import FastAPI, File, Form, Request, UploadFile
@@ -14,10 +14,10 @@ from starlette.exceptions import HTTPException
 
 from deepfill_jax import pictures
 from deepfill_jax.app.guard import INPAINT
-from deepfill_jax.app.reading import FORMATS, plain_name, read, result_name
+from deepfill_jax.app.reading import Format, plain_name, read, result_name
 from deepfill_jax.app.service import Options, Service, Sides
 from deepfill_jax.errors import UsageError
-from deepfill_jax.inpaint.windows import STRATEGIES
+from deepfill_jax.inpaint.windows import Strategy
 from deepfill_jax.pictures import Encoded
 
 MEDIA_TYPES = {
@@ -112,9 +112,7 @@ def make_api(service: Service) -> FastAPI:
             ),
         ] = None,
         model: Annotated[names, Form(description="Name of a model, see /api/models.")] = first,
-        strategy: Annotated[
-            Literal[STRATEGIES], Form(description="How large images are processed.")
-        ] = "auto",
+        strategy: Annotated[Strategy, Form(description="How large images are processed.")] = "auto",
         dilate: Annotated[
             int, Form(ge=0, le=MAX_PIXELS, description="Pixels by which the hole is dilated.")
         ] = 0,
@@ -128,7 +126,7 @@ def make_api(service: Service) -> FastAPI:
             ),
         ] = 0,
         format: Annotated[
-            Literal[FORMATS], Form(description="Format of the result: PNG, or the image's format.")
+            Format, Form(description="Format of the result: PNG, or the image's format.")
         ] = "png",
         top: _side("top") = 0,
         right: _side("right") = 0,

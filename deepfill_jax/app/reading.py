@@ -1,14 +1,15 @@
 """Reads uploaded images, masks and sketches, and names the results."""
 
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 
 from deepfill_jax import pictures
-from deepfill_jax.errors import UsageError
-from deepfill_jax.pictures import WRITABLE, Encoded, Picture, size
+from deepfill_jax.inpaint.inputs import Inputs, read_inputs
+from deepfill_jax.pictures import WRITABLE, Encoded
 
-FORMATS = ("png", "same")
+Format = Literal["png", "same"]
 _NAME = 80  # Maximum length of file names, in characters; longer ones keep their end.
 
 
@@ -18,11 +19,11 @@ def read(
     sketch: Encoded | None = None,
     *,
     max_pixels: int = pictures.MAX_PIXELS,
-) -> tuple[Picture, np.ndarray, np.ndarray | None]:
-    """Reads a picture, its hole, bool [H, W, 1], and its sketch, if it has one, the same.
+) -> Inputs:
+    """Reads a picture, its hole and its sketch, if it has one.
 
     Args:
-        image: Without a mask, the hole is what is transparent in it, if it has transparency.
+        image: Without a mask, the hole is what is transparent in it; none, if nothing is.
         mask: See `pictures.read_mask`.
         sketch: Lines, read as masks are.
         max_pixels: What is larger is refused.
@@ -30,28 +31,14 @@ def read(
     Raises:
         UsageError: One of them cannot be used, or they do not fit.
     """
-    picture = pictures.read(image, max_pixels=max_pixels)
-
-    def fitting(kind: str, source: Encoded) -> np.ndarray:
-        area = pictures.read_mask(source, max_pixels=max_pixels)
-        if area.shape[:2] != picture.pixels.shape[:2]:
-            raise UsageError(
-                f"{source.name} is {size(area)}, but {image.name} is {size(picture.pixels)} (width "
-                f"x height); a {kind} needs its picture's size."
-            )
-        return area
-
-    if mask is not None:
-        hole = fitting("mask", mask)
-    elif picture.alpha is not None:
-        picture, hole = pictures.split_hole(picture)
-    else:
-        hole = np.zeros((*picture.pixels.shape[:2], 1), bool)
-    return picture, hole, None if sketch is None else fitting("sketch", sketch)
+    inputs = read_inputs(image, mask, sketch, max_pixels=max_pixels)
+    if inputs.hole is None:  # The picture may be extended instead.
+        return inputs._replace(hole=np.zeros((*inputs.picture.pixels.shape[:2], 1), bool))
+    return inputs
 
 
-def result_name(name: str, format: str) -> str:
-    """Returns what the result of a picture of this name is called, in one of `FORMATS`."""
+def result_name(name: str, format: Format) -> str:
+    """Returns what the result of a picture of this name is called, in a format."""
     path = Path(name)
     return f"{path.stem}_completed{path.suffix if format == 'same' else '.png'}"
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepfill_jax import trained, weights
+from deepfill_jax.convert import sources
 from deepfill_jax.errors import UsageError
 
 
@@ -11,18 +12,20 @@ def available(named: Sequence[str]) -> dict[str, weights.Model]:
     """Loads models and returns them by name.
 
     Args:
-        named: Names or files, see `weights.load`; if it is empty, all bundled models.
+        named: Sources of weights, see `convert.sources.read`; if it is empty, all bundled models.
 
     Raises:
         UsageError: There is no model, two models have the same name, or one cannot be loaded.
     """
     named = named or trained.names()
     if not named:
-        raise UsageError("There is no bundled model; give a model file with --model FILE.")
+        raise UsageError("There is no bundled model; name a model with --model.")
     models = {}
     for path in named:
-        name = Path(path).name.removesuffix(trained.SUFFIX)
+        name = Path(path).resolve().name
+        for suffix in (trained.SUFFIX, *sources.TORCH_SUFFIXES):
+            name = name.removesuffix(suffix)
         if name in models:
-            raise UsageError(f"Two models have the name {name}; rename one of the files.")
-        models[name] = weights.load(path)
+            raise UsageError(f"Two models have the name {name}; rename one of them.")
+        models[name] = sources.read(path).model
     return models

@@ -11,9 +11,9 @@ import numpy as np
 from deepfill_jax import pictures, weights
 from deepfill_jax.app.queue import MAX_WAITING, CancelledError, Queue
 from deepfill_jax.errors import UsageError
-from deepfill_jax.inpaint import mask_edges
 from deepfill_jax.inpaint.canvas import extend
 from deepfill_jax.inpaint.inpainter import Inpainter
+from deepfill_jax.inpaint.windows import Strategy
 from deepfill_jax.pictures import Picture
 
 
@@ -31,7 +31,7 @@ class Options:
     """Inpainting options of a request, see `Inpainter`."""
 
     model: str
-    strategy: str = "auto"
+    strategy: Strategy = "auto"
     dilate: int = 0
     feather: int = 0
     extension: Sides = Sides()
@@ -42,7 +42,7 @@ class Filled(NamedTuple):
 
     before: Picture  # The input image, extended if requested.
     pixels: np.ndarray  # Shape and type of `before.pixels`, and equal to them outside the hole.
-    strategy: str  # The strategy used, which is never "auto".
+    strategy: Strategy  # The strategy used, which is never "auto".
     seconds: float
 
 
@@ -114,13 +114,12 @@ class Service:
                 "the image."
             )
         inpainter = self._inpainters[options.model]
-        strategy = inpainter.choose(mask_edges.dilate(hole, options.dilate), options.strategy)
         inpainter.stop = stop
-        pixels = inpainter(
+        pixels, strategy = inpainter.complete(
             picture.pixels,
             hole,
-            sketch=sketch,
-            strategy=strategy,
+            sketch,
+            strategy=options.strategy,
             dilate=options.dilate,
             feather=options.feather,
         )
@@ -139,7 +138,7 @@ class Service:
         pixels, new = extend(picture.pixels, *sides)
         alpha = picture.alpha
         if alpha is not None:
-            opaque = np.iinfo(alpha.dtype).max
+            opaque = pictures.opaque(alpha)
             alpha = np.where(new, opaque, extend(alpha, *sides)[0]).astype(alpha.dtype)
         return replace(picture, pixels=pixels, alpha=alpha), extend(hole, *sides)[0] | new
 

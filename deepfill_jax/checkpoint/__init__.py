@@ -24,7 +24,6 @@ from deepfill_jax.checkpoint import content, faults
 from deepfill_jax.checkpoint.reading import (
     FOLDER,
     load_networks,
-    parse_step,
     rank,
     read_all_metrics,
     saved_steps,
@@ -32,7 +31,7 @@ from deepfill_jax.checkpoint.reading import (
 from deepfill_jax.checkpoint.record import Record
 from deepfill_jax.errors import RunError, UsageError
 
-__all__ = ["FOLDER", "Checkpoints", "load_networks", "parse_step", "saved_steps"]
+__all__ = ["FOLDER", "Checkpoints", "load_networks", "saved_steps"]
 
 PyTree = Any
 

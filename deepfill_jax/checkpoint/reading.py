@@ -21,19 +21,6 @@ FOLDER = "checkpoints"
 BEST = "best"  # Instead of a step: the best checkpoint by the run's `config.best_metric`.
 
 
-def parse_step(text: str | None) -> int | str | None:
-    """Reads a step from a command line: a number or "best"; None stays None, for the newest.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    if text in (None, BEST):
-        return text
-    if text.isdecimal():
-        return int(text)
-    raise UsageError(f"The step {text!r} is not a number or {BEST!r}.")
-
-
 def saved_steps(folder: Path) -> list[int]:
     """The steps of the checkpoints in a folder, the newest last."""
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())

@@ -3,3 +3,8 @@
 One table per source maps its layers to ours, and `layout` applies it. `sources.read` chooses the
 reader for any supported file or folder.
 """
+
+MODEL_HELP = (
+    "name of a bundled model, model file (.safetensors), folder of a training run, .pth file of "
+    "MMagic or nipponjo, or TF1 checkpoint (prefix or folder)"
+)

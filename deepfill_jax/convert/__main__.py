@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepfill_jax import checkpoint, renamed, trained, weights
+from deepfill_jax import renamed, trained, weights
 from deepfill_jax.atomic_write import atomic_write
-from deepfill_jax.convert import mmagic, parent, report, sources
+from deepfill_jax.convert import MODEL_HELP, mmagic, parent, report, run, sources
 from deepfill_jax.errors import UsageError, run_command
 
 MMAGIC_SUFFIX = ".pth"
@@ -95,8 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m deepfill_jax.convert")
     parser.add_argument(
         "source",
-        help="folder of a run, .pth of MMagic or nipponjo, TF1 checkpoint (prefix or folder), "
-        "or model file or name",
+        help=MODEL_HELP,
     )
     parser.add_argument(
         "--output",
@@ -140,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             license=options.license,
             report_to=options.report,
             overwrite=options.overwrite,
-            step=checkpoint.parse_step(options.step),
+            step=run.parse_step(options.step),
         )
     )
 

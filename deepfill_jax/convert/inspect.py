@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deepfill_jax import trained
-from deepfill_jax.convert import report, sources
+from deepfill_jax.convert import MODEL_HELP, report, sources
 from deepfill_jax.errors import run_command
 
 
@@ -51,8 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "source",
         nargs="?",
-        help="bundled model, model file, or any source that deepfill_jax.convert reads; all "
-        "bundled models if omitted",
+        help=f"{MODEL_HELP}; all bundled models if omitted",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from deepfill_jax import checkpoint, perceptual, renamed, weights
+from deepfill_jax import perceptual, renamed, weights
 from deepfill_jax.convert import parent
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import make_variant
@@ -28,6 +28,19 @@ def best_metric(config: Mapping[str, Any]) -> str:
     loss = config["loss"]
     judge = perceptual.judge(loss["perceptual"], loss["perceptual_network"])
     return perceptual.METRIC_NAMES[judge]
+
+
+def parse_step(text: str | None) -> int | str | None:
+    """Reads a step from a command line: a number or "best"; None stays None, the newest step.
+
+    Raises:
+        UsageError: The text is neither.
+    """
+    if text in (None, "best"):
+        return text
+    if text.isdecimal():
+        return int(text)
+    raise UsageError(f"The step {text!r} is not a number or 'best'.")
 
 
 def read(workdir: str | Path, *, step: int | str | None = None) -> weights.Model:
@@ -60,9 +73,7 @@ def read(workdir: str | Path, *, step: int | str | None = None) -> weights.Model
     abstract = unflatten(
         {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
     )
-    networks, step = checkpoint.load_networks(
-        workdir, abstract, step=step, best_metric=best_metric(config)
-    )
+    networks, step = _load_networks(workdir, abstract, step=step, best_metric=best_metric(config))
     metadata = {
         "step": step,
         "batch_size": config["batch_size"],
@@ -72,6 +83,17 @@ def read(workdir: str | Path, *, step: int | str | None = None) -> weights.Model
         **parent.read(workdir),
     }
     return weights.Model(variant, **networks, metadata=metadata)
+
+
+def _load_networks(workdir: str | Path, abstract: Any, **options: Any) -> tuple[dict, int]:
+    try:
+        from deepfill_jax import checkpoint  # Imported here, because Orbax takes half a second.
+    except ImportError as error:
+        raise UsageError(
+            f"{workdir} is the folder of a run, which needs {error.name}: pip install "
+            "'deepfill_jax[train]'; or convert it where that is installed."
+        ) from error
+    return checkpoint.load_networks(workdir, abstract, **options)
 
 
 def _without_folders(source: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import safetensors
 
-from deepfill_jax import checkpoint, trained, weights
+from deepfill_jax import trained, weights
 from deepfill_jax.convert import mmagic, nipponjo, run, tensor_bundle, tensorflow1, torch_file
 from deepfill_jax.convert.layout import Conversion
 from deepfill_jax.errors import UsageError
@@ -18,7 +18,7 @@ def read(source: str | Path, *, step: int | str | None = None) -> Conversion:
     """Reads weights.
 
     Args:
-        source: A model file, `.safetensors`, or a name of `trained.names`. The folder of a run of
+        source: A model file, or a name of `trained.names`. The folder of a run of
             ours, for the networks of its newest checkpoint; FOLDER@STEP or FOLDER@best for
             another one. A file of MMagic or of nipponjo, `.pth`, `.pt`. A TF1 checkpoint: its
             prefix, one of its files, or its folder.
@@ -31,7 +31,7 @@ def read(source: str | Path, *, step: int | str | None = None) -> Conversion:
     path = trained.find(source)
     folder, at, named = str(source).rpartition("@")
     if at and not path.exists() and (Path(folder) / run.CONFIG).is_file():
-        path, step = Path(folder), checkpoint.parse_step(named)
+        path, step = Path(folder), run.parse_step(named)
     if step is not None and not (path / run.CONFIG).is_file():
         raise UsageError(f"{path} is not the folder of a run, so it has no step {step}.")
     if path.suffix.lower() in TORCH_SUFFIXES:
@@ -39,12 +39,14 @@ def read(source: str | Path, *, step: int | str | None = None) -> Conversion:
         if isinstance(content, Mapping) and "G" in content:
             return nipponjo.from_file(path, content)
         return mmagic.from_file(path, content)
-    if path.suffix.lower() == trained.SUFFIX:
+    if path.suffix.lower() == trained.SUFFIX or weights.is_model_file(path):
         return _read_own(path)
     if (path / run.CONFIG).is_file():
         return _as_it_is(run.read(path, step=step), "float32")
     if prefix := tensor_bundle.find_prefix(path):
         return tensorflow1.read(prefix)
+    if not path.exists():
+        return _read_own(path)  # Which says so.
     raise UsageError(
         f"{path} is no known source of weights; known are names ({', '.join(trained.names())}), "
         f"model files ({trained.SUFFIX}), the folders of training runs, files of MMagic and "

@@ -15,6 +15,7 @@ import numpy as np
 
 from deepfill_jax import weights
 from deepfill_jax.atomic_write import atomic_write
+from deepfill_jax.convert import MODEL_HELP, sources
 from deepfill_jax.errors import RunError, UsageError, run_command
 from deepfill_jax.export import onnx, stablehlo
 from deepfill_jax.inpaint.inpainter import Inpainter
@@ -29,7 +30,7 @@ def export(source: str | Path, output: Path, *, overwrite: bool, options: dict[s
     """Exports a model file, compares the exported function with the model, and prints a summary.
 
     Args:
-        source: The model, see `weights.load`.
+        source: The model, see `convert.sources.read`.
         output: The file to write; its suffix is one of `FORMATS`.
         overwrite: Whether an existing `output` is replaced.
         options: Arguments of the format's `save`; their names are in `OPTIONS`.
@@ -51,7 +52,7 @@ def export(source: str | Path, output: Path, *, overwrite: bool, options: dict[s
         )
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists already; --overwrite replaces it.")
-    model = weights.load(source)
+    model = sources.read(source).model
     kind = FORMATS[output.suffix]
     with atomic_write(output) as unfinished:
         kind.save(unfinished, model, **options)
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "python -m deepfill_jax.export", argument_default=argparse.SUPPRESS
     )
-    parser.add_argument("model", help="model file (.safetensors), or a bundled model's name")
+    parser.add_argument("model", help=MODEL_HELP)
     parser.add_argument(
         "--output", type=Path, required=True, help=f"file to write ({' or '.join(FORMATS)})"
     )

@@ -1,6 +1,6 @@
 """The command that completes a picture, or a folder of them.
 
-python -m deepfill_jax.inpaint --model FILE --images PATH --masks PATH --output PATH
+python -m deepfill_jax.inpaint --model MODEL --images PATH --masks PATH --output PATH
 """
 
 import argparse
@@ -22,9 +22,9 @@ from rich.progress import (
 
 from deepfill_jax import pictures
 from deepfill_jax.cli import number
+from deepfill_jax.convert import MODEL_HELP
 from deepfill_jax.errors import RunError, UsageError, run_command
 from deepfill_jax.inpaint import batch
-from deepfill_jax.inpaint.mask_edges import dilate
 from deepfill_jax.inpaint.plan import Failure, Job, Shard, clean, plan, remaining
 from deepfill_jax.inpaint.windows import STRATEGIES
 
@@ -109,19 +109,12 @@ def _filler(options: argparse.Namespace) -> batch.Fill:
     if options.sketches and not inpainter.guided:
         raise UsageError(f"{options.model} takes no sketches; leave out --sketches.")
 
-    def fill(pixels, mask, sketch=None):
-        strategy = inpainter.choose(dilate(mask, options.dilate), options.strategy)
-        completed = inpainter(
-            pixels,
-            mask,
-            sketch=sketch,
-            strategy=strategy,
-            dilate=options.dilate,
-            feather=options.feather,
-        )
-        return completed, strategy
-
-    return fill
+    return functools.partial(
+        inpainter.complete,
+        strategy=options.strategy,
+        dilate=options.dilate,
+        feather=options.feather,
+    )
 
 
 @contextlib.contextmanager
@@ -153,7 +146,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", required=True, metavar="NAME|FILE", help="model file (.safetensors), or a name")
+    add("--model", required=True, metavar="MODEL", help=MODEL_HELP)
     add("--images", type=Path, required=True, metavar="PATH", help="picture, or folder of them")
     add(
         "--masks",

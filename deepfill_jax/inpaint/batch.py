@@ -15,6 +15,7 @@ import numpy as np
 
 from deepfill_jax import pictures
 from deepfill_jax.errors import UsageError
+from deepfill_jax.inpaint.inputs import Inputs, read_inputs
 from deepfill_jax.inpaint.plan import Failure, Item, Job
 from deepfill_jax.pictures import Picture, size
 
@@ -23,8 +24,8 @@ WRITE_BEHIND = 4  # Pictures that are being written.
 IN_MEMORY = READ_AHEAD + WRITE_BEHIND - 1  # While one is filled, its place with a writer is free.
 
 Made = TypeVar("Made")
-# Completed pixels, and by what strategy, of pixels, mask and, if there is one, sketch.
-Fill = Callable[..., tuple[np.ndarray, str]]
+# Completed pixels, and by what strategy, of pixels, mask and sketch, which may be None.
+Fill = Callable[[np.ndarray, np.ndarray, np.ndarray | None], tuple[np.ndarray, str]]
 
 
 class Done(NamedTuple):
@@ -47,8 +48,8 @@ def load(
     invert: bool = False,
     resize: bool = False,
     max_pixels: int = pictures.MAX_PIXELS,
-) -> tuple[Picture, np.ndarray] | tuple[Picture, np.ndarray, np.ndarray]:
-    """Reads a job's picture, its mask, bool [H, W, 1], and its sketch, if it has one, the same.
+) -> Inputs:
+    """Reads a job's picture, its mask and its sketch, if it has one.
 
     Args:
         job: Without a mask, the hole is where alpha is below one half, and becomes opaque.
@@ -60,41 +61,25 @@ def load(
     Raises:
         UsageError: One of them cannot be used.
     """
-    picture, hole = _load(job, threshold, invert, resize, max_pixels)
-    if job.sketch is None:
-        return picture, hole
-    sketch = pictures.read_mask(job.sketch, max_pixels=max_pixels)
-    if sketch.shape != hole.shape:
-        raise UsageError(
-            f"{job.sketch} is {size(sketch)}, but {job.image} is {size(hole)}; a sketch needs its "
-            "picture's size."
-        )
-    return picture, hole, sketch
-
-
-def _load(
-    job: Job, threshold: float, invert: bool, resize: bool, max_pixels: int
-) -> tuple[Picture, np.ndarray]:
-    picture = pictures.read(job.image, max_pixels=max_pixels)
-    if job.mask is None:
-        if picture.alpha is None:
-            raise UsageError(f"{job.image} has no transparency to be the hole; give --masks.")
-        return pictures.split_hole(picture)
-    mask = pictures.read_mask(job.mask, threshold=threshold, invert=invert, max_pixels=max_pixels)
-    if mask.shape[:2] != picture.pixels.shape[:2]:
-        if not resize:
-            raise UsageError(
-                f"{job.mask} is {size(mask)}, but {job.image} is {size(picture.pixels)}; a mask "
-                "needs its picture's size, or --resize-mask."
-            )
-        mask = pictures.resize_mask(mask, *picture.pixels.shape[:2])
-    return picture, mask
+    inputs = read_inputs(
+        job.image,
+        job.mask,
+        job.sketch,
+        threshold=threshold,
+        invert=invert,
+        resize=resize,
+        resize_hint=", or --resize-mask",
+        max_pixels=max_pixels,
+    )
+    if inputs.hole is None:
+        raise UsageError(f"{job.image} has no transparency to be the hole; give --masks.")
+    return inputs
 
 
 def complete(
     planned: Iterable[Job | Failure],
     *,
-    load: Callable[[Job], tuple],
+    load: Callable[[Job], Inputs],
     fill: Fill,
     write: Callable[[Path, np.ndarray, Picture], None] = pictures.write,
     report: Callable[[Done | Failure], None],
@@ -103,7 +88,7 @@ def complete(
 
     Args:
         planned: What to do; failures go through to the end.
-        load: Reads a job's picture, mask and, if there is one, sketch; in threads.
+        load: Reads a job's picture, mask and sketch; in threads.
         fill: Makes completed pixels of their arrays, and says by what strategy; one after the other
             in the thread that calls.
         write: Writes a result so that it is there as a whole or not at all; in threads.
@@ -119,12 +104,13 @@ def complete(
 
     @_stage
     def loaded(job: Job):
-        return job, *load(job)
+        return job, load(job)
 
     @_stage
-    def filled(job: Job, picture: Picture, *areas: np.ndarray):
+    def filled(job: Job, inputs: Inputs):
+        picture, hole, sketch = inputs
         began = time.monotonic()
-        pixels, strategy = fill(picture.pixels, *areas)
+        pixels, strategy = fill(picture.pixels, hole, sketch)
         return job, picture, pixels, strategy, time.monotonic() - began
 
     @_stage

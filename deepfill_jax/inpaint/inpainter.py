@@ -3,32 +3,31 @@
 completed = Inpainter.load("model.safetensors")("photo.jpg", "mask.png")
 """
 
-import collections
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Self, TypeVar, overload
 
 import jax
 import numpy as np
 
-from deepfill_jax import compiler, memory, weights
+from deepfill_jax import weights
+from deepfill_jax.convert import sources
 from deepfill_jax.errors import UsageError
-from deepfill_jax.image import composite
-from deepfill_jax.inpaint import mask_edges
-from deepfill_jax.inpaint.canvas import Canvas, blend
-from deepfill_jax.inpaint.inputs import Inputs, Picture, read_area, read_inputs
-from deepfill_jax.inpaint.windows import STRATEGIES, Window, choose_strategy, find_windows
-from deepfill_jax.models import Generator, Prediction
+from deepfill_jax.inpaint.inputs import ImageInput
+from deepfill_jax.inpaint.network import Network
+from deepfill_jax.inpaint.windows import STRATEGIES, Strategy
+from deepfill_jax.inpaint.work import Completed, begin, fill
+from deepfill_jax.models import Prediction
 from deepfill_jax.models.generator import MULTIPLE
+from deepfill_jax.pictures import Source
 
 WORKING_SIZE = 256  # Pixels a side that the published networks are trained at.
-BATCH_PIXELS = 8 * 256**2  # That are filled at once, or one window, if it is larger.
-# Kept at once. On a CPU each takes about 180 memory maps of the 65,530 that Linux gives a process,
-# and beyond those XLA crashes.
-MAX_PROGRAMS = 100
 
 UNGUIDED = (
     "This model takes no sketch: it is not guided; leave the sketch out, or take one that is."
 )
+
+_Image = TypeVar("_Image", bound=ImageInput)  # A list of paths is a list of images.
 
 
 class Inpainter:
@@ -61,35 +60,76 @@ class Inpainter:
         self.working_size = working_size or model.metadata.get("image_size", WORKING_SIZE)
         if self.working_size < MULTIPLE or self.working_size % MULTIPLE:
             raise UsageError(f"The working size must be a multiple of 8, not {self.working_size}.")
-        if attention_memory is None:
-            attention_memory = memory.attention_memory()
-        self.guided = model.variant.guided
-        network = Generator(model.variant, attention_memory=attention_memory)
-
-        def predict(params, image, mask, *sketch):
-            # Selected, not multiplied by 0 as in `mask_out`: a NaN in the hole must not get out.
-            return network.apply({"params": params}, composite(0.0, image, mask), mask, *sketch)
-
-        self._params = jax.device_put(model.generator)
-        self._predict = jax.jit(predict, compiler_options=compiler.options())
-        self._programs: dict[tuple[int, ...], jax.stages.Compiled] = {}  # By shapes of images.
+        self._network = Network(model, attention_memory=attention_memory)
+        self.guided = self._network.guided
 
     @classmethod
-    def load(cls, name_or_path: str | Path, **options: int | None) -> "Inpainter":
-        """Reads a model by name (`deepfill inspect` lists them) or file; takes the options above.
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        working_size: int | None = None,
+        attention_memory: int | None = None,
+    ) -> Self:
+        """Loads a model.
+
+        Args:
+            source: Whatever `deepfill convert` reads: the name of a bundled model (`deepfill
+                inspect` lists them), a model file, the folder of a training run, a `.pth` file of
+                MMagic or nipponjo, or a TF1 checkpoint.
+            working_size: See `Inpainter`.
+            attention_memory: See `Inpainter`.
 
         Raises:
-            UsageError: It is no model file, see `weights.load`, or an option cannot be used.
+            UsageError: The model cannot be read, see `convert.sources.read`, or an option cannot
+                be used.
         """
-        return cls(weights.load(name_or_path), **options)
+        model = sources.read(source).model
+        return cls(model, working_size=working_size, attention_memory=attention_memory)
+
+    @overload
+    def __call__(
+        self,
+        image: ImageInput,
+        mask: ImageInput | None = None,
+        *,
+        sketch: ImageInput | None = None,
+        strategy: Strategy = "auto",
+        dilate: int = 0,
+        feather: int = 0,
+    ) -> np.ndarray: ...
+
+    @overload
+    def __call__(
+        self,
+        image: np.ndarray | jax.Array,
+        mask: Sequence[ImageInput] | None = None,
+        *,
+        sketch: Sequence[ImageInput | None] | None = None,
+        strategy: Strategy = "auto",
+        dilate: int = 0,
+        feather: int = 0,
+    ) -> np.ndarray: ...
+
+    @overload
+    def __call__(
+        self,
+        image: list[_Image] | tuple[_Image, ...],
+        mask: Sequence[ImageInput] | np.ndarray | None = None,
+        *,
+        sketch: Sequence[ImageInput | None] | np.ndarray | None = None,
+        strategy: Strategy = "auto",
+        dilate: int = 0,
+        feather: int = 0,
+    ) -> list[np.ndarray]: ...
 
     def __call__(
         self,
-        image: Picture | Sequence[Picture],
-        mask: Picture | Sequence[Picture] | None = None,
+        image: Any,
+        mask: Any = None,
         *,
-        sketch: Picture | Sequence[Picture | None] | None = None,
-        strategy: str = "auto",
+        sketch: Any = None,
+        strategy: Strategy = "auto",
         dilate: int = 0,
         feather: int = 0,
     ) -> np.ndarray | list[np.ndarray]:
@@ -119,6 +159,36 @@ class Inpainter:
         Raises:
             UsageError: Something cannot be used, or sizes differ.
         """
+        options = strategy, dilate, feather
+        is_batch = isinstance(image, np.ndarray | jax.Array) and image.ndim == 4
+        if not is_batch and (isinstance(image, Source) or not isinstance(image, list | tuple)):
+            return self._complete([(image, mask, sketch)], *options)[0].pixels
+        masks, sketches = ([None] * len(image) if x is None else x for x in (mask, sketch))
+        for name, given in (("masks", masks), ("sketches", sketches)):
+            if len(image) != len(given):
+                raise UsageError(f"There are {len(image)} images, but {len(given)} {name}.")
+        asked = list(zip(image, masks, sketches, strict=True))
+        completed = [one.pixels for one in self._complete(asked, *options)]
+        if is_batch:
+            return np.stack(completed) if completed else np.array(image)
+        return completed
+
+    def complete(
+        self,
+        image: ImageInput,
+        mask: ImageInput | None = None,
+        sketch: ImageInput | None = None,
+        *,
+        strategy: Strategy = "auto",
+        dilate: int = 0,
+        feather: int = 0,
+    ) -> Completed:
+        """Completes one picture as `__call__` does, and says by which strategy."""
+        return self._complete([(image, mask, sketch)], strategy, dilate, feather)[0]
+
+    def _complete(
+        self, asked: Sequence[tuple], strategy: Strategy, dilate: int, feather: int
+    ) -> list[Completed]:
         if strategy not in STRATEGIES:
             raise UsageError(f"strategy={strategy!r} must be one of {', '.join(STRATEGIES)}.")
         if not 0 <= feather <= dilate:
@@ -126,70 +196,16 @@ class Inpainter:
                 f"feather={feather} must be from 0 to dilate={dilate}: it blends in the rim by "
                 "which the hole is widened."
             )
-        is_batch = isinstance(image, np.ndarray | jax.Array) and image.ndim == 4
-        if not is_batch and not isinstance(image, list | tuple):
-            return self._complete([self._ask(image, mask, sketch)], strategy, dilate, feather)[0]
-        masks, sketches = ([None] * len(image) if x is None else x for x in (mask, sketch))
-        for name, given in (("masks", masks), ("sketches", sketches)):
-            if len(image) != len(given):
-                raise UsageError(f"There are {len(image)} images, but {len(given)} {name}.")
-        asked = [self._ask(*one) for one in zip(image, masks, sketches, strict=True)]
-        completed = self._complete(asked, strategy, dilate, feather)
-        return np.stack(completed) if is_batch and completed else completed
-
-    def choose(self, mask: np.ndarray, strategy: str = "auto") -> str:
-        """Returns the strategy that `strategy` stands for with a mask, bool [H, W, 1]."""
-        return choose_strategy(mask, self.working_size) if strategy == "auto" else strategy
-
-    def _complete(
-        self, asked: Sequence[Inputs], strategy: str, dilate: int, feather: int
-    ) -> list[np.ndarray]:
-        dilated = [mask_edges.dilate(one.hole, dilate) for one in asked]
-        canvases = []
-        for one, hole in zip(asked, dilated, strict=True):
-            windows = find_windows(hole, self.choose(hole, strategy), self.working_size)
-            canvases.append(Canvas(one.pixels, hole, windows, one.sketch))
-        while ready := [(canvas, w) for canvas in canvases for w in canvas.pop_independent()]:
-            self._fill(ready)
-        completed = []
-        for one, hole, canvas in zip(asked, dilated, canvases, strict=True):
-            pixels = canvas.pixels
-            if feather:
-                pixels = blend(one.pixels, pixels, mask_edges.feather(one.hole, hole, feather))
-            completed.append(one.shaped(pixels))
-        return completed
-
-    def _fill(self, ready: Sequence[tuple[Canvas, Window]]) -> None:
-        """Fills windows, those of one compiled size in batches."""
-        by_size = collections.defaultdict(list)
-        for canvas, window in ready:
-            sides = _compiled_side(window.height), _compiled_side(window.width)
-            by_size[(*sides, window.height, window.width)].append((canvas, window))
-        for (height, width, *_), group in by_size.items():
-            most = max(BATCH_PIXELS // (height * width), 1)
-            for start in range(0, len(group), most):
-                batch = group[start : start + most]
-                seen = [canvas.read_window(window) for canvas, window in batch]
-                # Batches have 1, 2, 4, ... images, as each size is compiled: the last is repeated.
-                seen += seen[-1:] * ((1 << (len(seen) - 1).bit_length()) - len(seen))
-                inputs = (np.stack(x) for x in zip(*seen, strict=True))
-                completed = np.asarray(self._run(height, width, *inputs).completed)
-                for (canvas, window), filled in zip(batch, completed, strict=False):
-                    canvas.paste(window, filled[: window.height, : window.width])
-
-    def _ask(self, image: Picture, mask: Picture | None, sketch: Picture | None) -> Inputs:
-        """Reads one picture and what belongs to it; guided, without sketch an empty one."""
-        asked = read_inputs(image, mask)
-        if sketch is None:
-            lines = np.zeros_like(asked.hole) if self.guided else None
-            return asked._replace(sketch=lines)
-        if not self.guided:
+        if not self.guided and any(sketch is not None for _, _, sketch in asked):
             raise UsageError(UNGUIDED)
-        return asked._replace(sketch=read_area("sketch", sketch, asked.pixels))
+        settings = {"working_size": self.working_size, "guided": self.guided}
+        works = [begin(*one, strategy=strategy, dilate=dilate, **settings) for one in asked]
+        fill([work.canvas for work in works], self._run)
+        return [work.completed(feather) for work in works]
 
     def predict(
         self, image: np.ndarray, mask: np.ndarray, sketch: np.ndarray | None = None
-    ) -> Prediction:
+    ) -> Prediction[np.ndarray]:
         """Completes a batch of images of one size, and returns what each stage made of them.
 
         Args:
@@ -224,27 +240,5 @@ class Inpainter:
         prediction = self._run(*sides, image.astype(np.float32), *areas)
         return Prediction(*(np.asarray(x)[:, :height, :width] for x in prediction))
 
-    def _run(self, height: int, width: int, image: np.ndarray, *areas: np.ndarray) -> Prediction:
-        """Runs the network on a batch that is mirrored at its lower and right edge to a size.
-
-        The areas are the mask and, of a guided network, the sketch.
-        """
-        # Image and areas alike, so that padding is known where the pixel that it mirrors is known.
-        # All of it known would make true pixels of the hole's; all of it hole would be one more
-        # hole to imagine, and keep the attention from copying what is at the edge.
-        below, right = height - image.shape[1], width - image.shape[2]
-        margins = ((0, 0), (0, below), (0, right), (0, 0))
-        image, *areas = (np.pad(x, margins, mode="reflect") for x in (image, *areas))
-        arguments = self._params, image, *(x.astype(np.float32) for x in areas)
-        if image.shape not in self._programs:
-            if len(self._programs) == MAX_PROGRAMS:
-                self._programs.clear()
-            self._programs[image.shape] = self._predict.lower(*arguments).compile()
-            memory.release_freed_memory()
-        return self._programs[image.shape](*arguments)
-
-
-def _compiled_side(side: int) -> int:
-    """The next of a few sides, multiples of 8: 8, 16, ..., 64, 80, ..., 128, 160, ..., 256, 320."""
-    step = MULTIPLE << max((-(-side // MULTIPLE)).bit_length() - 3, 0)
-    return -(-side // step) * step
+    def _run(self, height: int, width: int, *inputs: np.ndarray) -> Prediction[jax.Array]:
+        return self._network(height, width, *inputs)

@@ -4,12 +4,13 @@ Masks are bool [H, W, 1], true in the hole; lengths are pixels of the picture.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import scipy  # Loads scipy.ndimage when it is first used.
 
-STRATEGIES = ("auto", "original", "resize", "crop")
+Strategy = Literal["auto", "original", "resize", "crop"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 CONTEXT = 2.0  # Side of a window, in units of its hole's longest.
 THIN = 0.05  # A hole that covers less of its window is filled in parts: wires, writing.
@@ -46,7 +47,7 @@ class Window(NamedTuple):
     width: int
 
 
-def choose_strategy(mask: np.ndarray, working_size: int) -> str:
+def choose_strategy(mask: np.ndarray, working_size: int) -> Strategy:
     """Returns the strategy that "auto" stands for.
 
     "original" up to twice the working size, as networks bear larger pictures than they learnt
@@ -59,7 +60,7 @@ def choose_strategy(mask: np.ndarray, working_size: int) -> str:
     return "crop" if seen < height * width / 2 else "resize"
 
 
-def find_windows(mask: np.ndarray, strategy: str, working_size: int) -> list[Window]:
+def find_windows(mask: np.ndarray, strategy: Strategy, working_size: int) -> list[Window]:
     """Returns the windows through which all of a hole is filled, in this order; none without hole.
 
     Args:

@@ -6,7 +6,7 @@ refinement network has two branches, one of them with contextual attention. Feat
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -30,12 +30,15 @@ DILATIONS = (2, 4, 8, 16)
 DECODER = ((False, 4), (False, 4), (True, 2), (False, 2), (True, 1), (False, 0.5))
 
 
-class Prediction(NamedTuple):
+Array = TypeVar("Array")  # jax.Array, or np.ndarray in the result of `Inpainter.predict`.
+
+
+class Prediction(NamedTuple, Generic[Array]):
     """Images predicted by the generator, each [B, H, W, 3] float32 in [-1, 1]."""
 
-    coarse: jax.Array  # Output of stage 1 for the whole image.
-    refined: jax.Array  # Output of stage 2 for the whole image.
-    completed: jax.Array  # `refined` inside the hole, the input's exact pixels outside it.
+    coarse: Array  # Output of stage 1 for the whole image.
+    refined: Array  # Output of stage 2 for the whole image.
+    completed: Array  # `refined` inside the hole, the input's exact pixels outside it.
 
 
 class Generator(nn.Module):
@@ -54,7 +57,7 @@ class Generator(nn.Module):
     @nn.compact
     def __call__(
         self, masked: jax.Array, mask: jax.Array, sketch: jax.Array | None = None
-    ) -> Prediction:
+    ) -> Prediction[jax.Array]:
         """Fills the hole.
 
         Args:

@@ -29,6 +29,7 @@ __all__ = [
     "Encoded",
     "Picture",
     "Source",
+    "describe",
     "encode",
     "hole_of_values",
     "opaque",

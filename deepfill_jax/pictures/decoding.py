@@ -63,10 +63,10 @@ class RefusalError(Exception):
     """The rest of a sentence that begins with the picture's name."""
 
 
-def describe(source: Source) -> str:
-    """The source's name in messages."""
+def describe(source: Source, unnamed: str = "The picture") -> str:
+    """The source's name in messages; `unnamed` for a PIL picture without a file."""
     if isinstance(source, Image.Image):
-        return getattr(source, "filename", "") or "The picture"
+        return getattr(source, "filename", "") or unnamed
     return source.name if isinstance(source, Encoded) else str(source)
 
 

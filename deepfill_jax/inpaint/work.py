@@ -1,0 +1,118 @@
+"""A picture while it is completed: from what the caller gave to what the caller gets."""
+
+import collections
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from deepfill_jax.errors import UsageError
+from deepfill_jax.inpaint import mask_edges
+from deepfill_jax.inpaint.canvas import Canvas, blend
+from deepfill_jax.inpaint.inputs import ImageInput, read_inputs
+from deepfill_jax.inpaint.network import compiled_side
+from deepfill_jax.inpaint.windows import Strategy, Window, choose_strategy, find_windows
+from deepfill_jax.models import Prediction
+from deepfill_jax.pictures import Picture, Source
+
+BATCH_PIXELS = 8 * 256**2  # That are filled at once, or one window, if it is larger.
+
+
+class Completed(NamedTuple):
+    """A completed picture."""
+
+    pixels: np.ndarray  # As `Inpainter.__call__` returns it.
+    strategy: Strategy  # That was used; what "auto" stood for.
+
+
+class Work(NamedTuple):
+    """A picture, its hole as given and as dilated, and the canvas on which that is filled."""
+
+    picture: Picture
+    hole: np.ndarray
+    dilated: np.ndarray
+    strategy: Strategy
+    canvas: Canvas
+    is_flat: bool  # Given as an array [H, W].
+
+    def completed(self, feather: int) -> Completed:
+        """Returns the result when all windows of the canvas are filled."""
+        pixels = self.canvas.pixels
+        if feather:
+            share = mask_edges.feather(self.hole, self.dilated, feather)
+            pixels = blend(self.picture.pixels, pixels, share)
+        if self.picture.alpha is not None:
+            pixels = np.concatenate([pixels, self.picture.alpha], axis=2)
+        return Completed(pixels[..., 0] if self.is_flat else pixels, self.strategy)
+
+
+def begin(
+    image: ImageInput,
+    mask: ImageInput | None,
+    sketch: ImageInput | None,
+    *,
+    strategy: Strategy,
+    dilate: int,
+    working_size: int,
+    guided: bool,
+) -> Work:
+    """Reads a picture, dilates its hole, and finds the windows to fill that through.
+
+    Args:
+        image: See `Inpainter.__call__`; also mask and sketch.
+        mask: None: the hole is what is transparent in the image.
+        sketch: None: there are no lines.
+        strategy: "auto" becomes one of the others here.
+        dilate: Pixels by which the hole is widened.
+        working_size: See `windows.find_windows`.
+        guided: Whether the network takes a sketch.
+
+    Raises:
+        UsageError: Something cannot be read, sizes differ, or nothing says where the hole is.
+    """
+    picture, hole, lines = read_inputs(image, mask, sketch)
+    if hole is None:
+        raise UsageError("The image has no opacity that could say where its hole is; give a mask.")
+    if isinstance(image, Source):  # The result of a file is RGB.
+        picture = Picture(picture.pixels.repeat(3 // picture.pixels.shape[2], axis=2))
+    elif mask is None:
+        picture = Picture(picture.pixels)
+    if guided and lines is None:
+        lines = np.zeros_like(hole)
+    dilated = mask_edges.dilate(hole, dilate)
+    if strategy == "auto":
+        strategy = choose_strategy(dilated, working_size)
+    windows = find_windows(dilated, strategy, working_size)
+    canvas = Canvas(picture.pixels, dilated, windows, lines)
+    is_flat = not isinstance(image, Source) and np.ndim(image) == 2
+    return Work(picture, hole, dilated, strategy, canvas, is_flat)
+
+
+def fill(canvases: Sequence[Canvas], run: Callable[..., Prediction]) -> None:
+    """Fills all windows of canvases; those that do not wait for others, in batches of one size.
+
+    Args:
+        canvases: See `begin`.
+        run: The network, see `Network.__call__`.
+    """
+    while ready := [(canvas, w) for canvas in canvases for w in canvas.pop_independent()]:
+        by_size = collections.defaultdict(list)
+        for canvas, window in ready:
+            sides = compiled_side(window.height), compiled_side(window.width)
+            by_size[(*sides, window.height, window.width)].append((canvas, window))
+        for (height, width, *_), group in by_size.items():
+            most = max(BATCH_PIXELS // (height * width), 1)
+            for start in range(0, len(group), most):
+                _fill_batch(group[start : start + most], height, width, run)
+
+
+def _fill_batch(
+    batch: Sequence[tuple[Canvas, Window]], height: int, width: int, run: Callable[..., Prediction]
+) -> None:
+    seen = [canvas.read_window(window) for canvas, window in batch]
+    # Batches have 1, 2, 4, ... images, as each size is compiled: the last is repeated.
+    seen += seen[-1:] * ((1 << (len(seen) - 1).bit_length()) - len(seen))
+    inputs = (np.stack(x) for x in zip(*seen, strict=True))
+    completed = np.asarray(run(height, width, *inputs).completed)
+    for (canvas, window), filled in zip(batch, completed, strict=False):
+        canvas.paste(window, filled[: window.height, : window.width])
