@@ -1,6 +1,6 @@
 """DeepFillv2 in JAX: free-form image inpainting with gated convolution."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deepfill_jax.inpaint.inpainter import Inpainter, Prediction
@@ -9,10 +9,12 @@ __version__ = "0.2.0"  # The only place that says it; setup.cfg reads it from he
 __all__ = ["Inpainter", "Prediction"]
 
 
-def __getattr__(name: str) -> Any:
-    """Imports the public names on first use: importing the package does not import JAX."""
-    if name in __all__:
-        from deepfill_jax.inpaint import inpainter
+if not TYPE_CHECKING:  # A checker would take any name for one of the package.
 
-        return getattr(inpainter, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name):
+        """Imports the public names on first use: importing the package does not import JAX."""
+        if name in __all__:
+            from deepfill_jax.inpaint import inpainter
+
+            return getattr(inpainter, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
