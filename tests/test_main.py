@@ -1,6 +1,7 @@
 """The command line, as a user types it."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -55,15 +56,24 @@ def test_train_evaluate_export_inpaint(tmp_path):
     workdir = tmp_path / "run"
     common = ["--config=configs/smoke.py:official", f"--workdir={workdir}", *source(folder)]
 
-    result = run(*common)
+    result = run(*common, "--config.keep_latest=1")
     assert result.returncode == 0, result.stderr
-    assert "step 4/4" in result.stdout and "validation on 6" in result.stdout
+    validations = re.findall(r"step (\d)  validation on 6: l1_hole ([0-9.]+)", result.stdout)
+    assert "step 4/4" in result.stdout and len(validations) == 2
     assert "03.png" in result.stderr
 
     result = run(*common, "--mode=eval")
     assert result.returncode == 0, result.stderr
     assert "l1_hole" in result.stdout
     assert len(list((workdir / "eval/step_4/completed").glob("*.png"))) == 6
+
+    result = run(*common, "--mode=eval", "--step=best", f"--output={tmp_path / 'best'}")
+    assert result.returncode == 0, result.stderr
+    step, l1_hole = min(validations, key=lambda validation: float(validation[1]))
+    kept = {path.name for path in (workdir / "checkpoints").iterdir()}
+    assert kept == {step, "4"}
+    scores = json.loads((tmp_path / "best/report.json").read_text())["summary"]
+    assert f"{scores['l1_hole']['mean']:.4g}" == l1_hole
 
     report = ["--mode=eval", f"--report={tmp_path / 'page'}", "--compare=mean"]
     result = run(*common, *report)

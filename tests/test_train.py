@@ -248,6 +248,11 @@ def test_run_whose_checkpoints_vanished_is_refused_by_its_curves(workdir, folder
     (copy / "saved.json").unlink()  # As a run of an earlier version.
     with pytest.raises(UsageError, match=r"event files reach step 4 .*--start_over"):
         loop.train(make_config(folder), copy)
+    (copy / "config.json").write_text("{")
+    with pytest.raises(UsageError, match=r"config.json is damaged .*--start_over"):
+        loop.train(make_config(folder), copy)
+    with pytest.raises(UsageError, match="config.json is damaged"):
+        run.read(copy)
     loop.train(make_config(folder, num_steps=1), copy, start_over=True)
     assert [path.name for path in (copy / "checkpoints").iterdir()] == ["1"]
 

@@ -17,6 +17,21 @@ from deepfill_jax.tensors import expected_tensors, unflatten
 CONFIG = "config.json"
 
 
+def read_config(workdir: str | Path) -> dict[str, Any]:
+    """Reads the config of a run, as a nested dictionary, by the names of today.
+
+    Raises:
+        UsageError: This is not the folder of a run, or its config is damaged.
+    """
+    path = Path(workdir) / CONFIG
+    if not path.is_file():
+        raise UsageError(f"{workdir} is not the folder of a run: there is no {path}.")
+    try:
+        return renamed.with_new_keys(json.loads(path.read_text()))
+    except (ValueError, AttributeError) as error:
+        raise UsageError(f"{path} is damaged ({error}); put the run's config back.") from error
+
+
 def best_metric(config: Mapping[str, Any]) -> str:
     """The name under which a run's validations measure its `config.best_metric`.
 
@@ -58,10 +73,7 @@ def read(workdir: str | Path, *, step: int | str | None = None) -> weights.Model
         UsageError: This is no such folder, there is no such checkpoint, or it is corrupt.
         RunError: The checkpoint cannot be read now.
     """
-    path = Path(workdir) / CONFIG
-    if not path.is_file():
-        raise UsageError(f"{workdir} is not the folder of a run: there is no {path}.")
-    config = renamed.with_new_keys(json.loads(path.read_text()))
+    config = read_config(workdir)
     variant = make_variant(
         config["model"]["architecture"],
         width=config["model"]["width"],

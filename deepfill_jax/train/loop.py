@@ -17,7 +17,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deepfill_jax import checkpoint, distributed, sharding
-from deepfill_jax.convert.run import best_metric
+from deepfill_jax.atomic_write import atomic_write
+from deepfill_jax.convert.run import CONFIG, best_metric
 from deepfill_jax.errors import PreemptedError, RunError
 from deepfill_jax.evaluate import scoring, visualization
 from deepfill_jax.evaluate.methods import inputs, make_inference_step
@@ -116,7 +117,8 @@ def _is_due(done: int, every: int, config: ConfigDict) -> bool:
 
 def _describe(config: ConfigDict, workdir: Path, state: TrainState) -> None:
     """Writes what the run is, and prints its size."""
-    (workdir / "config.json").write_text(config.to_json(indent=2) + "\n")
+    with atomic_write(workdir / CONFIG) as unfinished:
+        unfinished.write_text(config.to_json(indent=2) + "\n")
     overview = {"generator": state.generator.params, "discriminator": state.discriminator.params}
     text = parameter_overview.get_parameter_overview(overview)
     (workdir / "parameters.txt").write_text(text + "\n")

@@ -1,6 +1,5 @@
 """Where a run begins: at its newest whole checkpoint, or at step 0 if it has never saved one."""
 
-import json
 from pathlib import Path
 
 import jax
@@ -9,7 +8,7 @@ from ml_collections import ConfigDict
 
 from deepfill_jax import checkpoint
 from deepfill_jax.checkpoint import faults
-from deepfill_jax.convert.run import CONFIG
+from deepfill_jax.convert.run import CONFIG, read_config
 from deepfill_jax.errors import UsageError
 from deepfill_jax.evaluate import event_files
 from deepfill_jax.train import build, warm_start
@@ -55,15 +54,21 @@ def _check_curves(workdir: Path) -> None:
     Runs of earlier versions have no other record. Saving is asynchronous, and the second save waits
     for the first: so a checkpoint existed if the curves reach twice `checkpoint_every`.
     """
-    failure, path = None, workdir / CONFIG
-    if jax.process_index() == 0 and path.is_file():
-        every = json.loads(path.read_text()).get("checkpoint_every", 0)
-        curve = event_files.read(workdir).get("train/loss/generator") if every else None
-        newest = int(curve.steps[-1]) if curve is not None else 0
-        if every and newest >= 2 * every:
-            failure = UsageError(
-                f"There is no checkpoint in {workdir}, but its event files reach step {newest} "
-                f"and one was saved every {every} steps. Put them back, or give --start_over to "
-                "begin at step 0."
-            )
+    failure = None
+    if jax.process_index() == 0 and (workdir / CONFIG).is_file():
+        try:
+            failure = _lost(workdir, read_config(workdir).get("checkpoint_every", 0))
+        except UsageError as error:
+            failure = UsageError(f"{error} Or give --start_over to begin at step 0.")
     faults.agree(failure, f"The curves in {workdir}")
+
+
+def _lost(workdir: Path, every: int) -> UsageError | None:
+    curve = event_files.read(workdir).get("train/loss/generator") if every else None
+    newest = int(curve.steps[-1]) if curve is not None else 0
+    if not every or newest < 2 * every:
+        return None
+    return UsageError(
+        f"There is no checkpoint in {workdir}, but its event files reach step {newest} and one was "
+        f"saved every {every} steps. Put them back, or give --start_over to begin at step 0."
+    )
