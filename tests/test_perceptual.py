@@ -28,12 +28,15 @@ def test_missing_package_names_the_extra(monkeypatch):
         perceptual.load.__wrapped__("alexnet")
 
 
-def test_shifts_cover_every_offset_of_the_stride_once():
+def test_windows_cover_every_position_once():
     image = jnp.arange(8 * 8).reshape(1, 8, 8, 1)
-    corners = {int(perceptual.shifted("alexnet", image, step)[0, 0, 0, 0]) for step in range(16)}
+    corners = {int(perceptual.window("alexnet", image, step)[0, 0, 0, 0]) for step in range(16)}
     assert corners == {8 * y + x for y in range(4) for x in range(4)}
-    assert perceptual.shifted("alexnet", image, 3).shape == (1, 5, 5, 1)
-    np.testing.assert_array_equal(perceptual.shifted("vgg16", image, 3), image)
+    assert perceptual.window("alexnet", image, 3).shape == (1, 5, 5, 1)
+    np.testing.assert_array_equal(perceptual.window("vgg16", image, 3), image)
+    large = jnp.arange(67 * 67).reshape(1, 67, 67, 1)
+    corners = {int(perceptual.window("vgg16", large, step)[0, 0, 0, 0]) for step in range(16)}
+    assert corners == {67 * y + x for y in range(4) for x in range(4)}
 
 
 def test_adversarial_weight_grows_linearly_and_stays():

@@ -219,7 +219,7 @@ def generator_loss(
         loss += losses.adversarial_weight(recipe, step) * scalars["loss/adversarial"]
     if recipe.perceptual:
         network = recipe.perceptual_network
-        pair = (perceptual.shifted(network, x, step) for x in (predicted.completed, image))
+        pair = (perceptual.window(network, x, step) for x in (predicted.completed, image))
         distances = perceptual.distance(network, perceptual_params, *pair)
         scalars["loss/perceptual"] = jnp.mean(distances)
         loss += recipe.perceptual * scalars["loss/perceptual"]
