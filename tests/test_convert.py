@@ -446,7 +446,11 @@ def test_files_of_other_formats_are_refused(tmp_path, content):
 
 def test_command_refuses_unsupported_sources_outputs_and_flags(tmp_path, capsys):
     source, output = tmp_path / "theirs.pth", tmp_path / "model.safetensors"
-    assert run("theirs.onnx", "--output", output) == 2
+    assert run("absent.onnx", "--output", output) == 2
+    told = capsys.readouterr().err
+    assert "There is no model file absent.onnx; by name there are faces, guided, scenes" in told
+    (tmp_path / "theirs.onnx").write_text("another format")
+    assert run(tmp_path / "theirs.onnx", "--output", output) == 2
     reason = (
         "theirs.onnx is no known source of weights; "
         "known are names (faces, guided, scenes), model files"
