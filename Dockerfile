@@ -11,8 +11,9 @@
 FROM python:3.12-slim AS base
 WORKDIR /deepfill_jax
 ENV PYTHONPATH=/deepfill_jax
-# What installing the dependencies needs: a layer that a change of the code leaves as it is.
-COPY pyproject.toml setup.cfg README.md LICENSE ./
+# What installing the package needs; a change of its other code leaves the layers below as they are.
+COPY pyproject.toml setup.cfg setup.py README.md LICENSE ./
+COPY configs configs
 COPY deepfill_jax/__init__.py deepfill_jax/
 COPY deepfill_jax/trained/LICENSE deepfill_jax/trained/
 
@@ -30,7 +31,6 @@ ENTRYPOINT ["python", "-m", "deepfill_jax.app", "--host", "0.0.0.0"]
 FROM base AS cpu
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir '.[train]'
-COPY configs configs
 COPY deepfill_jax deepfill_jax
 ENTRYPOINT ["python", "-m", "deepfill_jax.main"]
 
@@ -38,6 +38,5 @@ ENTRYPOINT ["python", "-m", "deepfill_jax.main"]
 FROM base AS cuda
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir '.[train,cuda]'
-COPY configs configs
 COPY deepfill_jax deepfill_jax
 ENTRYPOINT ["python", "-m", "deepfill_jax.main"]

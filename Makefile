@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: demo train-bundled test test-all notebook lint bench docs
 
-.venv/installed: setup.cfg pyproject.toml
+.venv/installed: setup.cfg setup.py pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[dev]'

@@ -1,11 +1,24 @@
-"""All config keys and their types. The values are in `configs/`; there are no defaults."""
+"""All config keys and their types. The values are in `configs/`; there are no defaults.
+
+A config is a Python file with a function `get_config` that returns a ConfigDict. The function may
+take one string argument, which chooses a variant: `places:official`.
+"""
 
 import difflib
+import runpy
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from deepfill_jax import renamed
 from deepfill_jax.errors import UsageError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+PACKAGE = Path(__file__).parent
+# An installed package contains the configs; in the repository, they are next to the package.
+FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")
 
 OPTIMIZER = {  # The arguments of train/state.make_optimizer.
     "learning_rate": float,
@@ -83,6 +96,57 @@ KEYS = {
     "best_metric": str,  # metric_table.METRICS or "lpips"; hole L1 alone prefers blur.
     "profile_step": int,  # First of 5 steps to trace; 0 disables tracing.
 }
+
+
+def names() -> list[str]:
+    """Returns the names of the configs that come with the package, sorted."""
+    return sorted(path.stem for path in _folder().glob("*.py"))
+
+
+def find(name_or_path: str) -> str:
+    """Finds the file of a config by its name; a path of a file stays as it is.
+
+    A name takes precedence over a file of the same name, which is written "./NAME".
+
+    Args:
+        name_or_path: NAME or FILE, or with a variant NAME:VARIANT or FILE:VARIANT.
+
+    Returns:
+        FILE or FILE:VARIANT.
+
+    Raises:
+        UsageError: The config does not exist.
+    """
+    name, colon, variant = name_or_path.partition(":")
+    path = _folder() / f"{name}.py" if name in names() else Path(name)
+    if not path.is_file():
+        near = difflib.get_close_matches(path.stem, names(), n=1)
+        hint = f", did you mean {near[0]}?" if near else "."
+        raise UsageError(
+            f"There is no config {name}{hint} The package has {', '.join(names())}; give any other "
+            "config as the path of its file."
+        )
+    return f"{path}{colon}{variant}"
+
+
+def load(name_or_path: str) -> "ConfigDict":
+    """Loads a config; its values can be changed before `train` or `evaluate` gets it.
+
+    Args:
+        name_or_path: See `find`; for example "places:official".
+
+    Raises:
+        UsageError: The config does not exist, or `check` refuses it.
+        ValueError: The config does not have this variant.
+    """
+    path, colon, variant = find(name_or_path).partition(":")
+    values = runpy.run_path(path)["get_config"](*([variant] if colon else []))
+    check(values)
+    return values
+
+
+def _folder() -> Path:
+    return next((folder for folder in FOLDERS if folder.is_dir()), FOLDERS[0])
 
 
 def check(config: Mapping[str, Any]) -> None:

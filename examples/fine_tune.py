@@ -7,9 +7,9 @@ mine.safetensors` writes the trained model to a model file.
 """
 
 import argparse
-import runpy
 from pathlib import Path
 
+from deepfill_jax.config import load
 from deepfill_jax.train import train
 
 parser = argparse.ArgumentParser()
@@ -18,8 +18,7 @@ parser.add_argument("workdir", type=Path)
 parser.add_argument("--model", default="faces")
 parser.add_argument("--steps", type=int, default=300)
 options = parser.parse_args()
-configs = Path(__file__).parents[1] / "configs"
-config = runpy.run_path(str(configs / "faces.py"))["get_config"]("128")
+config = load("faces:128")
 config.init_from = options.model
 config.data.source = config.data.val_source = f"folder:{options.images}"
 config.num_steps = config.optimizer.decay_steps = options.steps

@@ -1,6 +1,9 @@
 """Configs: what they mirror, and what is refused."""
 
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -11,7 +14,8 @@ from deepfill_jax import config
 from deepfill_jax.errors import UsageError
 from deepfill_jax.train import build, losses
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
 
 
 def load(name, *arguments):
@@ -135,3 +139,44 @@ def test_discriminator_follows_the_generator_unless_it_has_values_of_its_own():
     assert values.discriminator_optimizer.to_dict() == values.optimizer.to_dict() | {
         "learning_rate": 6e-4
     }
+
+
+def test_config_is_found_by_name_or_file():
+    assert config.names() == sorted(path.stem for path in CONFIGS.glob("*.py"))
+    assert config.find("places") == str(CONFIGS / "places.py")
+    assert config.find("places:official") == f"{CONFIGS / 'places.py'}:official"
+    assert config.find(f"{CONFIGS}/best.py:64") == f"{CONFIGS}/best.py:64"
+    assert config.load("smoke:official") == load("smoke", "official")
+    assert config.load("best") == load("best")
+
+
+def test_unknown_config_lists_the_names(tmp_path):
+    with pytest.raises(
+        UsageError, match="no config plces, did you mean places.*best, celeba_hq, .*smoke"
+    ):
+        config.find("plces:official")
+    with pytest.raises(UsageError, match=r"no config .*/own\.py\. The package has best"):
+        config.find(f"{tmp_path}/own.py")
+
+
+def test_loaded_config_is_checked(tmp_path):
+    (tmp_path / "own.py").write_text("def get_config():\n    return {'sede': 1}\n")
+    with pytest.raises(UsageError, match="config.sede does not exist, did you mean config.seed"):
+        config.load(f"{tmp_path}/own.py")
+
+
+def test_installed_package_brings_the_configs(tmp_path):
+    pytest.importorskip("setuptools")
+    build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", tmp_path]
+    subprocess.run(build, cwd=ROOT, check=True, timeout=120, capture_output=True)
+    code = f"""
+from deepfill_jax import config
+assert config.__file__.startswith("{tmp_path}")
+for name in {[path.stem for path in CONFIGS.glob("*.py")]}:
+    assert config.find(name) == f"{tmp_path}/deepfill_jax/configs/{{name}}.py"
+    config.load(name)
+"""
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=120
+    )
