@@ -29,6 +29,7 @@ from absl import logging
 
 from deepfill_jax import compile_cache, sharding
 from deepfill_jax.convert import sources
+from deepfill_jax.data import streams
 from deepfill_jax.evaluate import scoring
 from deepfill_jax.evaluate.methods import network_complete
 from deepfill_jax.models import Generator
@@ -119,7 +120,7 @@ def seconds_per_step(config):
     """Measures the median time of a step, without the first steps, which compile."""
     mesh = sharding.make_mesh()
     state, step = build.initial_state(config, mesh), build.train_step(config, mesh)
-    batch = sharding.shard_batch(next(build.training_batches(config)(0)), mesh)
+    batch = sharding.shard_batch(next(streams.training_batches(config)(0)), mesh)
     times = []
     for _ in range(8):
         start = time.perf_counter()
@@ -169,7 +170,7 @@ def score(config, workdir):
         config.masks.weights[kind] = float(kind == "irregular")
     model = sources.read(str(workdir)).model
     complete = network_complete(Generator(model.variant), model.generator, sharding.make_mesh())
-    report = scoring.evaluate(complete, build.validation_batches(config)())
+    report = scoring.evaluate(complete, streams.validation_batches(config)())
     return {name: figures["mean"] for name, figures in report.summary().items()}
 
 

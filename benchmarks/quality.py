@@ -30,11 +30,11 @@ import distances
 import score_tables
 
 from deepfill_jax import sharding, trained, weights
+from deepfill_jax.data import streams
 from deepfill_jax.errors import run_command
 from deepfill_jax.evaluate import baselines, metrics, scoring
 from deepfill_jax.evaluate.methods import baseline_complete, network_complete
 from deepfill_jax.models import Generator
-from deepfill_jax.train import build
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "quality"
@@ -78,7 +78,7 @@ def report(method, config, measure=metrics.measure):
     else:
         model = weights.load(method)
         complete = network_complete(Generator(model.variant), model.generator, mesh)
-    return scoring.evaluate(complete, build.validation_batches(config)(), measure=measure)
+    return scoring.evaluate(complete, streams.validation_batches(config)(), measure=measure)
 
 
 def score(method, config):

@@ -44,6 +44,7 @@ from programs import spread
 
 from deepfill_jax import sharding, weights
 from deepfill_jax.convert import mmagic, run
+from deepfill_jax.data import streams
 from deepfill_jax.errors import EXIT_CODES, PreemptedError, RunError, run_command
 from deepfill_jax.tensors import unflatten
 from deepfill_jax.train import build
@@ -102,7 +103,7 @@ def nudge(model: weights.Model) -> weights.Model:
 
 def write_batches(config: ConfigDict, path: Path) -> None:
     """Writes the first batches of our training stream in the peers' format."""
-    batches = build.training_batches(config)(0)
+    batches = streams.training_batches(config)(0)
     first = list(itertools.islice(batches, config.num_steps))
     batches.close()
     np.savez(path, **{name: np.stack([batch[name] for batch in first]) for name in first[0]})

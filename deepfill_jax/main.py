@@ -48,6 +48,7 @@ def _evaluate(config: ConfigDict) -> None:
 
     from deepfill_jax import sharding
     from deepfill_jax.convert import run
+    from deepfill_jax.data import streams
     from deepfill_jax.evaluate import command
     from deepfill_jax.train import build, captions
 
@@ -68,7 +69,7 @@ def _evaluate(config: ConfigDict) -> None:
         report=FLAGS.report,
         workdir=FLAGS.workdir,
     )
-    command.score(method, folders, build.validation_batches(config))
+    command.score(method, folders, streams.validation_batches(config))
     if FLAGS.report and jax.process_index() == 0:
         from deepfill_jax.evaluate import event_files
 

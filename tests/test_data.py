@@ -50,23 +50,20 @@ def take(count, batches):
     return list(itertools.islice(batches, count))
 
 
+def make_stream(source, preprocessing, **options):
+    return pipeline.Stream(source, preprocessing, masks.box_and_strokes, **options)
+
+
 def training(source, preprocessing=RANDOM, *, seed=0, batch_size=4, **options):
-    return pipeline.training_batches(
-        source, preprocessing, masks.box_and_strokes, seed=seed, batch_size=batch_size, **options
-    )
+    first_step = options.pop("first_step", 0)
+    stream = make_stream(source, preprocessing, seed=seed, batch_size=batch_size, **options)
+    return pipeline.training_batches(stream, first_step)
 
 
 def evaluation(source, preprocessing=WHOLE, *, seed=0, batch_size=4, **options):
-    return list(
-        pipeline.evaluation_batches(
-            source,
-            preprocessing,
-            masks.box_and_strokes,
-            seed=seed,
-            batch_size=batch_size,
-            **options,
-        )
-    )
+    num_examples = options.pop("num_examples", 0)
+    stream = make_stream(source, preprocessing, seed=seed, batch_size=batch_size, **options)
+    return list(pipeline.evaluation_batches(stream, num_examples))
 
 
 def assert_same(batches, others):
@@ -494,7 +491,8 @@ from deepfill_jax import masks
 from deepfill_jax.data import examples, pipeline, sources
 source = sources.open_source("folder:{tmp_path}")
 size = examples.Preprocessing(64, 0, False, False)
-batches = pipeline.training_batches(source, size, masks.brush_strokes, seed=0, batch_size=4)
+stream = pipeline.Stream(source, size, masks.brush_strokes, seed=0, batch_size=4)
+batches = pipeline.training_batches(stream)
 next(batches)
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60, capture_output=True)

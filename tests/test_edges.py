@@ -12,7 +12,7 @@ from test_train import make_config
 from deepfill_jax import sharding, weights
 from deepfill_jax.convert import sources as conversions
 from deepfill_jax.convert.guided import with_sketch_channels
-from deepfill_jax.data import edges, examples, sources
+from deepfill_jax.data import edges, examples, sources, streams
 from deepfill_jax.doctor import pictures as doctor
 from deepfill_jax.errors import UsageError
 from deepfill_jax.tensors import flatten
@@ -122,20 +122,20 @@ def test_hed_finds_the_edge_of_a_square():
 def test_guided_config_reads_edge_maps_and_starts_from_unguided_model(folder):
     config = make_config(folder / "in", **{"model.guided": True})
     with pytest.raises(UsageError, match=r"config\.data\.edges is missing"):
-        build.training_batches(config)
+        streams.training_batches(config)
     config.data.edges = config.data.val_edges = f"folder:{folder}/edges"
-    batch = next(build.training_batches(config)(0))
-    assert batch["sketch"].any() and "sketch" in next(build.validation_batches(config)())
+    batch = next(streams.training_batches(config)(0))
+    assert batch["sketch"].any() and "sketch" in next(streams.validation_batches(config)())
     shown = doctor.picture(batch)[:32, 64:]  # The first example's mask: lines are black.
     expected = 255 * (batch["mask"] - batch["sketch"])[0].repeat(3, axis=2)
     np.testing.assert_array_equal(shown, expected)
     config.data.sketch_probability, config.data.edges = 0.0, ""
-    assert not next(build.training_batches(config)(0))["sketch"].any()
+    assert not next(streams.training_batches(config)(0))["sketch"].any()
     config.data.sketch_probability = 1.5
     with pytest.raises(
         UsageError, match=r"config\.data\.sketch_probability=1.5 must be from 0 to 1"
     ):
-        build.training_batches(config)
+        streams.training_batches(config)
 
     path = folder / "model.safetensors"
     mesh = sharding.make_mesh()

@@ -76,7 +76,7 @@ def train(config, folder, *sides):
 def test_file_of_batches_equals_our_training_stream(config, tmp_path):
     trainers.write_batches(config, tmp_path / "batches.npz")
     read = list(protocol.read(tmp_path / "batches.npz"))
-    stream = trainers.build.training_batches(config)(0)
+    stream = trainers.streams.training_batches(config)(0)
     for (image, mask), batch in zip(read, itertools.islice(stream, STEPS), strict=True):
         assert (image == batch["image"]).all() and (mask == batch["mask"]).all()
     stream.close()

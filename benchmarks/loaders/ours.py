@@ -13,10 +13,11 @@ CONFIG = Path(__file__).parents[2] / "configs/places.py"
 def batches(photos, cores, batch_size, architecture):
     config = runpy.run_path(str(CONFIG))["get_config"](architecture)
     data = config.data
-    return pipeline.training_batches(
+    stream = pipeline.Stream(
         sources.open_source(f"folder:{photos}"),
         Preprocessing(config.image_size, data.crop_size, data.enlarge, data.flip),
         masks.sampler(**config.masks),
         seed=config.seed,
         batch_size=batch_size,
     )
+    return pipeline.training_batches(stream)

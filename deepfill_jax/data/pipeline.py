@@ -6,6 +6,7 @@ batches therefore do not depend on the number of processes, and a run can resume
 """
 
 import collections
+import dataclasses
 import functools
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -24,83 +25,72 @@ Batch = dict[str, np.ndarray]
 READY_BATCHES = 2  # Batches that are finished ahead of use, besides one per worker in progress.
 
 
-def training_batches(
-    source: Source,
-    preprocessing: Preprocessing,
-    draw_mask: DrawMask,
-    *,
-    seed: int,
-    batch_size: int,
-    first_step: int = 0,
-    sketch_probability: float | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[Batch]:
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """Everything that determines the examples of a stream, and the part that this process reads.
+
+    Attributes:
+        source: The image files.
+        preprocessing: Crop, size and flip that turn a file into an example.
+        draw_mask: Draws the mask of one example; see `masks.sampler`.
+        seed: Seed of order, crops, flips, masks and sketches; 0 or more.
+        batch_size: Global batch size, a multiple of `process_count`.
+        sketch_probability: See `examples.make_example`; above 0, the source must have edge maps.
+        process_index: Number of the process whose rows of each batch are read.
+        process_count: Number of processes that share each batch.
+
+    Raises:
+        UsageError: The seed is negative, or the processes cannot share a batch equally.
+    """
+
+    source: Source
+    preprocessing: Preprocessing
+    draw_mask: DrawMask
+    seed: int
+    batch_size: int
+    sketch_probability: float | None = None
+    process_index: int = 0
+    process_count: int = 1
+
+    def __post_init__(self):
+        if self.seed < 0:
+            raise UsageError(f"config.seed={self.seed} must be 0 or more.")
+        if self.batch_size < 1 or self.batch_size % self.process_count:
+            raise UsageError(
+                f"config.batch_size={self.batch_size} must be a multiple of {self.process_count}, "
+                "the number of processes."
+            )
+
+
+def training_batches(stream: Stream, first_step: int = 0) -> Iterator[Batch]:
     """Streams shuffled batches without end.
 
     Args:
-        source: The pictures.
-        preprocessing: How a picture becomes an image.
-        draw_mask: Draws the mask of one example; see `masks.sampler`.
-        seed: Of order, crops, flips, masks and sketches.
-        batch_size: Global, a multiple of `process_count`.
-        first_step: Number of the first batch, to go on where another run stopped.
-        sketch_probability: See `examples.make_example`; above 0 the source must have edge maps.
-        process_index: Whose rows of each batch to yield.
-        process_count: Between how many processes each batch is divided.
+        stream: The examples.
+        first_step: Number of the first batch; a resumed run continues with the next one.
 
     Returns:
-        Iterator of {"image": uint8 [B/P, S, S, 3], "mask": uint8 [B/P, S, S, 1]}, and with an
-        `sketch_probability` {"sketch": uint8 [B/P, S, S, 1]}.
+        Iterator of {"image": uint8 [B/P, S, S, 3], "mask": uint8 [B/P, S, S, 1]}; if the stream has
+        a `sketch_probability`, also {"sketch": uint8 [B/P, S, S, 1]}.
 
     Raises:
-        UsageError: The seed is negative or the processes cannot share a batch. While iterating:
-            the source can no longer be read.
-        RunError: While iterating: a worker process has ended.
+        UsageError: While iterating: The source can no longer be read.
+        RunError: While iterating: A worker process has ended.
     """
-    _check(seed, batch_size, process_count)
-    first = first_step * batch_size
-    batches = _batches(
-        source.shuffled(seed, first).enumerate(first),
-        source,
-        preprocessing,
-        draw_mask,
-        seed=seed,
-        batch_size=batch_size,
-        sketch_probability=sketch_probability,
-        process_index=process_index,
-        process_count=process_count,
-    )
+    first = first_step * stream.batch_size
+    batches = _batches(stream, stream.source.shuffled(stream.seed, first).enumerate(first))
     return ({name: x for name, x in batch.items() if name != "index"} for batch in batches)
 
 
-def evaluation_batches(
-    source: Source,
-    preprocessing: Preprocessing,
-    draw_mask: DrawMask,
-    *,
-    seed: int,
-    batch_size: int,
-    num_examples: int = 0,
-    sketch_probability: float | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[Batch]:
+def evaluation_batches(stream: Stream, num_examples: int = 0) -> Iterator[Batch]:
     """Streams the examples once in source order, always with the same crops and masks.
 
     All batches have the same shape, and all processes get the same number of them: the last batch
     is filled up with examples that are not `valid`.
 
     Args:
-        source: The pictures.
-        preprocessing: How a picture becomes an image.
-        draw_mask: Draws the mask of one example; see `masks.sampler`.
-        seed: Of crops, flips, masks and sketches.
-        batch_size: Global, a multiple of `process_count`.
-        num_examples: At most so many, from the first; 0 takes all.
-        sketch_probability: See `examples.make_example`; above 0 the source must have edge maps.
-        process_index: Whose rows of each batch to yield.
-        process_count: Between how many processes each batch is divided.
+        stream: The examples.
+        num_examples: Maximum number of examples, from the first; 0 takes all.
 
     Returns:
         Iterator of the arrays of `training_batches` and {"valid": bool [B/P], "index": int64
@@ -109,67 +99,39 @@ def evaluation_batches(
     Raises:
         UsageError, RunError: See `training_batches`.
     """
-    _check(seed, batch_size, process_count)
+    source, batch_size = stream.source, stream.batch_size
     count = min(num_examples or len(source), len(source))
     filled_up = -(-count // batch_size) * batch_size
-    batches = _batches(
-        source.in_order().repeat().enumerate().take(filled_up),
-        source,
-        preprocessing,
-        draw_mask,
-        seed=seed,
-        batch_size=batch_size,
-        sketch_probability=sketch_probability,
-        process_index=process_index,
-        process_count=process_count,
-    )
+    batches = _batches(stream, source.in_order().repeat().enumerate().take(filled_up))
     return ({**batch, "valid": batch["index"] < count} for batch in batches)
 
 
-def _check(seed: int, batch_size: int, process_count: int) -> None:
-    if seed < 0:
-        raise UsageError(f"config.seed={seed} must be 0 or more.")
-    if batch_size < 1 or batch_size % process_count:
-        raise UsageError(
-            f"config.batch_size={batch_size} must be a multiple of {process_count}, the number of "
-            "processes."
-        )
-
-
-def _batches(
-    elements: tf.data.Dataset,
-    source: Source,
-    preprocessing: Preprocessing,
-    draw_mask: DrawMask,
-    *,
-    seed: int,
-    batch_size: int,
-    sketch_probability: float | None,
-    process_index: int,
-    process_count: int,
-) -> Iterator[Batch]:
+def _batches(stream: Stream, elements: tf.data.Dataset) -> Iterator[Batch]:
     """Yields this process's rows of a stream of (index, item), prefetching some batches."""
-    rows = batch_size // process_count
-    size = preprocessing.image_size
-    own = elements.filter(lambda index, _: index % batch_size // rows == process_index)
-    recipe = functools.partial(
+    source, batch_size = stream.source, stream.batch_size
+    rows = batch_size // stream.process_count
+    size = stream.preprocessing.image_size
+    own = elements.filter(lambda index, _: index % batch_size // rows == stream.process_index)
+    make = functools.partial(
         examples.make_example,
-        preprocessing=preprocessing,
-        draw_mask=draw_mask,
-        seed=seed,
-        sketch_probability=sketch_probability,
+        preprocessing=stream.preprocessing,
+        draw_mask=stream.draw_mask,
+        seed=stream.seed,
+        sketch_probability=stream.sketch_probability,
     )
-    channels = {"image": 3, "mask": 1} | ({} if sketch_probability is None else {"sketch": 1})
+    channels = {"image": 3, "mask": 1}
+    if stream.sketch_probability is not None:
+        channels["sketch"] = 1
 
     def start(index: np.ndarray, items: np.ndarray) -> tuple:
         parts = {n: np.empty((rows, size, size, count), np.uint8) for n, count in channels.items()}
         encoded = [source.encoded(item) for item in items]
-        unfilled = workers.pool().submit(recipe, index.tolist(), encoded, list(parts.values()))
+        unfilled = workers.pool().submit(make, index.tolist(), encoded, list(parts.values()))
         return {"index": index, **parts}, items, unfilled
 
     def finish(batch: Batch, items: np.ndarray, unfilled: Future[list[int]]) -> Batch:
         for row in unfilled.result():
-            made = recipe(source.picture(items[row]), index=batch["index"][row])
+            made = make(source.picture(items[row]), index=batch["index"][row])
             for name, part in zip(channels, made, strict=True):
                 batch[name][row] = part
         return batch

@@ -11,14 +11,13 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from deepfill_jax import masks
-from deepfill_jax.data import sources
+from deepfill_jax.data import sources, streams
 from deepfill_jax.data.files import Files
 from deepfill_jax.data.sources import Source
 from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, SkippedError
 from deepfill_jax.evaluate import baselines, scoring
 from deepfill_jax.image import composite
 from deepfill_jax.pictures import rgb
-from deepfill_jax.train import build
 
 SIZE_SAMPLES = 512  # Images whose sizes are read.
 COMPARED_IMAGES = 2048  # Validation images that are searched for among the training images.
@@ -32,7 +31,7 @@ GRID_ROWS = 8  # Examples shown in batch.png.
 
 def training_pictures(case: Case) -> Iterator[Finding]:
     """Checks whether training images are readable and large enough, and counts unreadable files."""
-    source = build.open_source(case.config)
+    source = streams.open_source(case.config)
     case.source = source
     yield _count(source)
     yield judge_sizes(_sizes(source), case.config)
@@ -40,7 +39,7 @@ def training_pictures(case: Case) -> Iterator[Finding]:
 
 def validation_pictures(case: Case) -> Iterator[Finding]:
     """Checks whether validation images are readable and not among the training images."""
-    source = build.open_source(case.config, validation=True)
+    source = streams.open_source(case.config, validation=True)
     yield _count(source)
     case.need("source")
     if source.name == case.source.name:
@@ -186,7 +185,7 @@ def judge_areas(kinds: str, areas: Sequence[float], *, from_files: bool) -> Find
 def batch(case: Case) -> Iterator[Finding]:
     """Makes the first training batch and writes it to an image file."""
     case.need("source")
-    batches = build.training_batches(case.config, case.source)(0)
+    batches = streams.training_batches(case.config, case.source)(0)
     case.batch = next(batches)
     case.batches = batches
     if not case.folder.is_dir():

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from deepfill_jax import image
+from deepfill_jax.errors import UsageError
 from deepfill_jax.models import attention
 from deepfill_jax.models.layers import Conv, GatedConv
 from deepfill_jax.models.variants import Variant
@@ -31,6 +32,18 @@ DECODER = ((False, 4), (False, 4), (True, 2), (False, 2), (True, 1), (False, 0.5
 
 
 Array = TypeVar("Array")  # jax.Array, or np.ndarray in the result of `Inpainter.predict`.
+
+
+def check_image_size(side: int, *, name: str) -> None:
+    """Checks that the network takes square images of this side, in pixels.
+
+    Raises:
+        UsageError: The side is not a multiple of `MULTIPLE`. The message names the key and suggests
+            a value.
+    """
+    if side < MULTIPLE or side % MULTIPLE:
+        nearest = max(MULTIPLE, side // MULTIPLE * MULTIPLE)
+        raise UsageError(f"{name}={side} must be a multiple of {MULTIPLE}; try {nearest}.")
 
 
 class Prediction(NamedTuple, Generic[Array]):

@@ -1,7 +1,6 @@
-"""From a config to the parts of a run: networks, optimisers, data, weights."""
+"""From a config to the parts of a run: networks, optimisers, weights."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +8,12 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deepfill_jax import distributed, masks, perceptual, sharding
-from deepfill_jax.data import pipeline, sources
-from deepfill_jax.data.examples import Preprocessing
+from deepfill_jax import perceptual, sharding
 from deepfill_jax.errors import UsageError
 from deepfill_jax.evaluate import metrics, scoring
 from deepfill_jax.metric_table import METRICS
 from deepfill_jax.models import Discriminator, Generator, Variant, make_variant
-from deepfill_jax.models.generator import MULTIPLE
+from deepfill_jax.models.generator import check_image_size
 from deepfill_jax.models.variants import UNIT_VARIANCE
 from deepfill_jax.train import losses, warm_start
 from deepfill_jax.train.state import TrainState, create_train_state, make_optimizer
@@ -84,12 +81,7 @@ def check_sizes(config: ConfigDict, mesh: Mesh) -> None:
     Raises:
         UsageError: It is not; the message names the key and the nearest value.
     """
-    if config.image_size < MULTIPLE or config.image_size % MULTIPLE:
-        nearest = max(MULTIPLE, config.image_size // MULTIPLE * MULTIPLE)
-        raise UsageError(
-            f"config.image_size={config.image_size} must be a multiple of {MULTIPLE}; "
-            f"try {nearest}."
-        )
+    check_image_size(config.image_size, name="config.image_size")
     if config.grad_accum_steps < 1 or config.batch_size % config.grad_accum_steps:
         raise UsageError(
             f"config.batch_size={config.batch_size} must be a multiple of "
@@ -133,91 +125,6 @@ def validation_measure(config: ConfigDict) -> scoring.Measure:
         return metrics.measure
     judge = perceptual.judge(config.loss.perceptual, config.loss.perceptual_network)
     return metrics.measure_with_lpips(judge)
-
-
-def open_source(config: ConfigDict, *, validation: bool = False) -> sources.Source:
-    """The pictures to train or validate on, with their edge maps if the model is guided by them.
-
-    Raises:
-        UsageError: They cannot be used.
-    """
-    source, edges = ("val_source", "val_edges") if validation else ("source", "edges")
-    share = config.data.sketch_probability
-    if not 0 <= share <= 1:
-        raise UsageError(f"config.data.sketch_probability={share} must be from 0 to 1.")
-    if not config.model.guided or not share:
-        return sources.open_source(config.data[source])
-    if not config.data[edges]:
-        raise UsageError(
-            f"config.data.{edges} is missing: a guided model needs folder:PATH of the pictures' "
-            "edge maps, which `python -m deepfill_jax.data.edges` makes, or "
-            "config.data.sketch_probability=0."
-        )
-    return sources.open_source(config.data[source], edges=config.data[edges])
-
-
-def training_batches(
-    config: ConfigDict, source: sources.Source | None = None
-) -> Callable[[int], Iterator[pipeline.Batch]]:
-    """Opens the training pictures; returns a function from the first step to the stream.
-
-    Args:
-        config: The run's.
-        source: The pictures, if they are open already.
-
-    Raises:
-        UsageError: Source, preprocessing or masks cannot be used.
-    """
-    return _batches(
-        config,
-        open_source(config) if source is None else source,
-        lambda first_step, **common: pipeline.training_batches(
-            **common, seed=config.seed, batch_size=config.batch_size, first_step=first_step
-        ),
-        flip=config.data.flip,
-    )
-
-
-def validation_batches(config: ConfigDict) -> Callable[[], Iterator[pipeline.Batch]]:
-    """Opens the validation pictures; returns a function that starts one pass over them.
-
-    Raises:
-        UsageError: Source, preprocessing or masks cannot be used.
-    """
-    return _batches(
-        config,
-        open_source(config, validation=True),
-        lambda **common: pipeline.evaluation_batches(
-            **common,
-            seed=config.eval.seed,
-            batch_size=config.eval.batch_size,
-            num_examples=config.eval.num_examples,
-        ),
-        flip=False,
-    )
-
-
-def _batches(config, source, stream, *, flip):
-    preprocessing = Preprocessing(
-        config.image_size, config.data.crop_size, config.data.enlarge, flip=flip
-    )
-    draw_mask = masks.sampler(**config.masks)
-    distributed.assert_same_on_all_processes(
-        f"The {len(source)} pictures of {source.name}", source.identity()
-    )
-
-    def start(*args):
-        return stream(
-            *args,
-            source=source,
-            preprocessing=preprocessing,
-            draw_mask=draw_mask,
-            sketch_probability=config.data.sketch_probability if config.model.guided else None,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-
-    return start
 
 
 def initial_state(config: ConfigDict, mesh: Mesh) -> TrainState:

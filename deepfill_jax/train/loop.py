@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from deepfill_jax import checkpoint, distributed, sharding
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.convert.run import CONFIG, best_metric
+from deepfill_jax.data import streams
 from deepfill_jax.errors import PreemptedError, RunError
 from deepfill_jax.evaluate import scoring, visualization
 from deepfill_jax.evaluate.methods import inputs, make_inference_step
@@ -53,7 +54,7 @@ def train(config: ConfigDict, workdir: str | Path, *, start_over: bool = False) 
     build.check_sizes(config, mesh)
     build.check_best_metric(config)
     train_step = build.train_step(config, mesh)
-    start_training_batches = build.training_batches(config)
+    start_training_batches = streams.training_batches(config)
     validate = _make_validation(config, mesh) if config.eval.every else None
 
     kept = {key: config[key] for key in ("keep_latest", "keep_best", "keep_every")}
@@ -134,7 +135,7 @@ def _describe(config: ConfigDict, workdir: Path, state: TrainState) -> None:
 def _make_validation(config: ConfigDict, mesh: Mesh) -> Callable[..., dict[str, float]]:
     """Makes a function that scores a state, writes scores and samples, and returns the means."""
     generator, _ = build.networks(config)
-    start_batches = build.validation_batches(config)
+    start_batches = streams.validation_batches(config)
     infer = make_inference_step(generator, mesh, offsets=True)
     measure = build.validation_measure(config)
 
