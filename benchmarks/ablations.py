@@ -28,11 +28,8 @@ import jax
 from absl import logging
 
 from deepfill_jax import compile_cache, sharding
-from deepfill_jax.convert import sources
 from deepfill_jax.data import streams
-from deepfill_jax.evaluate import scoring
-from deepfill_jax.evaluate.methods import network_complete
-from deepfill_jax.models import Generator
+from deepfill_jax.evaluate import evaluate
 from deepfill_jax.train import build, loop
 
 HERE = Path(__file__).parent
@@ -168,10 +165,8 @@ def score(config, workdir):
     config.eval.num_examples = PICTURES
     for kind in config.masks.weights:
         config.masks.weights[kind] = float(kind == "irregular")
-    model = sources.read(str(workdir)).model
-    complete = network_complete(Generator(model.variant), model.generator, sharding.make_mesh())
-    report = scoring.evaluate(complete, streams.validation_batches(config)())
-    return {name: figures["mean"] for name, figures in report.summary().items()}
+    summary = evaluate(config, workdir).summary()
+    return {name: figures["mean"] for name, figures in summary.items()}
 
 
 def update(options):

@@ -29,12 +29,9 @@ from pathlib import Path
 import distances
 import score_tables
 
-from deepfill_jax import sharding, trained, weights
-from deepfill_jax.data import streams
+from deepfill_jax import trained
 from deepfill_jax.errors import run_command
-from deepfill_jax.evaluate import baselines, metrics, scoring
-from deepfill_jax.evaluate.methods import baseline_complete, network_complete
-from deepfill_jax.models import Generator
+from deepfill_jax.evaluate import baselines, evaluate, metrics
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "quality"
@@ -72,13 +69,7 @@ def measure(completed, image, mask):
 
 def report(method, config, measure=metrics.measure):
     """Evaluates a method on a config's validation set."""
-    mesh = sharding.make_mesh()
-    if method in baselines.BASELINES:
-        complete = baseline_complete(method)
-    else:
-        model = weights.load(method)
-        complete = network_complete(Generator(model.variant), model.generator, mesh)
-    return scoring.evaluate(complete, streams.validation_batches(config)(), measure=measure)
+    return evaluate(config, method, measure=measure)
 
 
 def score(method, config):

@@ -1,60 +1,140 @@
 """The flags of training, evaluation and the doctor."""
 
+import argparse
+import contextlib
 import os
-from collections.abc import Sequence
-
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+import sys
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from deepfill_jax import config as config_keys
 from deepfill_jax import renamed
 from deepfill_jax.errors import UsageError
 
+try:
+    from absl import flags
+    from ml_collections import ConfigDict, config_flags
+except ImportError as error:
+    raise UsageError(
+        f"Training and evaluation need {error.name}: pip install 'deepfill_jax[train]'."
+    ) from error
+
 FLAGS = flags.FLAGS
 
 config_flags.DEFINE_config_file(
-    "config", None, "A config file; --config.KEY=VALUE changes a value.", lock_config=True
+    "config",
+    None,
+    "Name or file of a config, such as places or configs/places.py. NAME:VARIANT chooses a "
+    "variant; --config.KEY=VALUE changes a value.",
+    lock_config=True,
 )
-flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where a run has several")
-flags.DEFINE_integer("num_processes", None, "How many it has; srun and mpirun say so themselves")
-flags.DEFINE_integer("process_id", None, "Which of them this is, from 0")
-flags.DEFINE_string("workdir", None, "The run's folder: checkpoints, logs.")
-flags.DEFINE_enum("mode", "train", ["train", "eval", "doctor"], "What to do.")
-flags.DEFINE_string(
-    "model", None, "eval: name or file of a model, instead of a checkpoint of the workdir"
-)
-flags.DEFINE_string("baseline", None, "eval: telea, navier_stokes, patchmatch, biharmonic or mean")
-flags.DEFINE_string("predictions", None, "eval: a folder of results, named by the picture's index")
-flags.DEFINE_string(
-    "step", None, "eval: which checkpoint of the workdir: its number, or best; default: the newest"
-)
+flags.DEFINE_string("coordinator", None, "Address of process 0, if the run has several.")
+flags.DEFINE_integer("num_processes", None, "Number of processes; srun and mpirun set it.")
+flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, logs.")
+flags.DEFINE_enum("mode", "train", ["train", "eval", "doctor"], "What the command does.")
+flags.DEFINE_string("model", None, "Name or file of a model, or weights that `convert` reads.")
+flags.DEFINE_string("baseline", None, "telea, navier_stokes, patchmatch, biharmonic or mean.")
+flags.DEFINE_string("predictions", None, "Folder of results, named by the image's index.")
+flags.DEFINE_string("step", None, "Checkpoint of the run: a step, or best; default: the newest.")
 flags.DEFINE_bool(
     "start_over",
     False,
-    "train: begin at step 0 where the workdir's checkpoints are lost or corrupt, which is refused "
-    "otherwise; a checkpoint that is whole is resumed all the same",
+    "Begin at step 0 if the checkpoints of the run are lost or corrupt. A checkpoint that can be "
+    "read is resumed all the same.",
 )
-flags.DEFINE_string(
-    "output", None, "eval: where to write; default WORKDIR/eval/NAME, or REPORT/NAME"
-)
-flags.DEFINE_string("report", None, "eval: a folder for index.html, a page of the evaluation")
-flags.DEFINE_list("compare", "telea,navier_stokes,mean", "eval: baselines that the page compares")
+flags.DEFINE_string("output", None, "Folder to write; default: WORKDIR/eval/NAME or REPORT/NAME.")
+flags.DEFINE_string("report", None, "Folder for the HTML report, index.html.")
+flags.DEFINE_list("compare", "telea,navier_stokes,mean", "Baselines that the report compares.")
+
+# Flags by group, each with the placeholder of its value in the help; "" is a flag without a value.
+RUN = {"config": "NAME", "workdir": "DIR"}
+TRAINING = {"start_over": ""}
+PROCESSES = {"coordinator": "HOST:PORT", "num_processes": "N", "process_id": "I"}
+EVALUATION = {
+    "model": "MODEL",
+    "baseline": "NAME",
+    "predictions": "DIR",
+    "step": "STEP",
+    "output": "DIR",
+    "report": "DIR",
+    "compare": "NAMES",
+}
+MODE = {"mode": "MODE"}
 
 
-def parse(argv: Sequence[str]) -> ConfigDict:
-    """Parses a command line, the program's name first; returns its config and fills `FLAGS`.
+class Command(NamedTuple):
+    """A command that reads these flags: its name, the texts of its help, and its flags."""
+
+    program: str
+    usage: str
+    about: str
+    groups: dict[str, dict[str, str]]
+
+
+COMMANDS = {
+    "train": Command(
+        "deepfill train",
+        "--config=NAME [--config.KEY=VALUE ...] --workdir=DIR [--start_over]",
+        "Trains by a config. The same command resumes the run in the folder.",
+        {"run": RUN | TRAINING, "several processes": PROCESSES},
+    ),
+    "evaluate": Command(
+        "deepfill evaluate",
+        "--config=NAME [--config.KEY=VALUE ...] (--workdir=DIR | --model=MODEL | --baseline=NAME "
+        "| --predictions=DIR) [--output=DIR] [--report=DIR]",
+        "Scores a checkpoint, a model, a classical baseline or a folder of predictions on the "
+        "validation images of a config, with frozen crops and masks.",
+        {"run": RUN, "evaluation": EVALUATION, "several processes": PROCESSES},
+    ),
+    "doctor": Command(
+        "deepfill doctor",
+        "--config=NAME [--config.KEY=VALUE ...] --workdir=DIR",
+        "Checks in about a minute whether a training run would work, and says how to fix what "
+        "would not: devices, versions, images, masks, disk space, memory, speed, and whether the "
+        "networks learn. The only file it writes is WORKDIR/doctor/batch.png.",
+        {"run": RUN},
+    ),
+    "main": Command(
+        "python -m deepfill_jax.main",
+        "[--mode=train|eval|doctor] --config=NAME [--config.KEY=VALUE ...] --workdir=DIR ...",
+        "Does the same as `deepfill train`, `deepfill evaluate` or `deepfill doctor`.",
+        {
+            "command": MODE,
+            "run": RUN,
+            "training (--mode=train)": TRAINING,
+            "evaluation (--mode=eval)": EVALUATION,
+            "several processes": PROCESSES,
+        },
+    ),
+}
+
+
+def parse(command: str, arguments: Sequence[str]) -> ConfigDict:
+    """Parses a command line, fills `FLAGS` and returns the config. With `--help`, it exits.
+
+    Args:
+        command: A key of `COMMANDS`.
+        arguments: The words after the command.
 
     Raises:
         UsageError: A flag or a config key is wrong, or the config is missing.
     """
-    renamed.refuse_old_flags(argv[1:])
-    config_keys.check_overrides(argv[1:])
+    if {"-h", "-help", "--help"} & set(arguments):
+        print(_help(COMMANDS[command]), end="")
+        sys.exit(0)
+    renamed.refuse_old_flags(arguments)
+    config_keys.check_overrides(arguments)
     try:
-        rest = FLAGS(argv)[1:]
+        rest = FLAGS([command, *_with_config_path(arguments)])[1:]
         if rest:
             raise UsageError(f"Unknown arguments {' '.join(rest)}; flags begin with --.")
+        _refuse_flags_of_others(command, arguments)
         if FLAGS.config is None:
-            raise UsageError("--config is missing, for example --config=configs/places.py.")
+            raise UsageError(
+                "--config is missing, for example --config=places; the package has "
+                f"{', '.join(config_keys.names())}."
+            )
         config_keys.check(FLAGS.config)
     except UsageError:
         raise
@@ -77,3 +157,64 @@ def require_workdir() -> str:
     if not FLAGS.workdir:
         raise UsageError("--workdir is missing: the folder for checkpoints and logs.")
     return FLAGS.workdir
+
+
+@contextlib.contextmanager
+def joined_processes(config: ConfigDict) -> Iterator[None]:
+    """Joins the other processes of the run that the flags name; an error ends this one at once.
+
+    Raises:
+        UsageError: The processes cannot be joined, or differ in their config or workdir.
+    """
+    from deepfill_jax import distributed  # Imported here, because it imports JAX.
+
+    distributed.join(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    with distributed.abort_on_error():
+        distributed.assert_same_on_all_processes("The config", config.to_json())
+        distributed.assert_same_on_all_processes("--workdir", f"{FLAGS.workdir}")
+        yield
+
+
+def _with_config_path(arguments: Sequence[str]) -> list[str]:
+    """Replaces the name of the config by its file, in `--config=NAME` and `--config NAME`."""
+    replaced, is_value = [], False
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if is_value:
+            argument = config_keys.find(argument)
+        elif equals and flag in ("-config", "--config"):
+            argument = f"{flag}={config_keys.find(value)}"
+        is_value = argument in ("-config", "--config")
+        replaced.append(argument)
+    return replaced
+
+
+def _refuse_flags_of_others(command: str, arguments: Sequence[str]) -> None:
+    """Refuses flags that only other commands read. The doctor takes those of training."""
+    given = [x.lstrip("-").partition("=")[0] for x in arguments if x.startswith("-")]
+    if command == "main":
+        own, program = {"eval": "evaluate"}.get(FLAGS.mode, FLAGS.mode), f"--mode={FLAGS.mode}"
+        foreign = set()
+    else:
+        own, program, foreign = command, COMMANDS[command].program, set(MODE)
+    foreign |= set(TRAINING if own == "evaluate" else EVALUATION)
+    wrong = [f"--{name}" for name in given if name in foreign]
+    if wrong:
+        raise UsageError(f"{program} has no flag {' and no flag '.join(wrong)}; see --help.")
+
+
+def _help(command: Command) -> str:
+    parser = argparse.ArgumentParser(
+        command.program,
+        description=command.about,
+        usage=f"%(prog)s {command.usage}",
+        epilog=f"Configs by name: {', '.join(config_keys.names())}. Their keys are in "
+        "deepfill_jax/config.py. Exit codes: 0 success, 1 failure, 2 usage error, 75 stopped on "
+        "request (the same command resumes).",
+    )
+    for title, group in command.groups.items():
+        options = parser.add_argument_group(title)
+        for name, value in group.items():
+            kind = {"metavar": value} if value else {"action": "store_true"}
+            options.add_argument(f"--{name}", help=FLAGS[name].help, **kind)
+    return parser.format_help()

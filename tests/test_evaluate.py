@@ -63,7 +63,7 @@ def make_report(area, **values):
 
 def test_report_is_the_metrics_of_the_pictures_in_order_of_index():
     batches = make_batches()
-    report = scoring.evaluate(brighten, batches)
+    report = scoring.score(brighten, batches)
     order = np.argsort(joined(batches, "index"))
     assert np.array_equal(report.index, joined(batches, "index")[order])
     image, mask = joined(batches, "image")[order], joined(batches, "mask")[order]
@@ -76,13 +76,13 @@ def test_report_is_the_metrics_of_the_pictures_in_order_of_index():
 
 
 def test_padding_does_not_count():
-    clean, spoilt = (scoring.evaluate(c, make_batches()) for c in (brighten, spoil_padding))
+    clean, spoilt = (scoring.score(c, make_batches()) for c in (brighten, spoil_padding))
     assert len(spoilt.index) == 11
     assert spoilt.summary() == clean.summary()
 
 
 def test_batch_size_does_not_count():
-    small, large = (scoring.evaluate(brighten, make_batches(8, size)) for size in (2, 8))
+    small, large = (scoring.score(brighten, make_batches(8, size)) for size in (2, 8))
     np.testing.assert_allclose(small.values["psnr"], large.values["psnr"], rtol=1e-5)
 
 
@@ -127,7 +127,7 @@ def test_json_is_strict_and_whole():
 
 def test_folders_hold_the_pictures_rounded(tmp_path):
     batches = make_batches()
-    report = scoring.evaluate(spoil_padding, batches, output=tmp_path / "new" / "out")
+    report = scoring.score(spoil_padding, batches, output=tmp_path / "new" / "out")
     index = joined(batches, "index")
     expected = {
         "image": joined(batches, "image"),
@@ -153,7 +153,7 @@ def test_of_a_network_folders_hold_its_first_stage_and_what_attention_copied(tmp
         coarse = np.full(batch["image"].shape, batch["index"][:, None, None, None] + 0.6)
         return brighten(batch) | {"coarse": coarse, "offsets": offsets}
 
-    scoring.evaluate(complete, batches, output=tmp_path)
+    scoring.score(complete, batches, output=tmp_path)
     (batch,) = batches
     for index, image, mask in list(zip(*map(batch.get, ("index", "image", "mask")), strict=True))[
         :3
@@ -166,12 +166,12 @@ def test_of_a_network_folders_hold_its_first_stage_and_what_attention_copied(tmp
         expected = visualization.offset_map(np.full((2, 2, 2), index), image, mask)
         assert np.array_equal(attention, expected)
     with pytest.raises(UsageError, match="holds files"):
-        scoring.evaluate(brighten, batches, output=tmp_path)
+        scoring.score(brighten, batches, output=tmp_path)
 
 
 def test_grid_shows_the_first_eight(tmp_path):
     batches = make_batches()
-    scoring.evaluate(brighten, batches, output=tmp_path)
+    scoring.score(brighten, batches, output=tmp_path)
     grid = np.asarray(Image.open(tmp_path / "grid.png"))
     assert grid.shape == (8 * SIZE, 3 * SIZE, 3)
     image, mask = batches[1]["image"][2], batches[1]["mask"][2]  # The seventh.
@@ -203,7 +203,7 @@ def test_baseline_keeps_known_pixels_and_skips_padding():
 
 def test_baselines_are_ranked():
     score = {
-        name: scoring.evaluate(baseline_complete(name), make_batches()).summary()
+        name: scoring.score(baseline_complete(name), make_batches()).summary()
         for name in ("telea", "mean")
     }
     assert score["telea"]["l1_hole"]["mean"] < 0.7 * score["mean"]["l1_hole"]["mean"]
@@ -217,8 +217,8 @@ def test_unknown_baseline():
 
 def test_folder_scores_as_what_wrote_it(tmp_path):
     complete = baseline_complete("telea")
-    wrote = scoring.evaluate(complete, make_batches(), output=tmp_path)
-    read = scoring.evaluate(folder_complete(tmp_path / "completed"), make_batches())
+    wrote = scoring.score(complete, make_batches(), output=tmp_path)
+    read = scoring.score(folder_complete(tmp_path / "completed"), make_batches())
     assert np.array_equal(read.index, wrote.index)
     for name, value in wrote.values.items():
         assert np.array_equal(read.values[name], value), name
@@ -254,16 +254,16 @@ def test_folder_names_what_is_wrong(tmp_path):
 
 
 def test_output_of_an_earlier_run_is_not_mixed_in(tmp_path):
-    scoring.evaluate(brighten, make_batches(), output=tmp_path)
+    scoring.score(brighten, make_batches(), output=tmp_path)
     with pytest.raises(UsageError, match="image holds files"):
-        scoring.evaluate(brighten, make_batches(count=3), output=tmp_path)
+        scoring.score(brighten, make_batches(count=3), output=tmp_path)
 
 
 def test_output_that_cannot_be_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
     for output in (tmp_path / "file", tmp_path / "file/below"):
         with pytest.raises(UsageError, match=f"{output.name} cannot be made a folder"):
-            scoring.evaluate(brighten, make_batches(), output=output)
+            scoring.score(brighten, make_batches(), output=output)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_output_that_cannot_be_a_folder(tmp_path):
 )
 def test_no_picture(batches):
     with pytest.raises(UsageError, match="no picture"):
-        scoring.evaluate(brighten, batches)
+        scoring.score(brighten, batches)
 
 
 PROCESS = """
@@ -282,7 +282,7 @@ sys.path.insert(0, sys.argv[3])
 import test_evaluate
 from deepfill_jax.evaluate import scoring
 batches = test_evaluate.make_batches(count=13)[int(sys.argv[2])::2]
-report = scoring.evaluate(test_evaluate.spoil_padding, batches, output=sys.argv[4])
+report = scoring.score(test_evaluate.spoil_padding, batches, output=sys.argv[4])
 print(report.as_json())
 """
 
@@ -303,7 +303,7 @@ def test_two_processes_report_as_one(tmp_path):
     ]
     texts = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
-    alone = json.loads(scoring.evaluate(brighten, make_batches(count=13)).as_json())
+    alone = json.loads(scoring.score(brighten, make_batches(count=13)).as_json())
     for text in texts:
         pictures = json.loads(text[text.index("{") :])["pictures"]
         assert pictures.keys() == alone["pictures"].keys()

@@ -102,10 +102,10 @@ def render(folders, **changes):
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     folders = {name: tmp_path_factory.mktemp("page") for name in ("network", "telea", "mean")}
-    scoring.evaluate(complete, [make_batch()], output=folders["network"])
+    scoring.score(complete, [make_batch()], output=folders["network"])
     for name in ("telea", "mean"):
         fill = baseline_complete(name)
-        scoring.evaluate(fill, [make_batch()], output=folders[name])
+        scoring.score(fill, [make_batch()], output=folders[name])
     return {NAME if name == "network" else name: path for name, path in folders.items()}
 
 
@@ -167,7 +167,7 @@ def test_the_best_of_each_row_is_marked(text):
 def test_nothing_is_best_where_nothing_is_known(tmp_path):
     batch = make_batch(count=1)
     perfect = {"completed": batch["image"]}
-    scoring.evaluate(lambda _: perfect, [batch], output=tmp_path)
+    scoring.score(lambda _: perfect, [batch], output=tmp_path)
     rows = Page(render({"network": tmp_path})).rows
     marks = {row[2] for row in rows if row[0][0] == "all"}
     assert marks == {("0.000", "best"), ("–", None), ("1.000", "best")}
@@ -247,7 +247,7 @@ def test_large_pictures_are_scaled_down(tmp_path):
         "valid": np.ones(1, bool),
         "index": np.zeros(1, int),
     }
-    scoring.evaluate(lambda _: {"completed": batch["image"]}, [batch], output=tmp_path)
+    scoring.score(lambda _: {"completed": batch["image"]}, [batch], output=tmp_path)
     shapes = {array.shape for *_, array in Page(render({"network": tmp_path})).images[2:]}
     assert shapes == {(256, 128, 3)}
 
@@ -255,6 +255,6 @@ def test_large_pictures_are_scaled_down(tmp_path):
 def test_other_holes_are_not_compared(folders, tmp_path):
     batch = make_batch()
     batch["mask"][0] = 1
-    scoring.evaluate(complete, [batch], output=tmp_path)
+    scoring.score(complete, [batch], output=tmp_path)
     with pytest.raises(UsageError, match="evaluations of telea and other are of different"):
         render({"telea": folders["telea"], "other": tmp_path})

@@ -30,7 +30,8 @@ __init__ main
 LAYERS = [set(row.split()) for row in LAYERS.splitlines()]
 # What `pip install deepfill_jax` does not install, and who may import it.
 TRAINING = {"tensorflow", "tensorflow_datasets", "tensorboard", "clu", "ml_collections"}
-TRAINERS = {"config", "data", "doctor", "evaluate.event_files", "flags", "main", "train"}
+TRAINERS = {"config", "data", "doctor", "flags", "main", "train"}
+TRAINERS |= {f"evaluate.{name}" for name in ("captions", "command", "evaluation", "event_files")}
 WEB = {"gradio", "fastapi", "starlette", "pydantic", "uvicorn", "python_multipart"}
 
 

@@ -33,9 +33,11 @@ def source(folder):
     [
         ([], "--config is missing"),
         (["--config=configs/nothing.py"], "configs/nothing.py"),
+        (["--config=smok"], "There is no config smok, did you mean smoke?"),
         (["--config=configs/smoke.py", "--config.batchsize=3"], "config.batchsize does not exist"),
         (["--config=configs/smoke.py", "--config.num_steps=many"], "--config.num_steps=many"),
         (["--config=configs/places.py:v1"], "Unknown settings 'v1'; choose mmagic or official"),
+        (["--config=places:v1"], "Unknown settings 'v1'; choose mmagic or official"),
         (["--config=configs/smoke.py", "--wokdir=x"], "workdir"),
         (["--config=configs/smoke.py"], "--workdir is missing"),
     ],
@@ -76,10 +78,12 @@ def test_train_evaluate_export_inpaint(tmp_path):
     assert f"{scores['l1_hole']['mean']:.4g}" == l1_hole
 
     report = ["--mode=eval", f"--report={tmp_path / 'page'}", "--compare=mean"]
-    result = run(*common, *report)
+    common[0] = "--config=smoke:official"
+    result = run(*common, *report[1:], module="deepfill_jax.evaluate")
     assert result.returncode == 0, result.stderr
     page = (tmp_path / "page/index.html").read_text()
     assert "Evaluation of step_4" in page and "<svg" in page and 'alt="attention"' in page
+    assert "deepfill evaluate \\\n" in page
     assert shlex.quote(f"--workdir={workdir}") in page and "official, width 2" in page
     written = json.loads((tmp_path / "page/mean/report.json").read_text())
     assert f"{written['summary']['l1_hole']['mean']:.3f}" in page

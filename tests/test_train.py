@@ -24,9 +24,9 @@ from deepfill_jax.convert import run, sources
 from deepfill_jax.convert.__main__ import main as convert
 from deepfill_jax.errors import PreemptedError, RunError, UsageError
 from deepfill_jax.evaluate import event_files, visualization
+from deepfill_jax.evaluate.captions import conditions
 from deepfill_jax.inpaint.inpainter import Inpainter
 from deepfill_jax.train import build, loop
-from deepfill_jax.train.captions import conditions
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

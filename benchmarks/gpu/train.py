@@ -185,7 +185,7 @@ class Run:
 
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
-            summary = scoring.evaluate(complete, held_out.once(), output=folder).summary()
+            summary = scoring.score(complete, held_out.once(), output=folder).summary()
             shutil.copy(f"{folder}/grid.png", out / "samples.png")
         scores = {f"scored/{name}": round(x["mean"], 4) for name, x in summary.items()}
         step = int(self._state.step)

@@ -14,6 +14,22 @@ from deepfill_jax.tensors import flatten
 TORCH_SUFFIXES = (".pth", ".pt")
 
 
+def find(source: str | Path, step: int | str | None = None) -> tuple[Path, int | str | None]:
+    """Splits RUN@STEP, the folder of a run with a step, into the two; finds models by name.
+
+    Returns:
+        The path and the step: that of RUN@STEP, otherwise the argument.
+
+    Raises:
+        UsageError: STEP is not a number or "best".
+    """
+    path = trained.find(source)
+    folder, at, named = str(source).rpartition("@")
+    if at and not path.exists() and (Path(folder) / run.CONFIG).is_file():
+        return Path(folder), run.parse_step(named)
+    return path, step
+
+
 def read(source: str | Path, *, step: int | str | None = None) -> Conversion:
     """Reads weights.
 
@@ -28,10 +44,7 @@ def read(source: str | Path, *, step: int | str | None = None) -> Conversion:
         UsageError: It is none of these, is damaged, or holds another network.
         RunError: A run's checkpoint cannot be read now.
     """
-    path = trained.find(source)
-    folder, at, named = str(source).rpartition("@")
-    if at and not path.exists() and (Path(folder) / run.CONFIG).is_file():
-        path, step = Path(folder), run.parse_step(named)
+    path, step = find(source, step)
     if step is not None and not (path / run.CONFIG).is_file():
         raise UsageError(f"{path} is not the folder of a run, so it has no step {step}.")
     if path.suffix.lower() in TORCH_SUFFIXES:

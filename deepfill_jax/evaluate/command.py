@@ -1,35 +1,61 @@
-"""The evaluation command: scores one method, baselines on the same holes, and writes the report."""
+"""The body of `deepfill evaluate`: scores a method and baselines, and writes the report."""
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from deepfill_jax import weights
+from deepfill_jax import flags, sharding
 from deepfill_jax.atomic_write import atomic_write
-from deepfill_jax.convert import run
+from deepfill_jax.convert.run import parse_step
+from deepfill_jax.data import streams
 from deepfill_jax.errors import UsageError
-from deepfill_jax.evaluate import html_report, scoring
-from deepfill_jax.evaluate.methods import (
-    Batch,
-    Complete,
-    baseline_complete,
-    folder_complete,
-    network_complete,
-)
+from deepfill_jax.evaluate import captions, evaluation, event_files, html_report, methods
 from deepfill_jax.evaluate.svg_charts import Curve
-from deepfill_jax.models import Generator
 
 
-class Method(NamedTuple):
-    """What is evaluated."""
+def run(config: ConfigDict, words: Sequence[str]) -> None:
+    """Evaluates what the flags name, together with the other processes of the run; prints tables.
 
-    name: str
-    complete: Complete
-    model: weights.Model | None = None  # None: it is not a network.
+    Args:
+        config: See `evaluation.evaluate`.
+        words: Program and arguments of the command line, which the report repeats.
+
+    Raises:
+        UsageError: A flag, the config, the data or a method cannot be used.
+    """
+    values = flags.FLAGS
+    with flags.joined_processes(config):
+        mesh = sharding.make_mesh()
+        evaluation.check_sizes(config, mesh)
+        method = choose_method(
+            mesh,
+            model=values.model,
+            baseline=values.baseline,
+            predictions=values.predictions,
+            workdir=values.workdir,
+            step=parse_step(values.step),
+        )
+        folders = output_folders(
+            method.name,
+            values.compare if values.report else (),
+            output=values.output,
+            report=values.report,
+            workdir=values.workdir,
+        )
+        score(config, method, folders)
+        if values.report and jax.process_index() == 0:
+            write_report(
+                Path(values.report),
+                folders,
+                conditions=captions.conditions(config, method.model),
+                config=config.to_json(indent=2),
+                words=words,
+                curves=event_files.read(values.workdir) if values.workdir else {},
+            )
 
 
 def choose_method(
@@ -40,26 +66,27 @@ def choose_method(
     predictions: str | None = None,
     workdir: str | None = None,
     step: int | str | None = None,
-) -> Method:
+) -> methods.Method:
     """Loads what the command line names; see the flags of the same names.
 
     Raises:
-        UsageError: Nothing is named or several methods are, or the one that is cannot be used.
+        UsageError: None or several methods are named, or the method cannot be used.
     """
     named = {"model": model, "baseline": baseline, "predictions": predictions}
     chosen = [name for name, value in named.items() if value]
     if len(chosen) > 1:
         raise UsageError(f"--{' and --'.join(chosen)} exclude one another.")
+    if step is not None and (baseline or predictions):
+        raise UsageError(f"--step selects a checkpoint of a run; --{chosen[0]} has none.")
     if baseline:
-        return Method(baseline, baseline_complete(baseline))
+        return methods.load_baseline(baseline)
     if predictions:
-        return Method("predictions", folder_complete(predictions))
-    if not (model or workdir):
-        raise UsageError("Evaluate what? Give --workdir, --model, --baseline or --predictions.")
-    loaded = weights.load(model) if model else run.read(workdir, step=step)
-    name = Path(model).stem if model else f"step_{loaded.metadata['step']}"
-    complete = network_complete(Generator(loaded.variant), loaded.generator, mesh)
-    return Method(name, complete, loaded)
+        return methods.load_predictions(predictions)
+    if model:
+        return methods.load_network(model, mesh, step=step)
+    if workdir:
+        return methods.load_run(workdir, mesh, step=step)
+    raise UsageError("Evaluate what? Give --workdir, --model, --baseline or --predictions.")
 
 
 def output_folders(
@@ -82,25 +109,20 @@ def output_folders(
     return folders | {name: Path(output or folders[name])}
 
 
-def score(
-    method: Method,
-    folders: Mapping[str, Path],
-    start_batches: Callable[[], Iterable[Batch]],
-) -> None:
+def score(config: ConfigDict, method: methods.Method, folders: Mapping[str, Path]) -> None:
     """Scores a method and the baselines that have a folder, and prints tables.
 
     Raises:
-        UsageError: A baseline does not exist, or see `scoring.evaluate`.
+        UsageError: A baseline does not exist; others as in `evaluation.evaluate`.
     """
-    methods = {
-        name: method.complete if name == method.name else baseline_complete(name)
-        for name in folders
-    }
-    # What was asked for comes last: it takes longest, and folders that are in use show before.
-    for name in reversed(methods):
-        report = scoring.evaluate(methods[name], start_batches(), output=folders[name])
+    chosen = [method, *(methods.load_baseline(name) for name in folders if name != method.name)]
+    source = streams.open_source(config, validation=True)
+    # The method comes last: it takes longest, and unusable output folders are found before.
+    for scored in reversed(chosen):
+        folder = folders[scored.name]
+        report = evaluation.evaluate(config, scored, source=source, output=folder)
         if jax.process_index() == 0:
-            print(f"{report.table()}\nPictures, grid.png and report.json: {folders[name]}")
+            print(f"{report.table()}\nImages, grid.png and report.json: {folder}")
 
 
 def write_report(
@@ -109,7 +131,7 @@ def write_report(
     *,
     conditions: Mapping[str, str],
     config: str,
-    arguments: Sequence[str],
+    words: Sequence[str],
     curves: Mapping[str, Curve],
 ) -> None:
     """Writes `index.html` from the folders that `score` filled.
@@ -119,20 +141,21 @@ def write_report(
         folders: See `html_report.render`.
         conditions: See `html_report.render`.
         config: See `html_report.render`.
-        arguments: Of `python -m deepfill_jax.main`; they make the page again.
+        words: See `run`.
         curves: See `html_report.render`.
 
     Raises:
         UsageError: The page cannot be made or written.
     """
     # One process makes the same page as several.
-    alone = ("--coordinator=", "--num_processes=", "--process_id=")
-    quoted = [shlex.quote(x) for x in arguments if not x.startswith(alone)]
+    processes = ("--coordinator=", "--num_processes=", "--process_id=")
+    program, *arguments = words
+    quoted = [shlex.quote(x) for x in arguments if not x.startswith(processes)]
     page = html_report.render(
         folders,
         conditions=conditions,
         config=config,
-        command=" \\\n    ".join(["python -m deepfill_jax.main", *quoted]),
+        command=" \\\n    ".join([program, *quoted]),
         curves=curves,
     )
     with atomic_write(folder / "index.html") as unfinished:

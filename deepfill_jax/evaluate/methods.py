@@ -1,24 +1,26 @@
-"""What `evaluate` scores: a network, a classical fill, a folder of anyone's results.
+"""The methods that `evaluate` scores: a network, a classical baseline, a folder of predictions.
 
-Each is a `complete`: it takes one batch of the data pipeline, a dict of numpy arrays: "image" uint8
-[B, H, W, 3], "mask" uint8 [B, H, W, 1] with 1 in the hole, "valid" bool [B], False for padding, and
-"index" int64 [B], the number of the picture in its data set; and for guided networks "sketch", like
-"mask", 1 on the lines. It returns a dict, too: "completed", the completed pictures, [B, H, W, 3] in
-0..255, and of a network what `make_inference_step` adds. With several processes, batches and
-results are each process's own.
+`load` loads the method that a name or a path means. Each has a function `complete`, which takes a
+batch of the data pipeline, a dict of numpy arrays: "image" uint8 [B, H, W, 3], "mask" uint8 [B, H,
+W, 1] with 1 in the hole, "valid" bool [B], False for padding, "index" int64 [B], the number of the
+image in its data set, and for guided networks "sketch", like "mask", 1 on the lines. It returns a
+dict of "completed", the completed images, [B, H, W, 3] in 0..255; a network adds the results of
+`make_inference_step`. If there are several processes, each has its own rows.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from deepfill_jax import compiler, sharding
+from deepfill_jax import compiler, sharding, trained, weights
+from deepfill_jax.convert import run, sources, tensor_bundle
 from deepfill_jax.errors import UsageError
 from deepfill_jax.evaluate import baselines
 from deepfill_jax.image import composite, floats, mask_out, to_255
@@ -31,17 +33,114 @@ Complete = Callable[[Batch], dict[str, np.ndarray]]
 _RESULT_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
+class Method(NamedTuple):
+    """A method to evaluate.
+
+    Attributes:
+        name: Name of its folder and of its column in the report.
+        complete: Completes one batch; see the top of this file.
+        model: The model of a network; None for other methods.
+    """
+
+    name: str
+    complete: Complete
+    model: weights.Model | None = None
+
+
+def load(method: str | Path, mesh: Mesh, *, step: int | str | None = None) -> Method:
+    """Loads the method that a name or a path means.
+
+    Args:
+        method: The name of a baseline, a key of `baselines.BASELINES`; the name of a bundled model;
+            weights, see `sources.read`; or a folder of predictions, see `folder_complete`. A name
+            takes precedence over a file or folder of the same name, which is written "./NAME".
+        mesh: The devices that a network runs on.
+        step: See `load_network`.
+
+    Raises:
+        UsageError: The method does not exist, cannot be read, or has no such step.
+        RunError: A run's checkpoint cannot be read now.
+    """
+    if step is None and str(method) in baselines.BASELINES:
+        return load_baseline(str(method))
+    path, step = sources.find(method, step)
+    is_run = (path / run.CONFIG).is_file()
+    if is_run or step is not None or path.is_file() or tensor_bundle.find_prefix(path):
+        return load_network(path, mesh, step=step)
+    if path.is_dir():
+        return load_predictions(path)
+    raise UsageError(
+        f"There is no method {method}. Give the name of a baseline "
+        f"({', '.join(sorted(baselines.BASELINES))}) or of a model ({', '.join(trained.names())}), "
+        "or the path of a model file, of a run's folder or of a folder of predictions."
+    )
+
+
+def load_network(source: str | Path, mesh: Mesh, *, step: int | str | None = None) -> Method:
+    """Loads the generator of any weights.
+
+    The method is named after the file; a checkpoint of a run is named "step_" and its step.
+
+    Args:
+        source: See `sources.read`.
+        mesh: The devices that the network runs on.
+        step: Step of a run's checkpoint: a number, or "best"; the newest if None.
+
+    Raises:
+        UsageError, RunError: See `sources.read`.
+    """
+    path, step = sources.find(source, step)
+    if (path / run.CONFIG).is_file():
+        return load_run(path, mesh, step=step)
+    return _network(path.stem, sources.read(path, step=step).model, mesh)
+
+
+def load_run(workdir: str | Path, mesh: Mesh, *, step: int | str | None = None) -> Method:
+    """Loads the generator of a checkpoint in a run's folder; see `load_network`.
+
+    Raises:
+        UsageError, RunError: See `run.read`.
+    """
+    model = run.read(workdir, step=step)
+    return _network(f"step_{model.metadata['step']}", model, mesh)
+
+
+def _network(name: str, model: weights.Model, mesh: Mesh) -> Method:
+    return Method(name, network_complete(Generator(model.variant), model.generator, mesh), model)
+
+
+def load_baseline(name: str) -> Method:
+    """Finds a classical baseline by its name; see `baseline_complete`."""
+    return Method(name, baseline_complete(name))
+
+
+def load_predictions(folder: str | Path) -> Method:
+    """Opens a folder of predictions; see `folder_complete`."""
+    return Method("predictions", folder_complete(folder))
+
+
 def network_complete(generator: Generator, params: Any, mesh: Mesh) -> Complete:
     """Makes a `complete` of a generator; batches must split evenly over the mesh."""
-    infer = make_inference_step(generator, mesh, offsets=True)
     params = jax.device_put(params, sharding.replicated(mesh))
+    return functools.partial(make_evaluation_step(generator, mesh), params)
 
-    def complete(batch: Batch) -> dict[str, np.ndarray]:
-        pictures = inputs(batch, generator.variant)
-        result = infer(params, sharding.shard_batch(pictures, mesh))
+
+def make_evaluation_step(
+    generator: Generator, mesh: Mesh
+) -> Callable[[Any, Batch], dict[str, np.ndarray]]:
+    """Makes (params, batch of the data pipeline) -> results of `make_inference_step` in numpy.
+
+    The results include the attention's offsets. With its parameters bound, the function is a
+    `complete`. Training validates with it: The network is compiled once for all parameters.
+    """
+    infer = make_inference_step(generator, mesh, offsets=True)
+
+    def evaluation_step(params: Any, batch: Batch) -> dict[str, np.ndarray]:
+        images = inputs(batch, generator.variant)
+        result = infer(params, sharding.shard_batch(images, mesh))
         return {name: sharding.local_rows(rows) for name, rows in result.items()}
 
-    return complete
+    return evaluation_step
 
 
 def make_inference_step(

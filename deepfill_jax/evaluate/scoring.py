@@ -25,7 +25,7 @@ REPORT = "report.json"
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `evaluate` measured, picture by picture, in the order of their index.
+    """What `score` measured, picture by picture, in the order of their index.
 
     Attributes:
         index: [N] numbers of the pictures.
@@ -78,7 +78,7 @@ class Report:
         return json.dumps(finite, indent=1, allow_nan=False)
 
 
-def evaluate(
+def score(
     complete: Complete,
     batches: Iterable[Batch],
     *,

@@ -22,7 +22,7 @@ from deepfill_jax.convert.run import CONFIG, best_metric
 from deepfill_jax.data import streams
 from deepfill_jax.errors import PreemptedError, RunError
 from deepfill_jax.evaluate import scoring, visualization
-from deepfill_jax.evaluate.methods import inputs, make_inference_step
+from deepfill_jax.evaluate.methods import make_evaluation_step
 from deepfill_jax.metric_table import LPIPS
 from deepfill_jax.train import build, health, restart
 from deepfill_jax.train.state import TrainState
@@ -136,21 +136,19 @@ def _make_validation(config: ConfigDict, mesh: Mesh) -> Callable[..., dict[str, 
     """Makes a function that scores a state, writes scores and samples, and returns the means."""
     generator, _ = build.networks(config)
     start_batches = streams.validation_batches(config)
-    infer = make_inference_step(generator, mesh, offsets=True)
+    evaluation_step = make_evaluation_step(generator, mesh)
     measure = build.validation_measure(config)
 
     def validate(state: TrainState, writer: metric_writers.MetricWriter) -> dict[str, float]:
         done, samples = int(state.step), []
 
         def complete(batch):
-            pictures = inputs(batch, generator.variant)
-            result = infer(state.inference_params, sharding.shard_batch(pictures, mesh))
-            result = {name: sharding.local_rows(rows) for name, rows in result.items()}
+            result = evaluation_step(state.inference_params, batch)
             if not samples:
                 samples.append(_draw_samples(batch | result))
             return result
 
-        report = scoring.evaluate(complete, start_batches(), measure=measure)
+        report = scoring.score(complete, start_batches(), measure=measure)
         means = {name: figures["mean"] for name, figures in report.summary().items()}
         writer.write_scalars(done, {f"eval/{name}": mean for name, mean in means.items()})
         writer.write_images(done, {f"eval/{'_'.join(COLUMNS)}": samples[0][np.newaxis]})
