@@ -13,14 +13,12 @@ BIN := .venv/bin
 # Completes three photographs, fine-tunes the model for two minutes, and evaluates before and after.
 demo: .venv/installed
 	$(BIN)/python -m deepfill_jax.data.samples demo/photos
-	$(BIN)/python -m deepfill_jax.inpaint --model scenes --images demo/photos/images \
+	$(BIN)/deepfill inpaint --model scenes --images demo/photos/images \
 	    --masks demo/photos/masks --output demo/completed --overwrite
 	rm -rf demo/before demo/report
-	$(BIN)/python -m deepfill_jax.main --config=configs/demo.py --mode=eval --model=scenes \
-	    --output=demo/before
-	$(BIN)/python -m deepfill_jax.main --config=configs/demo.py --workdir=demo/run
-	$(BIN)/python -m deepfill_jax.main --config=configs/demo.py --mode=eval --workdir=demo/run \
-	    --report=demo/report --compare=telea
+	$(BIN)/deepfill evaluate --config=demo --model=scenes --output=demo/before
+	$(BIN)/deepfill train --config=demo --workdir=demo/run
+	$(BIN)/deepfill evaluate --config=demo --workdir=demo/run --report=demo/report --compare=telea
 	@echo "Completed photographs: demo/completed. Report on the training: demo/report/index.html."
 
 # PHOTOS holds MODEL/train and MODEL/val.

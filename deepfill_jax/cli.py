@@ -6,27 +6,32 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 
-# Module, and what its `main(arguments)` does. Nothing is imported before its command is called.
+from deepfill_jax import __version__
+
+# Module, and what its `main(arguments)` does. A module is imported only to run its command.
 COMMANDS = {
-    "inpaint": ("deepfill_jax.inpaint.__main__", "complete a picture, or a folder of them"),
-    "convert": ("deepfill_jax.convert.__main__", "make a model file of a run or others' weights"),
-    "inspect": (
-        "deepfill_jax.convert.inspect",
-        "say what is in a model file, or in others' weights",
+    "inpaint": ("deepfill_jax.inpaint.__main__", "inpaint an image or a folder of images"),
+    "convert": ("deepfill_jax.convert.__main__", "write a model file from a run or other weights"),
+    "inspect": ("deepfill_jax.convert.inspect", "describe a model file or other weights"),
+    "export": ("deepfill_jax.export.__main__", "write a StableHLO or ONNX file from a model"),
+    "train": ("deepfill_jax.train.__main__", "train by a config, or resume a run"),
+    "evaluate": (
+        "deepfill_jax.evaluate.__main__",
+        "score a model, a baseline or predictions on held-out images",
     ),
-    "export": ("deepfill_jax.export.__main__", "make a StableHLO or ONNX file of a model file"),
-    "doctor": ("deepfill_jax.doctor.__main__", "check machine, data and config before a training"),
-    "app": ("deepfill_jax.app.__main__", "serve a page and an HTTP API that complete pictures"),
+    "doctor": ("deepfill_jax.doctor.__main__", "check machine, data and config before training"),
+    "app": ("deepfill_jax.app.__main__", "serve a web UI and an HTTP API for inpainting"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Calls the command that is named first with the arguments behind it."""
+    """Runs the command that the first argument names, with the other arguments."""
     arguments = sys.argv[1:] if arguments is None else arguments
     width = max(map(len, COMMANDS))
     parser = argparse.ArgumentParser(
         "deepfill",
-        description="DeepFillv2: fills holes in pictures.",
+        description="DeepFillv2: image inpainting with gated convolution.",
+        usage="%(prog)s [-h] [--version] COMMAND ...",
         epilog="\n".join(
             ["commands:"]
             + [f"  {name:{width}}  {about}" for name, (_, about) in COMMANDS.items()]
@@ -34,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("command", metavar="COMMAND", type=_known, help=argparse.SUPPRESS)
     name = parser.parse_args(arguments[:1]).command
     module, _ = COMMANDS[name]

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from deepfill_jax import cli
+import deepfill_jax
+from deepfill_jax import cli, flags
+from deepfill_jax.errors import UsageError
 
 
 def ended(capsys, main, *arguments):
@@ -39,6 +41,78 @@ except SystemExit:
 def test_help_of_a_command_is_its_modules(name, capsys):
     module = importlib.import_module(cli.COMMANDS[name][0])
     assert ended(capsys, cli.main, name, "--help") == ended(capsys, module.main, "--help")
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_shows_the_command_line(name, capsys):
+    code, out, _ = ended(capsys, cli.main, name, "--help")
+    assert code == 0 and out.startswith(f"usage: deepfill {name} ")
+
+
+def test_version(capsys):
+    assert ended(capsys, cli.main, "--version") == (0, f"deepfill {deepfill_jax.__version__}\n", "")
+
+
+OWN = {
+    "train": {"config", "workdir", *flags.TRAINING, *flags.PROCESSES},
+    "evaluate": {"config", "workdir", *flags.PROCESSES, *flags.EVALUATION},
+    "doctor": {"config", "workdir"},
+    "main": {"mode", *flags.RUN, *flags.TRAINING, *flags.PROCESSES, *flags.EVALUATION},
+}
+
+
+@pytest.mark.parametrize("command", OWN)
+def test_help_lists_exactly_the_flags_of_the_command(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        flags.parse(command, ["--config=nothing", "--help"])
+    options = capsys.readouterr().out.partition("\nrun:")
+    assert end.value.code == 0
+    listed = {line.split()[0] for line in "".join(options).splitlines() if line.startswith("  --")}
+    assert listed == {f"--{name}" for name in OWN[command]}
+
+
+def test_every_flag_is_in_the_help_of_a_command():
+    ours = {flag.name for flag in flags.FLAGS.flags_by_module_dict()["deepfill_jax.flags"]}
+    assert ours == OWN["main"]
+
+
+@pytest.mark.parametrize(
+    "command, arguments, message",
+    [
+        ("train", ["--baseline=mean"], "deepfill train has no flag --baseline;"),
+        ("doctor", ["--output=x"], "deepfill doctor has no flag --output;"),
+        ("evaluate", ["--mode=train"], "deepfill evaluate has no flag --mode;"),
+        ("evaluate", ["--start_over"], "deepfill evaluate has no flag --start_over;"),
+        ("main", ["--mode=eval", "--start_over"], "--mode=eval has no flag --start_over;"),
+        ("main", ["--mode=train", "--model=faces"], "--mode=train has no flag --model;"),
+    ],
+)
+def test_flag_of_another_command_is_refused(command, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        flags.parse(command, ["--config=smoke", *arguments])
+
+
+def test_renamed_flag_suggests_the_new_one():
+    with pytest.raises(UsageError, match="--results was renamed to --predictions"):
+        flags.parse("evaluate", ["--config=smoke", "--results=x"])
+
+
+@pytest.mark.parametrize("arguments", [["--config=smoke:official"], ["--config", "smoke:official"]])
+def test_both_spellings_of_the_config_flag_take_a_name(arguments):
+    assert flags.parse("train", arguments).model.architecture == "official"
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "doctor"])
+def test_missing_extra_is_named(command):
+    code = f"""
+import sys
+sys.modules["ml_collections"] = None
+from deepfill_jax import cli
+cli.main(["{command}", "--config=smoke", "--workdir=x"])
+"""
+    ran = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True)
+    assert ran.returncode == 2 and "pip install 'deepfill_jax[train]'" in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
 
 
 def test_arguments_go_to_the_command(capsys):

@@ -112,7 +112,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     from deepfill_jax.pictures import MAX_PIXELS
 
     parser = argparse.ArgumentParser(
-        "python -m deepfill_jax.app",
+        "deepfill app",
         description="Serves a web UI for image inpainting and an HTTP API (/openapi.json). Images "
         "are processed locally and never leave this machine.",
         epilog="The environment variables DEEPFILL_USER and DEEPFILL_PASSWORD are alternatives to "

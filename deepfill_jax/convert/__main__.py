@@ -92,7 +92,7 @@ def convert(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Converts the weights that the command line names."""
-    parser = argparse.ArgumentParser("python -m deepfill_jax.convert")
+    parser = argparse.ArgumentParser("deepfill convert")
     parser.add_argument(
         "source",
         help=MODEL_HELP,

@@ -47,7 +47,7 @@ def _describe_file(path: Path) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Describes the weights named on the command line."""
-    parser = argparse.ArgumentParser("python -m deepfill_jax.convert.inspect")
+    parser = argparse.ArgumentParser("deepfill inspect")
     parser.add_argument(
         "source",
         nargs="?",

@@ -101,9 +101,7 @@ def largest_difference(complete: Callable, model: weights.Model) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exports the model file named on the command line."""
-    parser = argparse.ArgumentParser(
-        "python -m deepfill_jax.export", argument_default=argparse.SUPPRESS
-    )
+    parser = argparse.ArgumentParser("deepfill export", argument_default=argparse.SUPPRESS)
     parser.add_argument("model", help=MODEL_HELP)
     parser.add_argument(
         "--output", type=Path, required=True, help=f"file to write ({' or '.join(FORMATS)})"

@@ -140,7 +140,7 @@ class _Rate(ProgressColumn):
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        "python -m deepfill_jax.inpaint",
+        "deepfill inpaint",
         description="Completes a picture, or a folder of them; known pixels stay as they are.",
         epilog=_MORE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
