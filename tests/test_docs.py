@@ -121,7 +121,7 @@ def test_command_parses(words, parse):
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_inline_code_names_what_exists(path):
     keys = [key for key, _ in config._leaves(config.KEYS, "config")]
-    keys += ["config.optimizer", "config.masks.weights"]
+    keys += ["config.optimizer", "config.discriminator_optimizer", "config.masks.weights"]
     for code in inline_code(path):
         for key in re.findall(r"(?:--)?(config\.[a-z][\w.*]*\w|config\.[\w.]+\*)", code):
             assert fnmatch.filter(keys, key) or key in ("config.KEYS", "config.py"), code
