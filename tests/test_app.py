@@ -12,6 +12,8 @@ import threading
 import zlib
 from pathlib import Path
 
+import gradio as gr
+import gradio.processing_utils
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -625,6 +627,27 @@ def test_web_ui_shows_errors_and_keeps_its_state(uploaded, called):
     # The image that was open before an error stays open.
     assert "cannot be read" in called("open_picture", uploaded(b"x", "b.png"), session="new")
     assert filled(uploaded, called, layer, *OPTIONS, session="new")[-1].startswith("56x40 pixels")
+
+
+def test_fill_before_an_image_is_chosen(client, uploaded, called, capfd):
+    components = client.get("/config").json()["components"]
+    props = {part["props"].get("elem_id"): part["props"] for part in components}
+    assert not props["fill"]["interactive"]
+    assert props["status"]["value"] == "Choose an image first."
+    assert "choose one first" in called("fill", None, *OPTIONS, session="early")
+    assert "choose one first" in called("open_mask", uploaded(file(MASK)), session="early")
+    assert capfd.readouterr().err == ""
+    opened = called("open_picture", uploaded(file(PICTURE)), session="early")
+    assert {"interactive": True, "__type__": "update"} in opened
+    called("leave", session="early")
+
+
+def test_gradio_is_subclassed_not_patched(app):
+    assert gr.ImageEditor.preprocess.__module__ == "gradio.components.image_editor"
+    get = gradio.processing_utils.async_ssrf_protected_get
+    assert get.__module__ == "gradio.processing_utils"
+    package = Path(guard.__file__).parents[1]
+    assert not list(package.rglob("*.pyi"))  # gradio writes one for a subclass of a component.
 
 
 def test_urls_and_local_paths_of_clients_are_refused(called, monkeypatch):

@@ -146,6 +146,7 @@ class Actions:
             self._parts.result: gr.update(visible=False),
             self._parts.unmask: gr.update(visible=False),
             self._parts.status: "",
+            self._parts.run: gr.update(interactive=True),
         }
 
     async def _look(self, session: Session, source: Source) -> dict:

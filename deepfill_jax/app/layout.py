@@ -6,10 +6,12 @@ from pathlib import Path
 import gradio as gr
 
 from deepfill_jax.app.painting import HOLE, LINE, OPACITY
+from deepfill_jax.app.restricted import Editor
 from deepfill_jax.app.service import Service
 from deepfill_jax.inpaint.windows import STRATEGIES
 
 EXAMPLES = ("astronaut", "chelsea", "coffee")  # Photographs of scikit-image, if it is installed.
+CHOOSE = "Choose an image first."
 
 
 class Layout:
@@ -23,8 +25,10 @@ class Layout:
             with gr.Column(scale=3, min_width=340):
                 self._make_sources(service, first)
             with gr.Column(scale=2, min_width=340):
-                self.run = gr.Button("Fill", variant="primary", size="lg", elem_id="fill")
-                self.status = gr.Markdown(elem_id="status")
+                self.run = gr.Button(
+                    "Fill", variant="primary", size="lg", interactive=False, elem_id="fill"
+                )
+                self.status = gr.Markdown(CHOOSE, elem_id="status")
                 self._make_result()
                 self._make_options(service, first)
 
@@ -44,7 +48,7 @@ class Layout:
             elem_id="examples",
         )
         with gr.Column(visible=False) as self.easel:
-            self.editor = gr.ImageEditor(
+            self.editor = Editor(
                 label="Paint the region to fill",
                 sources=(),
                 transforms=(),

@@ -1,4 +1,4 @@
-"""The web UI: connects components to event handlers, and restricts gradio."""
+"""The web UI: connects components to event handlers."""
 
 import functools
 import html
@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import gradio as gr
-import gradio.processing_utils
 
 from deepfill_jax.app.actions import Actions
 from deepfill_jax.app.layout import Layout
 from deepfill_jax.app.queue import CancelledError, QueueFullError
+from deepfill_jax.app.restricted import Blocks
 from deepfill_jax.app.service import Service
 from deepfill_jax.app.sessions import Sessions
 from deepfill_jax.errors import UsageError
@@ -19,11 +19,8 @@ from deepfill_jax.errors import UsageError
 def make_page(service: Service, folder: Path) -> gr.Blocks:
     """Makes the web UI, which keeps each browser's files below a folder until the page closes."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    gradio.processing_utils.async_ssrf_protected_get = _fetch_nothing
-    # The class is patched, because gradio creates a new editor when its brushes change.
-    gr.ImageEditor.preprocess = _layer
     sessions = Sessions(folder)
-    with gr.Blocks(title="deepfill", analytics_enabled=False) as page:
+    with Blocks(title="deepfill", analytics_enabled=False) as page:
         parts = Layout(service)
         actions = Actions(service, sessions, parts)
 
@@ -32,7 +29,7 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
                 _with_error_box(action), inputs, outputs, api_visibility="private", **options
             )
 
-        opened = [parts.editor, parts.easel, parts.result, parts.unmask, parts.status]
+        opened = [parts.editor, parts.easel, parts.result, parts.unmask, parts.status, parts.run]
         masked = [parts.editor, parts.unmask]
         listen(parts.upload.upload, actions.open_picture, [parts.upload], [parts.upload, *opened])
         listen(parts.example.click, actions.open_example, [parts.example], opened)
@@ -81,13 +78,3 @@ def _with_error_box(action):
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
     return call
-
-
-async def _fetch_nothing(url: str):
-    """Replaces gradio's download of files that a client gives as a URL."""
-    raise gr.Error("URLs are not fetched; upload a file instead.", print_exception=False)
-
-
-def _layer(editor: gr.ImageEditor, payload) -> Path | None:
-    """Returns the file of the painted layer; gradio would decode it whatever its size."""
-    return next((Path(layer.path) for layer in payload.layers if layer), None)

@@ -1,0 +1,46 @@
+"""Subclasses of gradio's classes that do less with what a client sends."""
+
+from abc import ABCMeta
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.component_meta import ComponentMeta
+from gradio_client.utils import is_http_url_like
+
+
+class _WithoutStub(ComponentMeta):
+    def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]):
+        # ComponentMeta would write a type stub, a .pyi file, into the installed package.
+        return ABCMeta.__new__(cls, name, bases, attributes)
+
+
+class Editor(gr.ImageEditor, metaclass=_WithoutStub):
+    """An image editor that hands over the file of the painted layer instead of its pixels."""
+
+    is_template = True  # The browser's part is that of the base class.
+
+    def preprocess(self, payload) -> Path | None:
+        """Returns the layer's file, or None; gradio would decode it whatever its size."""
+        layers = payload.layers if payload is not None else ()  # None before there is an image.
+        return next((Path(layer.path) for layer in layers if layer), None)
+
+
+class Blocks(gr.Blocks):
+    """A web UI that does not download the files that a client names by a URL."""
+
+    async def preprocess_data(self, block_fn, inputs: list[Any], *arguments, **options):
+        """Refuses URLs, which gradio would fetch."""
+        if any(map(is_http_url_like, _paths(inputs))):
+            raise gr.Error("URLs are not fetched; upload a file instead.", print_exception=False)
+        return await super().preprocess_data(block_fn, inputs, *arguments, **options)
+
+
+def _paths(data: Any) -> Iterator[Any]:
+    """Finds the paths of all files in the JSON data of an event."""
+    if isinstance(data, dict):
+        yield data.get("path")
+    if isinstance(data, dict | list):
+        for value in data.values() if isinstance(data, dict) else data:
+            yield from _paths(value)
