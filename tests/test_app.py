@@ -22,8 +22,10 @@ from PIL import Image
 
 from deepfill_jax import pictures, trained, weights
 from deepfill_jax.app import __main__ as command
-from deepfill_jax.app import guard, painting
+from deepfill_jax.app import guard, layout, painting
+from deepfill_jax.app.api import make_api
 from deepfill_jax.app.guard import Guard, Login
+from deepfill_jax.app.layout import Layout
 from deepfill_jax.app.queue import CancelledError, QueueFullError
 from deepfill_jax.app.reading import plain_name
 from deepfill_jax.app.registry import available
@@ -209,6 +211,7 @@ def test_models_are_listed(client):
     assert [model["guided"] for model in listed] == [False, False, True]
     assert listed[0] | {"name": ""} == {
         "name": "",
+        "purpose": None,
         "architecture": "official",
         "working_size": 256,
         "guided": False,
@@ -216,13 +219,105 @@ def test_models_are_listed(client):
     }
 
 
+def test_response_headers_say_how_the_image_was_filled(client, app):
+    picture, mask, files = make_request()
+    answer = ask(client, files, model="same", strategy="resize")
+    names = ("model", "strategy", "scale")
+    assert [answer.headers[f"deepfill-{name}"] for name in names] == ["same", "resize", "1"]
+    assert 0 < float(answer.headers["deepfill-seconds"]) < 600
+    model = make_model("official")
+    small = Service(
+        {"wälder": weights.Model(model.variant, model.generator, None, {"image_size": 16})}
+    )
+    with TestClient(make_api(small), base_url=LOCAL) as other:
+        answer = ask(other, files)
+    assert answer.headers["deepfill-model"] == "w%C3%A4lder"
+    assert answer.headers["deepfill-strategy"] in ("crop", "resize")
+    assert float(answer.headers["deepfill-scale"]) == pytest.approx(16 / WIDTH, rel=1e-3)
+
+
+def test_default_model_is_for_photographs():
+    assert trained.names()[0] == trained.DEFAULT == "scenes"
+    assert set(trained.PURPOSES) == set(trained.names())
+    service = Service(available([]))
+    assert list(service.models) == ["scenes", "faces", "guided"]
+    assert [service.purpose(name) for name in service.models] == list(trained.PURPOSES.values())
+    schema = make_api(service).openapi()["components"]["schemas"]
+    assert schema["Body_inpaint"]["properties"]["model"]["default"] == "scenes"
+    with gr.Blocks():
+        parts = Layout(service)
+    assert parts.model.value == "scenes"
+    assert parts.model.choices[0] == ("scenes: photographs", "scenes")
+    assert "for photographs" in parts.about.value
+
+
+def test_texts_end_with_one_period(client):
+    for name in trained.names():
+        text = layout.about(Service(available([name])), name)
+        assert text.endswith(".") and ".." not in text
+    broken = client.post(
+        "/api/inpaint", content=b"--", headers={"content-type": "multipart/form-data"}
+    )
+    assert ".." not in refused(broken, 400)
+
+
 def test_openapi_describes_the_api(client):
     described = client.get("/openapi.json").json()
+    operations = [x for path in described["paths"].values() for x in path.values()]
+    assert [x["operationId"] for x in operations] == ["health", "list_models", "inpaint"]
     post = described["paths"]["/api/inpaint"]["post"]
     assert set(post["responses"]) == {"200", "400", "413", "422", "503"}
-    assert "image/png" in post["responses"]["200"]["content"]
+    binary = {"type": "string", "format": "binary"}
+    completed = post["responses"]["200"]
+    assert completed["content"]["image/png"] == {"schema": binary}
+    assert all(content["schema"] == binary for content in completed["content"].values())
+    answer = ask(client, make_request()[2])
+    assert set(map(str.lower, completed["headers"])) <= set(answer.headers)
+    body = described["components"]["schemas"]["Body_inpaint"]["properties"]
+    for name in ("image", "mask", "sketch"):
+        assert binary.items() <= body[name].items() and "contentMediaType" not in body[name]
     assert described["components"]["schemas"]["Model"]["enum"] == ["tiny", "same", "guided"]
+    assert "securitySchemes" not in described["components"] and "security" not in post
     assert client.get("/docs").status_code == 404
+
+
+def test_openapi_describes_the_password(service):
+    described = make_api(service, login=True).openapi()
+    (scheme,) = described["components"]["securitySchemes"].items()
+    assert (
+        scheme[0] == "password" and scheme[1]["type"] == "http" and scheme[1]["scheme"] == "basic"
+    )
+    for path in ("/api/models", "/api/inpaint"):
+        (operation,) = described["paths"][path].values()
+        assert operation["security"] == [{"password": []}] and "401" in operation["responses"]
+    assert "security" not in described["paths"]["/health"]["get"]
+
+
+def test_health_and_help(client, app):
+    protected = guarded_client(app, login=Login("me", "secret"))
+    assert protected.get("/health").json() == {"status": "ok"}
+    assert protected.get("/help").status_code == 401
+    text = client.get("/help").text
+    assert all(word in text for word in ("dilate", "feather", "Cancel", "Start over"))
+
+
+@pytest.mark.parametrize(
+    "fields, query, message",
+    [
+        ({"dilat": "3"}, "", "dilat: there is no such field; did you mean dilate?"),
+        ({"zzz": "3"}, "", "zzz: there is no such field; there are image, mask, sketch, model,"),
+        ({"dilate": ["3", "4"]}, "", "dilate: the field was sent 2 times; send it once."),
+        ({}, "?model=same", "model: parameters of the URL are ignored; send form fields."),
+    ],
+)
+def test_fields_that_would_be_ignored_are_refused(client, fields, query, message):
+    answer = client.post(f"/api/inpaint{query}", files=make_request()[2], data=fields)
+    assert message in refused(answer, 422)
+
+
+def test_misspelled_file_field_is_named(client):
+    answer = client.post("/api/inpaint", files={"img": ("a.png", file(PICTURE))})
+    assert "img: there is no such field; did you mean image?" in refused(answer, 422)
 
 
 def bomb():

@@ -1,21 +1,25 @@
 """The HTTP API: routes, types and error responses."""
 
 import asyncio
+import collections
+import difflib
 import enum
-from pathlib import PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import FastAPI, File, Form, Request, UploadFile
+from fastapi import Depends, FastAPI, File, Form, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, Field
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from deepfill_jax import pictures
-from deepfill_jax.app.guard import INPAINT
+from deepfill_jax import __version__, pictures
+from deepfill_jax.app import described
+from deepfill_jax.app.described import About, FormFile, Health
+from deepfill_jax.app.guard import HEALTH, HELP, INPAINT, MODELS, SCHEMA
 from deepfill_jax.app.reading import Format, plain_name, read, result_name
-from deepfill_jax.app.service import Options, Service, Sides
+from deepfill_jax.app.service import Filled, Options, Service, Sides
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint.windows import Strategy
 from deepfill_jax.pictures import Encoded
@@ -31,32 +35,24 @@ MAX_PIXELS = 10_000  # Maximum of request parameters that are lengths, in pixels
 _CLIENT_GONE = 499  # nginx's status code for a closed connection; the client does not read it.
 
 
-class Problem(BaseModel):
-    """An error message of one sentence."""
+def make_api(service: Service, *, login: bool = False) -> FastAPI:
+    """Makes the application with the routes of the API.
 
-    error: str
-
-
-class About(BaseModel):
-    """The description of a model."""
-
-    name: str
-    architecture: str
-    working_size: int = Field(description="Side, in pixels, at which the model works best.")
-    guided: bool = Field(description="Whether the model takes a sketch.")
-    license: str | None = Field(description="License of the weights; null if it is not known.")
-
-
-def make_api(service: Service) -> FastAPI:
-    """Makes the application with the routes of the API."""
+    Args:
+        service: The service.
+        login: Whether the description says that a user name and a password are required.
+    """
     app = FastAPI(
         title="deepfill",
+        version=__version__,
         description="Image inpainting with DeepFillv2.",
         docs_url=None,  # FastAPI's documentation pages load scripts from other hosts.
         redoc_url=None,
     )
     names = enum.StrEnum("Model", {f"model{i}": name for i, name in enumerate(service.models)})
     first = next(iter(names))
+    protected = [Depends(described.Login())] if login else []
+    reasons = {"_401": "A user name and a password are required."} if login else {}
 
     @app.exception_handler(UsageError)
     async def unusable(request: Request, error: UsageError) -> Response:
@@ -66,46 +62,64 @@ def make_api(service: Service) -> FastAPI:
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         wrong = error.errors()[0]
         field = ".".join(str(part) for part in wrong["loc"][1:])
-        return JSONResponse({"error": f"{field or 'The request'}: {wrong['msg']}."}, 422)
+        return JSONResponse(
+            {"error": f"{field or 'The request'}: {wrong['msg'].rstrip('.')}."}, 422
+        )
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> Response:
-        return JSONResponse({"error": f"{error.detail}."}, error.status_code, error.headers)
+        return JSONResponse(
+            {"error": f"{error.detail.rstrip('.')}."}, error.status_code, error.headers
+        )
 
-    @app.get("/api/models")
+    @app.get(HEALTH, operation_id="health")
+    async def health() -> Health:
+        """Says that the server answers requests; it needs no password."""
+        return Health(status="ok")
+
+    @app.get(HELP, include_in_schema=False)
+    async def help() -> HTMLResponse:
+        return HTMLResponse(Path(__file__).with_name("help.html").read_text(encoding="utf-8"))
+
+    @app.get(
+        MODELS,
+        operation_id="list_models",
+        dependencies=protected,
+        responses=described.errors(**reasons),
+    )
     async def models() -> list[About]:
         """Lists the available models; the first one is the default."""
         return [about(name, service) for name in service.models]
 
     @app.post(
         INPAINT,
+        operation_id="inpaint",
+        dependencies=[*protected, Depends(_only_known_fields)],
         response_class=Response,
-        responses={
-            200: {
-                "description": "The completed image, of the original or the extended size.",
-                "content": {name: {} for name in MEDIA_TYPES.values()},
-            },
-            400: {"model": Problem, "description": "The request is not a valid form."},
-            413: {"model": Problem, "description": "The request is too large."},
-            422: {"model": Problem, "description": "A file or a parameter is invalid."},
-            503: {"model": Problem, "description": "The queue is full; try again later."},
-        },
+        responses={200: described.completed_image(MEDIA_TYPES.values())}
+        | described.errors(
+            _400="The request is not a valid form.",
+            _413="The request is too large.",
+            _422="A file or a parameter is invalid.",
+            _503="The queue is full; try again later.",
+            **reasons,
+        ),
     )
     async def inpaint(
         request: Request,
         image: Annotated[
-            UploadFile,
+            FormFile,
             File(description="JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC."),
         ],
         mask: Annotated[
-            UploadFile | None,
+            FormFile,
             File(
                 description="Mask of the image's size; white is the hole. Without a mask, the "
                 "transparent pixels of the image are the hole."
             ),
         ] = None,
         sketch: Annotated[
-            UploadFile | None,
+            FormFile,
             File(
                 description="Sketch for guided models: white lines on black, of the image's size. "
                 "Lines outside the hole are ignored."
@@ -141,20 +155,23 @@ def make_api(service: Service) -> FastAPI:
             inputs = read(*map(_encoded, (image, mask, sketch)), max_pixels=service.max_pixels)
             filled = service.fill(*inputs, options, stop)
             result = result_name(plain_name(image.filename), format)
-            return result, pictures.encode(result, filled.pixels, filled.before)
+            return filled, result, pictures.encode(result, filled.pixels, filled.before)
 
         done = await _while_connected(request, service.queue.exclusive(work))
         if done is None:
             return Response(status_code=_CLIENT_GONE)
-        result, encoded = done
-        media_type = MEDIA_TYPES[pictures.WRITABLE[PurePosixPath(result).suffix.lower()]]
-        attached = f"attachment; filename*=utf-8''{quote(result)}"
-        return Response(encoded, media_type=media_type, headers={"Content-Disposition": attached})
+        return _response(model.value, *done)
 
     # Without these routes, the web UI mounted behind them would answer 404 instead of 405.
-    for path, allowed in ((INPAINT, "POST"), ("/api/models", "GET"), ("/openapi.json", "GET")):
+    for path in (INPAINT, MODELS, SCHEMA, HEALTH, HELP):
+        allowed = "POST" if path == INPAINT else "GET"
         app.add_route(path, _NoOtherMethod(allowed), include_in_schema=False)
     return app
+
+
+def _refusal(reason: str, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Makes an error response; the reason may or may not end with a period."""
+    return JSONResponse({"error": f"{reason.rstrip('.')}."}, status, headers)
 
 
 class _NoOtherMethod:
@@ -163,6 +180,30 @@ class _NoOtherMethod:
 
     async def __call__(self, scope, receive, send):
         await self._answer(scope, receive, send)
+
+
+async def _only_known_fields(request: Request) -> None:
+    """Refuses what would be ignored: fields of other names, repeated fields, a query."""
+    known = [field.name for field in request.scope["route"].dependant.body_params]
+    for name in request.query_params:
+        raise UsageError(f"{name}: parameters of the URL are ignored; send form fields.")
+    counts = collections.Counter(name for name, _ in (await request.form()).multi_items())
+    for name, count in counts.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
+            raise UsageError(f"{name}: there is no such field; {hint}")
+        if count > 1:
+            raise UsageError(f"{name}: the field was sent {count} times; send it once.")
+
+
+def _response(model: str, filled: Filled, name: str, encoded: bytes) -> Response:
+    """Makes the response with the completed image, a file of this name."""
+    values = (quote(model), filled.strategy, f"{filled.scale:.4g}", f"{filled.seconds:.3f}")
+    headers = dict(zip(described.HEADERS, values, strict=True))
+    headers["Content-Disposition"] = f"attachment; filename*=utf-8''{quote(name)}"
+    media_type = MEDIA_TYPES[pictures.WRITABLE[PurePosixPath(name).suffix.lower()]]
+    return Response(encoded, media_type=media_type, headers=headers)
 
 
 def _side(name: str) -> type[int]:
@@ -175,6 +216,7 @@ def about(name: str, service: Service) -> About:
     model = service.models[name]
     return About(
         name=name,
+        purpose=service.purpose(name),
         architecture=model.variant.name,
         working_size=service.working_size(name),
         guided=service.guided(name),

@@ -18,12 +18,11 @@ from deepfill_jax.app.service import Service
 
 MAX_BYTES = 100_000_000  # Maximum size of a request.
 UPLOAD_SECONDS = 300  # Maximum duration of an upload.
-INPAINT = "/api/inpaint"
+INPAINT, MODELS, SCHEMA = "/api/inpaint", "/api/models", "/openapi.json"
+HEALTH, HELP = "/health", "/help"
 # The paths of gradio that the web UI needs. Others could call functions by name, fetch URLs, ...
 PATHS = (
-    INPAINT,
-    "/api/models",
-    "/openapi.json",
+    *(INPAINT, MODELS, SCHEMA, HEALTH, HELP),
     *("/assets/", "/static/", "/svelte/", "/theme.css", "/config", "/favicon.ico"),
     *("/manifest.json", "/robots.txt", "/pwa_icon", "/gradio_api/theme.css"),
     *("/gradio_api/file=/", "/gradio_api/upload", "/gradio_api/queue/", "/gradio_api/cancel"),
@@ -112,7 +111,8 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
             raise _RefusalError(403, "Requests from other origins are not allowed.")
-        if self.login and not self.login.opens(headers.get("authorization", "")):
+        is_open = path == HEALTH  # Load balancers, which have no password, ask for it.
+        if self.login and not is_open and not self.login.opens(headers.get("authorization", "")):
             raise _RefusalError(
                 401,
                 "A user name and a password are required.",

@@ -82,7 +82,8 @@ class Layout:
 
     def _make_options(self, service: Service, first: str) -> None:
         names = list(service.models)
-        self.model = gr.Dropdown(names, value=first, label="Model", visible=len(names) > 1)
+        choices = [(choice(service, name), name) for name in names]
+        self.model = gr.Dropdown(choices, value=first, label="Model", visible=len(names) > 1)
         self.about = gr.Markdown(about(service, first), elem_id="about")
         self.strategy = gr.Radio(
             STRATEGIES,
@@ -131,12 +132,20 @@ def title(service: Service, model: str) -> str:
     return f"# deepfill\n{instructions}"
 
 
+def choice(service: Service, model: str) -> str:
+    """Returns the text by which a model is chosen: its name and what it is for."""
+    purpose = service.purpose(model)
+    return f"{model}: {purpose}" if purpose else model
+
+
 def about(service: Service, model: str) -> str:
     """Returns the description of a model, in Markdown."""
-    license = service.license(model) or "not stated in its file"
+    license = (service.license(model) or "not stated in its file").rstrip(".")
+    purpose = service.purpose(model)
     return (
-        f"Model **{html.escape(model)}**: DeepFillv2, {service.models[model].variant.name}, works "
-        f"best at {service.working_size(model)} px. License of its weights: {html.escape(license)}."
+        f"Model **{html.escape(model)}**{f', for {html.escape(purpose)}' if purpose else ''}: "
+        f"DeepFillv2, {service.models[model].variant.name}, works best at "
+        f"{service.working_size(model)} px. License of its weights: {html.escape(license)}."
     )
 
 

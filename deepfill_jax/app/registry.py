@@ -1,5 +1,6 @@
 """The registry of models to serve, by name."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ def available(named: Sequence[str]) -> dict[str, weights.Model]:
 
     Args:
         named: Sources of weights, see `convert.sources.read`; if it is empty, all bundled models.
+            The metadata of bundled models says their purpose.
 
     Raises:
         UsageError: There is no model, two models have the same name, or one cannot be loaded.
@@ -27,5 +29,9 @@ def available(named: Sequence[str]) -> dict[str, weights.Model]:
             name = name.removesuffix(suffix)
         if name in models:
             raise UsageError(f"Two models have the name {name}; rename one of them.")
-        models[name] = sources.read(path).model
+        model = sources.read(path).model
+        if path in trained.names() and path in trained.PURPOSES:
+            purpose = {"purpose": trained.PURPOSES[path]}
+            model = dataclasses.replace(model, metadata=purpose | dict(model.metadata))
+        models[name] = model
     return models

@@ -41,8 +41,10 @@ class Filled(NamedTuple):
     """A completed image."""
 
     before: Picture  # The input image, extended if requested.
+    hole: np.ndarray  # Its hole before dilation, bool [H, W, 1].
     pixels: np.ndarray  # Shape and type of `before.pixels`, and equal to them outside the hole.
     strategy: Strategy  # The strategy used, which is never "auto".
+    scale: float  # See `Completed`.
     seconds: float
 
 
@@ -78,6 +80,14 @@ class Service:
     def license(self, name: str) -> str | None:
         """Returns the license of a model's weights, or None if it is not known."""
         return self.models[name].metadata.get("license")
+
+    def purpose(self, name: str) -> str | None:
+        """Returns what a model is for, or None if it is not known."""
+        return self.models[name].metadata.get("purpose")
+
+    def is_compiling(self) -> bool:
+        """Whether the network is being compiled and run for the first time at an image's size."""
+        return any(inpainter.is_compiling for inpainter in self._inpainters.values())
 
     def fill(
         self,
@@ -115,7 +125,7 @@ class Service:
             )
         inpainter = self._inpainters[options.model]
         inpainter.stop = stop
-        pixels, strategy = inpainter.complete(
+        completed = inpainter.complete(
             picture.pixels,
             hole,
             sketch,
@@ -123,7 +133,7 @@ class Service:
             dilate=options.dilate,
             feather=options.feather,
         )
-        return Filled(picture, pixels, strategy, time.monotonic() - began)
+        return Filled(picture, hole, *completed, time.monotonic() - began)
 
     def _extended(
         self, picture: Picture, hole: np.ndarray, sides: Sides
@@ -147,8 +157,13 @@ class _Stoppable(Inpainter):
     """An inpainter that checks a stop event before each window."""
 
     stop = threading.Event()
+    is_compiling = False
 
-    def _run(self, *arguments):
+    def _run(self, height, width, image, *areas):
         if self.stop.is_set():
             raise CancelledError
-        return super()._run(*arguments)
+        self.is_compiling = not self._network.is_compiled(len(image), height, width)
+        try:
+            return super()._run(height, width, image, *areas)
+        finally:
+            self.is_compiling = False

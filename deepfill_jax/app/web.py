@@ -22,7 +22,7 @@ def make_app(
 ) -> Guard:
     """Makes the application, which keeps its temporary files in a folder; see `Guard`."""
     app = gr.mount_gradio_app(
-        make_api(service),
+        make_api(service, login=login is not None),
         make_page(service, folder),
         path="/",
         footer_links=[],

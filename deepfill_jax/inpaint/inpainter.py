@@ -183,7 +183,7 @@ class Inpainter:
         dilate: int = 0,
         feather: int = 0,
     ) -> Completed:
-        """Completes one picture as `__call__` does, and says by which strategy."""
+        """Completes one picture as `__call__` does; says by which strategy and at which scale."""
         return self._complete([(image, mask, sketch)], strategy, dilate, feather)[0]
 
     def _complete(

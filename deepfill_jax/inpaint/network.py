@@ -64,6 +64,10 @@ class Network:
             memory.release_freed_memory()
         return self.programs[image.shape](*arguments)
 
+    def is_compiled(self, batch: int, height: int, width: int) -> bool:
+        """Whether the network has been compiled for batches of this size."""
+        return (batch, height, width, 3) in self.programs
+
 
 def compiled_side(side: int) -> int:
     """The next of a few sides, multiples of 8: 8, 16, ..., 64, 80, ..., 128, 160, ..., 256, 320."""

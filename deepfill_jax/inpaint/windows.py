@@ -46,6 +46,11 @@ class Window(NamedTuple):
     height: int  # At which `view` is filled; `view.height`, or less if it is scaled down.
     width: int
 
+    @property
+    def scale(self) -> float:
+        """Factor by which `view` is scaled down, in (0, 1]."""
+        return max(self.height, self.width) / max(self.view.height, self.view.width)
+
 
 def choose_strategy(mask: np.ndarray, working_size: int) -> Strategy:
     """Returns the strategy that "auto" stands for.

@@ -23,6 +23,7 @@ class Completed(NamedTuple):
 
     pixels: np.ndarray  # As `Inpainter.__call__` returns it.
     strategy: Strategy  # That was used; what "auto" stood for.
+    scale: float  # Of the window that was scaled down most before it was filled; 1.0 if none was.
 
 
 class Work(NamedTuple):
@@ -33,6 +34,7 @@ class Work(NamedTuple):
     dilated: np.ndarray
     strategy: Strategy
     canvas: Canvas
+    scale: float
     is_flat: bool  # Given as an array [H, W].
 
     def completed(self, feather: int) -> Completed:
@@ -43,7 +45,7 @@ class Work(NamedTuple):
             pixels = blend(self.picture.pixels, pixels, share)
         if self.picture.alpha is not None:
             pixels = np.concatenate([pixels, self.picture.alpha], axis=2)
-        return Completed(pixels[..., 0] if self.is_flat else pixels, self.strategy)
+        return Completed(pixels[..., 0] if self.is_flat else pixels, self.strategy, self.scale)
 
 
 def begin(
@@ -85,7 +87,8 @@ def begin(
     windows = find_windows(dilated, strategy, working_size)
     canvas = Canvas(picture.pixels, dilated, windows, lines)
     is_flat = not isinstance(image, Source) and np.ndim(image) == 2
-    return Work(picture, hole, dilated, strategy, canvas, is_flat)
+    scale = min((window.scale for window in windows), default=1.0)
+    return Work(picture, hole, dilated, strategy, canvas, scale, is_flat)
 
 
 def fill(canvases: Sequence[Canvas], run: Callable[..., Prediction]) -> None:

@@ -4,11 +4,19 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 SUFFIX = ".safetensors"  # Of every model file.
+# What each model is for. The first one is the default of commands, web UI and HTTP API.
+PURPOSES = {
+    "scenes": "photographs",
+    "faces": "portraits",
+    "guided": "portraits, with a sketch",
+}
+DEFAULT = next(iter(PURPOSES))
 
 
 def names() -> list[str]:
-    """Names of the models, sorted."""
-    return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
+    """Names of the models: those with a purpose in their order, then others, sorted."""
+    found = {path.stem for path in FOLDER.glob(f"*{SUFFIX}")}
+    return [name for name in PURPOSES if name in found] + sorted(found - set(PURPOSES))
 
 
 def find(name_or_path: str | Path) -> Path:
