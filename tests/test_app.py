@@ -22,19 +22,20 @@ from PIL import Image
 
 from deepfill_jax import pictures, trained, weights
 from deepfill_jax.app import __main__ as command
-from deepfill_jax.app import guard, layout, painting
+from deepfill_jax.app import actions, guard, layout, painting
 from deepfill_jax.app.api import make_api
 from deepfill_jax.app.guard import Guard, Login
 from deepfill_jax.app.layout import Layout
-from deepfill_jax.app.queue import CancelledError, QueueFullError
+from deepfill_jax.app.queue import CancelledError, Queue, QueueFullError
 from deepfill_jax.app.reading import plain_name
 from deepfill_jax.app.registry import available
-from deepfill_jax.app.service import Options, Service
+from deepfill_jax.app.service import Filled, Options, Service
 from deepfill_jax.app.sessions import MAX_SESSIONS, Sessions
 from deepfill_jax.app.web import make_app
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint.canvas import extend
 from deepfill_jax.inpaint.inpainter import Inpainter
+from deepfill_jax.inpaint.windows import STRATEGIES
 
 HEIGHT, WIDTH = 40, 56
 # Size of images that are larger than their painted layer. Extended images get the same padded size,
@@ -596,7 +597,7 @@ def test_painted_hole_is_filled_at_the_images_full_size(
     large, _ = make_picture(*LARGE)
     called("open_picture", uploaded(file(large), "../x <b>.png"))
     layer, hole = stroke()
-    _, _, download, own, status = filled(uploaded, called, layer, *OPTIONS)
+    *_, download, own, status = filled(uploaded, called, layer, *OPTIONS)
     result = client.get(f"/gradio_api/file={download['path']}")
     expected = inpainter(large, pictures.resize_mask(hole[..., np.newaxis], *LARGE))
     np.testing.assert_array_equal(pixels_of(result), expected)
@@ -612,8 +613,8 @@ def test_painted_hole_is_filled_at_the_images_full_size(
     # Files that are no longer in use are deleted, and the rest when the session ends.
     session = Path(download["path"]).parents[1]
     assert session.parent == folder
-    # The files are the input, its preview, and the result: PNG, and previews before and after.
-    assert len([x for x in session.rglob("*") if x.is_file()]) == 5
+    # The files are the input, its preview, the result and its mask, and previews before and after.
+    assert len([x for x in session.rglob("*") if x.is_file()]) == 6
     called("leave")
     assert not session.exists()
     assert client.get(f"/gradio_api/file={download['path']}").status_code in (403, 404)
@@ -674,7 +675,7 @@ def test_painted_sketch_is_used_by_guided_models_only(
     assert f"**{name}**" in about
     red, blue = disc(20, 15, 12), disc(20, 27, 5)
     layer = layer_of([(painting.HOLE, red), (painting.LINE, blue)])
-    _, _, download, _, status = filled(uploaded, called, layer, name, *OPTIONS[1:], session="lines")
+    *_, download, _, status = filled(uploaded, called, layer, name, *OPTIONS[1:], session="lines")
     hole, lines = (pictures.resize_mask(x, *LARGE) for x in painting.painted(layer))
     hole |= large_mask[..., np.newaxis] > 0
     if name == "guided":
@@ -743,6 +744,105 @@ def test_gradio_is_subclassed_not_patched(app):
     assert get.__module__ == "gradio.processing_utils"
     package = Path(guard.__file__).parents[1]
     assert not list(package.rglob("*.pyi"))  # gradio writes one for a subclass of a component.
+
+
+def test_mask_is_downloaded_as_deepfill_inpaint_reads_it(client, uploaded, called):
+    called("open_picture", uploaded(file(PICTURE), "photo.jpg"), session="mask")
+    layer, hole = stroke()
+    _, mask, *_ = filled(uploaded, called, layer, *OPTIONS[:2], 3, *OPTIONS[3:], session="mask")
+    assert mask["orig_name"] == "photo_mask.png"
+    downloaded = client.get(f"/gradio_api/file={mask['path']}")
+    np.testing.assert_array_equal(pixels_of(downloaded), np.where(hole, 255, 0))
+    called("leave", session="mask")
+
+
+def test_start_over_removes_image_and_result(uploaded, called, folder):
+    called("open_picture", uploaded(file(PICTURE)), session="over")
+    layer, _ = stroke()
+    *_, download, _, _ = filled(uploaded, called, layer, *OPTIONS, session="over")
+    session = Path(download["path"]).parents[1]
+    updates = called("start_over", session="over")
+    assert not [x for x in session.rglob("*") if x.is_file()]
+    assert "Choose an image first." in updates
+    assert {"interactive": False, "__type__": "update"} in updates
+    assert "choose one first" in filled(uploaded, called, layer, *OPTIONS, session="over")
+    called("leave", session="over")
+
+
+def test_waiting_users_are_told_what_happens(service, monkeypatch):
+    """The steps: another request, compiling, filling, cancelling."""
+    compiling, begun, end = threading.Event(), threading.Event(), threading.Event()
+    monkeypatch.setattr(service, "is_compiling", compiling.is_set)
+
+    async def run():
+        async def said():
+            return (await anext(waiting)).partition(" ...")[0]
+
+        queue = Queue(1)
+        first = asyncio.ensure_future(queue.exclusive(lambda stop: end.wait(10)))
+        await asyncio.sleep(0)
+
+        def work(stop):
+            begun.set()
+            stop.wait(10)
+
+        second = asyncio.ensure_future(queue.exclusive(work))
+        waiting = actions._waiting(second, begun, service)
+        assert await said() == "Waiting for other requests"
+        end.set()
+        await asyncio.to_thread(begun.wait)
+        compiling.set()
+        assert (await said()).startswith("Compiling the network for this size")
+        compiling.clear()
+        assert await said() == "Filling"
+        asyncio.get_running_loop().call_later(0.1, second.cancel)
+        with pytest.raises(CancelledError):
+            async for status in waiting:
+                assert status.startswith(("Filling", "Cancelling"))
+        await first
+
+    asyncio.run(run())
+
+
+def test_service_says_when_it_compiles(model):
+    service, picture = Service({"tiny": model}), make_picture(24, 24)[0]
+    said = []
+
+    inpainter = service._inpainters["tiny"]
+    run = inpainter._network.__class__.__call__
+
+    def watched(network, *arguments):
+        said.append(service.is_compiling())
+        return run(network, *arguments)
+
+    hole = np.zeros((24, 24, 1), bool)
+    hole[8:16, 8:16] = True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(inpainter._network), "__call__", watched)
+        for _ in range(2):
+            service.fill(pictures.Picture(picture), hole, None, Options("tiny"), threading.Event())
+    assert said == [True, False] and not service.is_compiling()
+
+
+def test_status_says_size_scale_and_time():
+    picture, hole = pictures.Picture(np.zeros((1000, 1500, 3), np.uint8)), None
+    words = {
+        ("resize", 256 / 1500): "resize, filled at 256 px and enlarged 5.9 times, in 3.2 s.",
+        ("crop", 0.5): "crop, filled at 256 px and enlarged up to 2.0 times, in 3.2 s.",
+        ("original", 1.0): "original, filled at full size, in 3.2 s.",
+    }
+    for (strategy, scale), expected in words.items():
+        filled = Filled(picture, hole, picture.pixels, strategy, scale, 3.21)
+        assert layout.summary(filled, 256) == f"1500x1000 pixels, {expected}"
+
+
+def test_options_are_in_plain_words(client):
+    config = client.get("/config").json()
+    labels = {part["props"].get("label") for part in config["components"]}
+    assert {"Grow the hole (dilate)", "Soften the border (feather)", "Image size"} <= labels
+    assert set(layout.STRATEGIES) == set(STRATEGIES)
+    (title,) = [x for x in config["components"] if x["props"].get("elem_id") == "title"]
+    assert "[Help](help)" in title["props"]["value"]
 
 
 def test_urls_and_local_paths_of_clients_are_refused(called, monkeypatch):

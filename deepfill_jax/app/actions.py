@@ -2,6 +2,9 @@
 
 import asyncio
 import shutil
+import threading
+import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +17,9 @@ from deepfill_jax.app.painting import painted
 from deepfill_jax.app.queue import CancelledError
 from deepfill_jax.app.reading import plain_name
 from deepfill_jax.app.service import Options, Service, Sides
-from deepfill_jax.app.sessions import Session, Sessions, Source
+from deepfill_jax.app.sessions import Result, Session, Sessions, Source
 from deepfill_jax.errors import UsageError
-from deepfill_jax.pictures import WRITABLE
+from deepfill_jax.pictures import WRITABLE, Picture
 
 
 class Actions:
@@ -93,35 +96,72 @@ class Actions:
         dilate: float,
         feather: float,
         *sides: float,
-    ) -> dict:
-        """Fills the hole; `layer` is the PNG file of the painted layer."""
+    ) -> AsyncIterator[dict]:
+        """Fills the hole, and says each second what happens.
+
+        `layer` is the PNG file of the painted layer; None if there is none.
+        """
         session, service = self._session(request), self._service
+        session.chosen()
         extension = Sides(*(int(side or 0) for side in sides))
         options = Options(model, strategy, int(dilate), int(feather), extension)
+        has_begun = threading.Event()
 
         def work(stop):
+            has_begun.set()
             source = session.chosen()
-            picture, hole = source.read(service.max_pixels)
-            lines = np.zeros_like(hole)
-            if layer is not None:
-                areas = painted(layer.read_bytes())
-                more, lines = (pictures.resize_mask(area, *hole.shape[:2]) for area in areas)
-                hole |= more
+            picture, hole, lines = self._inputs(source, layer)
             sketch = lines if service.guided(model) else None
             filled = service.fill(picture, hole, sketch, options, stop)
             after = replace(filled.before, pixels=filled.pixels)
-            status = (
-                f"{pictures.size(after.pixels)} pixels, {filled.strategy}, {filled.seconds:.1f} s"
-            )
+            status = layout.summary(filled, service.working_size(model))
             if sketch is None and lines.any():
-                status += ". The sketch was ignored: this model is not sketch-guided."
-            return session.write(source.name, filled.before, after), status
+                status += " The sketch was ignored: this model is not sketch-guided."
+            return session.write(source.name, filled.before, after, filled.hole), status
 
         with service.queue.slot():
             session.stop()
             session.work = asyncio.ensure_future(service.queue.exclusive(work))
-            result, status = await _result_of(session.work)
+            async for status in _waiting(session.work, has_begun, service):
+                yield {self._parts.status: status, self._parts.cancel: gr.update(visible=True)}
+            result, status = session.work.result()
         session.keep(result=result)
+        yield self._result(result, status)
+
+    async def cancel(self, request: gr.Request) -> None:
+        """Cancels the running request."""
+        self._session(request).stop()
+
+    async def reset_status(self) -> dict:
+        """Shows that nothing is being filled."""
+        return {self._parts.status: "", self._parts.cancel: gr.update(visible=False)}
+
+    async def start_over(self, request: gr.Request) -> dict:
+        """Removes the image and its result."""
+        session = self._session(request)
+        session.stop()
+        session.keep(source=None, shown=None, result=None)
+        return {
+            self._parts.upload: None,
+            self._parts.editor: None,
+            self._parts.easel: gr.update(visible=False),
+            self._parts.result: gr.update(visible=False),
+            self._parts.unmask: gr.update(visible=False),
+            self._parts.status: layout.CHOOSE,
+            self._parts.run: gr.update(interactive=False),
+            **dict.fromkeys(self._parts.sides, 0),
+        }
+
+    def _inputs(self, source: Source, layer: Path | None) -> tuple[Picture, np.ndarray, np.ndarray]:
+        """Reads the image, its hole and its lines, bool [H, W, 1] each."""
+        picture, hole = source.read(self._service.max_pixels)
+        if layer is None:
+            return picture, hole, np.zeros_like(hole)
+        areas = painted(layer.read_bytes())
+        more, lines = (pictures.resize_mask(area, *hole.shape[:2]) for area in areas)
+        return picture, hole | more, lines
+
+    def _result(self, result: Result, status: str) -> dict:
         own = result.own and WRITABLE.get(result.own.suffix.lower())
         return {
             self._parts.result: gr.update(visible=True),
@@ -130,7 +170,9 @@ class Actions:
             self._parts.own: gr.update(
                 value=own and str(result.own), label=f"Download {own}", visible=own is not None
             ),
+            self._parts.hole: str(result.mask),
             self._parts.status: status,
+            self._parts.cancel: gr.update(visible=False),
         }
 
     def _session(self, request: gr.Request) -> Session:
@@ -162,11 +204,28 @@ class Actions:
         return {"background": str(shown), "layers": [], "composite": None}
 
 
-async def _result_of(work: asyncio.Future):
+async def _waiting(
+    work: asyncio.Task, has_begun: threading.Event, service: Service
+) -> AsyncIterator[str]:
+    """Says each second what happens until work is done; cancels it if nobody listens any more.
+
+    Raises:
+        CancelledError: The work was cancelled.
+    """
+    began = time.monotonic()
     try:
-        await asyncio.wait([work])
+        while not work.done():
+            if work.cancelling():
+                activity = "Cancelling"
+            elif not has_begun.is_set():
+                activity = "Waiting for other requests"
+            elif service.is_compiling():
+                activity = "Compiling the network for this size, which is done once per size"
+            else:
+                activity = "Filling"
+            yield f"{activity} ... {time.monotonic() - began:.0f} s"
+            await asyncio.wait([work], timeout=1)
     finally:
-        work.cancel()  # Has an effect only if gradio stopped waiting before the work was done.
+        work.cancel()  # Has an effect only if gradio stopped listening before the work was done.
     if work.cancelled():
         raise CancelledError
-    return work.result()

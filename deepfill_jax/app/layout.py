@@ -5,12 +5,19 @@ from pathlib import Path
 
 import gradio as gr
 
+from deepfill_jax import pictures
 from deepfill_jax.app.painting import HOLE, LINE, OPACITY
 from deepfill_jax.app.restricted import Editor
-from deepfill_jax.app.service import Service
-from deepfill_jax.inpaint.windows import STRATEGIES
+from deepfill_jax.app.service import Filled, Service
 
 EXAMPLES = ("astronaut", "chelsea", "coffee")  # Photographs of scikit-image, if it is installed.
+# The strategies in plain words.
+STRATEGIES = {
+    "auto": "Automatic",
+    "original": "Whole image, full size (original)",
+    "resize": "Whole image, scaled down (resize)",
+    "crop": "Around each hole (crop)",
+}
 CHOOSE = "Choose an image first."
 
 
@@ -28,6 +35,7 @@ class Layout:
                 self.run = gr.Button(
                     "Fill", variant="primary", size="lg", interactive=False, elem_id="fill"
                 )
+                self.cancel = gr.Button("Cancel", size="sm", visible=False, elem_id="cancel")
                 self.status = gr.Markdown(CHOOSE, elem_id="status")
                 self._make_result()
                 self._make_options(service, first)
@@ -66,6 +74,7 @@ class Layout:
                 self.unmask = gr.Button(
                     "Remove the uploaded mask", size="sm", visible=False, elem_id="unmask"
                 )
+                self.start_over = gr.Button("Start over", size="sm", elem_id="start-over")
 
     def _make_result(self) -> None:
         with gr.Column(visible=False) as self.result:
@@ -78,6 +87,7 @@ class Layout:
             with gr.Row():
                 self.png = gr.DownloadButton("Download PNG", elem_id="png")
                 self.own = gr.DownloadButton(visible=False, elem_id="own")
+                self.hole = gr.DownloadButton("Download mask", elem_id="hole")
             self.again = gr.Button("Continue with the result", elem_id="again")
 
     def _make_options(self, service: Service, first: str) -> None:
@@ -86,21 +96,22 @@ class Layout:
         self.model = gr.Dropdown(choices, value=first, label="Model", visible=len(names) > 1)
         self.about = gr.Markdown(about(service, first), elem_id="about")
         self.strategy = gr.Radio(
-            STRATEGIES,
+            [(words, name) for name, words in STRATEGIES.items()],
             value="auto",
-            label="Strategy",
-            info="How large images are processed: in full, scaled down, or hole by hole.",
+            label="Image size",
+            info="What the network sees of a large image; scaling down loses details.",
         )
         self.dilate = gr.Slider(
-            0, 64, 0, step=1, label="Dilate", info="Pixels by which the hole is dilated."
+            *(0, 64, 0),
+            step=1,
+            label="Grow the hole (dilate)",
+            info="Pixels that are filled around the painted region as well, such as soft edges.",
         )
         self.feather = gr.Slider(
-            0,
-            64,
-            0,
+            *(0, 64, 0),
             step=1,
-            label="Feather",
-            info="Width in pixels, at most Dilate, of the blended border.",
+            label="Soften the border (feather)",
+            info="Pixels over which the result blends into the image; at most the growth above.",
         )
         with gr.Accordion("Extend the image", open=False, elem_id="extend"):
             with gr.Row(elem_id="sides"):
@@ -129,7 +140,7 @@ def title(service: Service, model: str) -> str:
             "Paint over the object to remove. To guide the result, draw a sketch on it in blue, "
             "with lines about 1/40 as thick as the face or scene is wide. Then press Fill."
         )
-    return f"# deepfill\n{instructions}"
+    return f"# deepfill\n{instructions} [Help](help)"
 
 
 def choice(service: Service, model: str) -> str:
@@ -147,6 +158,16 @@ def about(service: Service, model: str) -> str:
         f"DeepFillv2, {service.models[model].variant.name}, works best at "
         f"{service.working_size(model)} px. License of its weights: {html.escape(license)}."
     )
+
+
+def summary(filled: Filled, working_size: int) -> str:
+    """Returns how an image was filled, in a sentence."""
+    scale = "filled at full size"
+    if filled.scale < 1:
+        several = "up to " if filled.strategy == "crop" else ""
+        scale = f"filled at {working_size} px and enlarged {several}{1 / filled.scale:.1f} times"
+    size = pictures.size(filled.pixels)
+    return f"{size} pixels, {filled.strategy}, {scale}, in {filled.seconds:.1f} s."
 
 
 def examples() -> list[Path]:

@@ -1,7 +1,9 @@
 """The web UI: connects components to event handlers."""
 
+import contextlib
 import functools
 import html
+import inspect
 import os
 from pathlib import Path
 
@@ -44,10 +46,17 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
                 *(parts.editor, parts.model, parts.strategy, parts.dilate, parts.feather),
                 *parts.sides,
             ],
-            [parts.result, parts.slider, parts.png, parts.own, parts.status],
+            [
+                *(parts.cancel, parts.hole),
+                *(parts.result, parts.slider, parts.png, parts.own, parts.status),
+            ],
             show_progress="hidden",
         )
-        _say(parts.status, filling.failure, "")
+        listen(filling.failure, actions.reset_status, [], [parts.status, parts.cancel])
+        listen(parts.cancel.click, actions.cancel, [], [])
+        listen(
+            parts.start_over.click, actions.start_over, [], [parts.upload, *opened, *parts.sides]
+        )
         listen(
             parts.model.change,
             actions.take_model,
@@ -70,11 +79,23 @@ def _say(part: gr.Markdown, event, words: str) -> None:
 def _with_error_box(action):
     """Wraps an event handler so that its errors are shown in a box."""
 
-    @functools.wraps(action)
-    async def call(*arguments):
+    @contextlib.contextmanager
+    def boxed():
         try:
-            return await action(*arguments)
+            yield
         except (UsageError, QueueFullError, CancelledError) as error:
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
-    return call
+    @functools.wraps(action)
+    async def call(*arguments):
+        with boxed():
+            return await action(*arguments)
+
+    @functools.wraps(action)
+    async def call_generator(*arguments):
+        with boxed():
+            async with contextlib.aclosing(action(*arguments)) as updates:
+                async for update in updates:
+                    yield update
+
+    return call_generator if inspect.isasyncgenfunction(action) else call

@@ -43,6 +43,11 @@ def result_name(name: str, format: Format) -> str:
     return f"{path.stem}_completed{path.suffix if format == 'same' else '.png'}"
 
 
+def mask_name(name: str) -> str:
+    """Returns the file name of the mask of an image; `deepfill inpaint` finds it by this name."""
+    return f"{Path(name).stem}_mask.png"
+
+
 def can_keep(name: str) -> bool:
     """Whether a picture of this name can be written in its own format, and that is not PNG."""
     return WRITABLE.get(Path(name).suffix.lower(), "PNG") != "PNG"

@@ -15,7 +15,7 @@ import numpy as np
 
 from deepfill_jax import pictures
 from deepfill_jax.app.painting import preview
-from deepfill_jax.app.reading import can_keep, read, result_name
+from deepfill_jax.app.reading import can_keep, mask_name, read, result_name
 from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import Encoded, Picture
 
@@ -47,6 +47,7 @@ class Result(NamedTuple):
     before: Path  # Preview of the input.
     after: Path  # Preview of the result.
     png: Path
+    mask: Path  # The hole that was filled, before dilation, as a mask file: PNG, white is the hole.
     own: Path | None  # The result in the input's format, if that can be written and is not PNG.
 
 
@@ -91,8 +92,8 @@ class Session:
         preview(picture, hole).save(path, quality=_PREVIEW_QUALITY)
         return path
 
-    def write(self, name: str, before: Picture, after: Picture) -> Result:
-        """Writes a completed image, named after the input."""
+    def write(self, name: str, before: Picture, after: Picture, hole: np.ndarray) -> Result:
+        """Writes a completed image and its hole, bool [H, W, 1], named after the input."""
         for leftover in set(self.folder.glob("*/")) - self._used_paths():
             shutil.rmtree(leftover)  # A cancelled request can leave a folder behind.
         folder = self.new()
@@ -102,13 +103,15 @@ class Session:
             preview(picture).save(path, quality=_PREVIEW_QUALITY)
         png = folder / result_name(name, "png")
         pictures.write(png, after.pixels, after)
+        mask, white = folder / mask_name(name), hole * np.uint8(255)
+        pictures.write(mask, white, Picture(white))
         own = folder / result_name(name, "same") if can_keep(name) else None
         if own is not None:
             try:
                 pictures.write(own, after.pixels, after)
             except UsageError:  # The suffix can name a format that cannot hold the image.
                 own = None
-        return Result(*shown, png, own)
+        return Result(*shown, png, mask, own)
 
     def keep(self, **changed: Any) -> None:
         """Sets attributes, and deletes the files that are no longer in use."""
