@@ -51,7 +51,16 @@ def serve(folder, *options):
     errors = folder / "errors.txt"
     with errors.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "deepfill_jax.app", "--port", "0", *model, *options],
+            [
+                sys.executable,
+                "-m",
+                "deepfill_jax.app",
+                "--port",
+                "0",
+                "--no-browser",
+                *model,
+                *options,
+            ],
             env={**os.environ, "TMPDIR": str(temporary)},
             stdout=subprocess.PIPE,
             stderr=stderr,

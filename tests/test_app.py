@@ -922,7 +922,7 @@ def test_invalid_arguments_are_refused(capsys, tmp_path, model, monkeypatch):
     named = ["--model", f"{tmp_path / 'a.safetensors'}"]
     code, out, err = ended(capsys, "--port", "0")
     assert code == 2 and out == ""
-    assert err == "error: There is no bundled model; name a model with --model.\n"
+    assert err.endswith("\nerror: There is no bundled model; name a model with --model.\n")
     assert "There is no model file absent" in ended(capsys, "--port", "0", "--model", "absent")[2]
     assert "not from 0 to 65535" in ended(capsys, *named, "--port", "70000")[2]
     import socket
@@ -953,7 +953,63 @@ main(["--model", "absent"])
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ran.returncode == 2
-    assert ran.stderr == "error: The web UI needs gradio: pip install 'deepfill_jax[app]'.\n"
+    assert ran.stderr.splitlines()[1:] == [
+        "error: The web UI needs gradio: pip install 'deepfill_jax[app]'."
+    ]
+
+
+OPENING = """
+import json, sys, time
+import uvicorn
+from deepfill_jax.app import __main__ as command
+
+opened = []
+command.webbrowser.open = opened.append
+uvicorn.Server.run = lambda *_, **__: time.sleep(0.5)  # Until the thread has opened the browser.
+for arguments in json.loads(sys.argv[1]):
+    command.main(arguments)
+    print(json.dumps(opened))
+    opened.clear()
+"""
+
+
+def test_command_says_that_it_starts_and_opens_a_browser(tmp_path, model):
+    weights.save(tmp_path / "a.safetensors", model)
+    common = ["--model", f"{tmp_path / 'a.safetensors'}", "--port", "0"]
+    runs = [common, [*common, "--no-browser"], [*common, "--host", "0.0.0.0"]]
+    ran = {
+        display: subprocess.run(
+            [sys.executable, "-c", OPENING, json.dumps(runs)],
+            env={**os.environ, "DISPLAY": display, "WAYLAND_DISPLAY": ""},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        for display in (":0", "")
+    }
+    out, err = ran[":0"].stdout.splitlines(), ran[":0"].stderr.splitlines()
+    assert err.count("Starting, which takes some seconds. Press Ctrl+C to stop.") == len(runs)
+    assert any("no password is set" in line for line in err)
+    assert out[0].startswith("http://127.0.0.1:") and json.loads(out[1]) == [out[0]]
+    assert out[3] == out[5] == ran[""].stdout.splitlines()[1] == "[]"
+
+
+def test_command_says_that_it_starts_before_it_imports_gradio(tmp_path):
+    code = """
+import sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("gradio", "jax"):
+            sys.exit(f"imports {name}")
+sys.meta_path.insert(0, Watch())
+from deepfill_jax.app.__main__ import main
+main(["--no-browser"])
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ran.stderr.splitlines() == [
+        "Starting, which takes some seconds. Press Ctrl+C to stop.",
+        "imports gradio",
+    ]
 
 
 def test_user_and_password_are_read_from_the_environment(monkeypatch):

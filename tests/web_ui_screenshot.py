@@ -54,9 +54,10 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "web-ui.png")
-    options = parser.parse_args()
+    output = parser.parse_args().output
     test_app_browser.SIZES["screenshot"] = WINDOW
-    command = [sys.executable, "-m", "deepfill_jax.app", "--port", "0", "--model", "scenes"]
+    options = "--port 0 --no-browser --model scenes".split()
+    command = [sys.executable, "-m", "deepfill_jax.app", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -68,8 +69,8 @@ def main():
         finally:
             server.terminate()
     image = Image.open(io.BytesIO(screenshot)).convert("RGB")
-    image.quantize(COLORS, dither=Image.Dither.NONE).save(options.output, optimize=True)
-    print(f"{options.output}: {image.width}x{image.height}, {options.output.stat().st_size} bytes")
+    image.quantize(COLORS, dither=Image.Dither.NONE).save(output, optimize=True)
+    print(f"{output}: {image.width}x{image.height}, {output.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

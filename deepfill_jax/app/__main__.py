@@ -10,6 +10,8 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from deepfill_jax import renamed
 from deepfill_jax.errors import UsageError, run_command
 
 PORT = 7860
+DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")  # Variables that are set where Linux has a display.
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MAX_CONNECTIONS = 500  # Maximum number of simultaneous connections.
 
@@ -35,11 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Loads the models and starts the server.
+    """Loads the models, starts the server and opens it in a browser.
 
     Raises:
         UsageError: gradio is not installed, a model cannot be loaded, or the port is not available.
     """
+    # Notes go to stderr; stdout has the address alone, for programs that start this command.
+    print("Starting, which takes some seconds. Press Ctrl+C to stop.", file=sys.stderr, flush=True)
     try:
         import gradio  # noqa: F401
         import python_multipart  # noqa: F401
@@ -72,10 +77,12 @@ def run(options: argparse.Namespace) -> None:
             max_bytes=int(1e6 * options.max_megabytes),
         )
         host = f"[{options.host}]" if ":" in options.host else options.host
-        print(f"http://{host}:{listening.getsockname()[1]}/", flush=True)
+        address = f"http://{host}:{listening.getsockname()[1]}/"
+        print(address, flush=True)
         if options.host not in LOOPBACK and not options.password:
             print(
                 "Warning: no password is set, so anyone who can reach this machine can use it.",
+                file=sys.stderr,
                 flush=True,
             )
         config = uvicorn.Config(
@@ -92,7 +99,16 @@ def run(options: argparse.Namespace) -> None:
                 logging.getLogger("uvicorn.error").disabled = True
                 await super().shutdown(sockets)
 
+        if options.host in LOOPBACK and not options.no_browser and _has_display():
+            # In a thread, because some browsers return only when they are closed. The socket is
+            # listening, so the browser's first request waits until the server takes it.
+            threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
         Server(config).run(sockets=[listening])
+
+
+def _has_display() -> bool:
+    """Whether a browser can open a window; without one, Linux would start one in the terminal."""
+    return sys.platform in ("darwin", "win32") or any(map(os.environ.get, DISPLAYS))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -137,6 +153,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=number(int, 0, 65535),
         default=PORT,
         help="port to listen on; 0 chooses a free port (default: %(default)s)",
+    )
+    add(
+        "--no-browser",
+        action="store_true",
+        help="do not open a browser; without this option, one is opened if this machine has a "
+        "display and --host is this machine only",
     )
     add(
         "--user",
