@@ -13,9 +13,10 @@ import numpy as np
 
 
 def to_float(image: jax.Array) -> jax.Array:
-    """Maps 0..255, or 0..65535 for uint16, to float32 in [-1, 1]."""
+    """Maps 0..255, or 0..65535 for uint16, to float32 in [-1, 1]; numpy stays numpy."""
     white = 65535 if image.dtype == np.uint16 else 255
-    return jnp.asarray(image, jnp.float32) / (white / 2) - 1.0
+    # A method of both libraries: jnp would compile a program for every new shape of a numpy array.
+    return image.astype(np.float32) / (white / 2) - 1.0
 
 
 def to_255(image: jax.Array) -> jax.Array:
@@ -48,7 +49,9 @@ def composite(filled: jax.Array, known: jax.Array, mask: jax.Array) -> jax.Array
     The references multiply by the mask and add. Selection does the same for binary masks, but keeps
     NaNs of `filled` out of the known pixels.
     """
-    return jnp.where(mask > 0.5, filled, known)
+    # With numpy, jnp would compile a program for every new shape.
+    is_jax = any(isinstance(x, jax.Array) for x in (filled, known, mask))
+    return (jnp if is_jax else np).where(mask > 0.5, filled, known)
 
 
 def downsample_nearest(x: jax.Array, factor: int, *, nearest: str) -> jax.Array:

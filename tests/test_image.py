@@ -35,6 +35,20 @@ def test_composite_keeps_known_pixels_exact_and_nan_inside_the_hole():
     np.testing.assert_array_equal(np.asarray(result)[outside], known[outside])
 
 
+def test_numpy_stays_numpy_with_the_types_of_jax():
+    rng = np.random.default_rng(0)
+    hole = rng.uniform(size=(5, 7, 1)) < 0.5
+    for dtype, grey in [(np.uint8, np.uint8(127)), (np.float32, 127.5)]:
+        pixels = rng.integers(0, 256, (5, 7, 3)).astype(dtype)
+        result = image.composite(grey, pixels, hole)
+        assert type(result) is np.ndarray and type(image.to_float(pixels)) is np.ndarray
+        expected = image.composite(grey, jnp.asarray(pixels), hole)
+        assert isinstance(expected, jax.Array) and result.dtype == expected.dtype == dtype
+        np.testing.assert_array_equal(result, expected)
+        traced = jax.jit(image.to_float)(pixels)
+        np.testing.assert_allclose(image.to_float(pixels), traced, atol=1e-7)
+
+
 def test_downsample_nearest_follows_both_rounding_rules():
     x = np.arange(64, dtype=np.float32).reshape(1, 64, 1, 1) * np.ones((1, 1, 4, 1), np.float32)
     floor = image.downsample_nearest(x, 2, nearest="floor")[0, :, 0, 0]

@@ -1,10 +1,14 @@
 """Completing pictures: any size in, the same size out, known pixels untouched."""
 
+import gc
+import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import jax
+import jax.extend
 import numpy as np
 import pytest
 from made import make_model, make_picture, truncate
@@ -309,6 +313,7 @@ def test_a_hundred_sizes_compile_two_programs():
 
 def test_programs_are_kept_up_to_a_number(monkeypatch):
     monkeypatch.setattr("deepfill_jax.inpaint.network.MAX_PROGRAMS", 2)
+    monkeypatch.setattr("deepfill_jax.inpaint.network._networks", weakref.WeakSet())
     inpainter = Inpainter(make_model("official"))
     expected = inpainter(*make_picture(8, 8))
     for width, kept in [(16, 2), (8, 2), (24, 1), (32, 2)]:
@@ -420,3 +425,63 @@ def test_sketches_of_several_pictures_files_and_what_is_no_sketch(guided, inpain
         inpainter.predict(image, area, area)
     with pytest.raises(UsageError, match="a sketch has the mask's shape"):
         guided.predict(image, area, area[:, :4])
+
+
+def test_host_code_runs_nothing_of_jax(monkeypatch):
+    """An operation of JAX outside a compiled program would be compiled for every new size."""
+    inpainters = [Inpainter(make_model("official", guided=guided)) for guided in (False, True)]
+    options = [
+        {"strategy": "original"},
+        {"strategy": "resize", "dilate": 2, "feather": 1},
+        {"strategy": "crop", "dilate": 1},
+    ]
+
+    def complete(height, width):
+        image, mask = make_picture(height, width)
+        for inpainter in inpainters:
+            for given in (image, image[..., 0], image.astype(np.uint16), image / 127.5 - 1.0):
+                for option in options:
+                    inpainter(given, mask, **option)
+            inpainter([image, image], [mask, mask])
+            inpainter.predict(np.zeros((1, height, width, 3)), mask[np.newaxis, ..., np.newaxis])
+
+    complete(33, 38)  # Compiles for 40x40 pixels, the size of all below.
+    compiled = [dict(inpainter._network.programs) for inpainter in inpainters]
+
+    def refuse(primitive, *_, **__):
+        raise AssertionError(f"{primitive} ran outside a compiled program")
+
+    monkeypatch.setattr(jax.extend.core.Primitive, "bind", refuse)
+    for height, width in [(34, 39), (39, 34), (40, 40)]:
+        complete(height, width)
+    assert compiled == [inpainter._network.programs for inpainter in inpainters]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
+def test_300_sizes_leave_memory_and_maps_flat():
+    inpainter = Inpainter(make_model("official"))
+
+    def complete(sizes):
+        for height, width in sizes:
+            inpainter(*make_picture(height, width), strategy="original", dilate=2, feather=1)
+        gc.collect()
+        kilobytes = re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]
+        return int(kilobytes) / 1e3, Path("/proc/self/maps").read_text().count("\n")
+
+    sizes = [(65 + i % 16, 65 + i // 16) for i in range(300)]  # Padded to 80x80 or 80x96 pixels.
+    megabytes, maps = complete(sizes[::30])
+    assert len(inpainter._network.programs) == 2
+    more_megabytes, more_maps = complete(sizes)
+    assert len(inpainter._network.programs) == 2
+    assert more_megabytes < megabytes + 30 and more_maps < maps + 40
+
+
+def test_networks_share_the_limit_of_programs(monkeypatch):
+    monkeypatch.setattr("deepfill_jax.inpaint.network.MAX_PROGRAMS", 2)
+    monkeypatch.setattr("deepfill_jax.inpaint.network._networks", weakref.WeakSet())
+    first, second = (Inpainter(make_model("official")) for _ in range(2))
+    kept = []
+    for inpainter, width in [(first, 8), (second, 8), (second, 16), (first, 8)]:
+        inpainter(*make_picture(8, width))
+        kept.append([len(x._network.programs) for x in (first, second)])
+    assert kept == [[1, 0], [1, 1], [0, 1], [1, 1]]

@@ -118,7 +118,7 @@ def blend(pixels: np.ndarray, filled: np.ndarray, share: np.ndarray) -> np.ndarr
 
 
 def _to_float(pixels: np.ndarray) -> np.ndarray:
-    return np.asarray(to_float(pixels)) if pixels.dtype.kind == "u" else pixels.astype(np.float32)
+    return to_float(pixels) if pixels.dtype.kind == "u" else pixels.astype(np.float32)
 
 
 def _to_dtype(image: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -1,5 +1,7 @@
 """A model's generator, compiled once for each of a few sizes."""
 
+import weakref
+
 import jax
 import numpy as np
 
@@ -8,9 +10,11 @@ from deepfill_jax.image import composite
 from deepfill_jax.models import Generator, Prediction
 from deepfill_jax.models.generator import MULTIPLE
 
-# Kept at once. On a CPU each takes about 180 memory maps of the 65,530 that Linux gives a process,
-# and beyond those XLA crashes.
+# Programs that all networks of the process keep at once. On a CPU each takes about 180 memory maps
+# of the 65,530 that Linux gives a process, and beyond those XLA crashes.
 MAX_PROGRAMS = 100
+
+_networks: "weakref.WeakSet[Network]" = weakref.WeakSet()
 
 
 class Network:
@@ -35,6 +39,7 @@ class Network:
         self._params = jax.device_put(model.generator)
         self._predict = jax.jit(predict, compiler_options=compiler.options())
         self.programs: dict[tuple[int, ...], jax.stages.Compiled] = {}
+        _networks.add(self)
 
     def __call__(
         self, height: int, width: int, image: np.ndarray, *areas: np.ndarray
@@ -57,12 +62,14 @@ class Network:
         margins = ((0, 0), (0, below), (0, right), (0, 0))
         image, *areas = (np.pad(x, margins, mode="reflect") for x in (image, *areas))
         arguments = self._params, image, *(x.astype(np.float32) for x in areas)
-        if image.shape not in self.programs:
-            if len(self.programs) == MAX_PROGRAMS:
-                self.programs.clear()
-            self.programs[image.shape] = self._predict.lower(*arguments).compile()
+        program = self.programs.get(image.shape)
+        if program is None:
+            if sum(len(network.programs) for network in _networks) >= MAX_PROGRAMS:
+                for network in _networks:
+                    network.programs.clear()
+            program = self.programs[image.shape] = self._predict.lower(*arguments).compile()
             memory.release_freed_memory()
-        return self.programs[image.shape](*arguments)
+        return program(*arguments)
 
     def is_compiled(self, batch: int, height: int, width: int) -> bool:
         """Whether the network has been compiled for batches of this size."""
