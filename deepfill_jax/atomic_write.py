@@ -1,8 +1,8 @@
-"""Atomic writing of files."""
+"""Atomic writing of files, and whether a file that is there is up to date."""
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from deepfill_jax.errors import UsageError
@@ -38,3 +38,15 @@ def unfinished_path(path: Path) -> Path:
     """Returns the hidden temporary path of `atomic_write`; a killed process may leave it behind."""
     # The name is a digest, because a long name with another suffix could exceed the system's limit.
     return path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.tmp")
+
+
+def is_current(path: Path, sources: Iterable[Path | None]) -> bool:
+    """Whether a file exists and none of the files that it was made from was modified after it.
+
+    A source that cannot be read counts as modified, so that making the file again reports it.
+    """
+    try:
+        written = path.stat().st_mtime_ns
+        return all(x.stat().st_mtime_ns <= written for x in sources if x is not None)
+    except OSError:
+        return False

@@ -19,7 +19,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from deepfill_jax import renamed, trained
+from deepfill_jax import model_metadata, trained
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import Variant, make_variant
@@ -103,8 +103,8 @@ def load(name_or_path: str | Path) -> Model:
         name_or_path: One of `trained.names`, or a file.
 
     Raises:
-        UsageError: There is no such file, it is not a model file of ours, or its tensors are not
-            those of the architecture that it names.
+        UsageError: There is no such file, it is not a model file of ours, its metadata is wrong,
+            its tensors are not those of the architecture that it names, or they are not finite.
     """
     path = trained.find(name_or_path)
     if not path.is_file():
@@ -112,16 +112,15 @@ def load(name_or_path: str | Path) -> Model:
         raise UsageError(f"There is no model file {path}; by name there are {names}.")
     try:
         with safetensors.safe_open(path, "numpy") as file:
-            description = json.loads((file.metadata() or {})[METADATA_KEY])
-            description = {renamed.METADATA.get(k, k): x for k, x in description.items()}
-            is_newer = description.pop("format") > FORMAT
+            described = (file.metadata() or {})[METADATA_KEY]
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
         raise UsageError(
             f"{path} is not a model file of deepfill_jax ({error}); weights of other projects go "
             "through `python -m deepfill_jax.convert`."
         ) from error
-    if is_newer:
+    description = model_metadata.parse(described, source=str(path))
+    if description.pop("format") > FORMAT:
         raise UsageError(f"{path} was written by a newer deepfill_jax; upgrade this one.")
     variant = make_variant(
         description.pop("architecture"),
@@ -136,6 +135,7 @@ def load(name_or_path: str | Path) -> Model:
         moments=[net for net in PARAMS if net in parts and subtree(found, f"moments/{net}/")],
     )
     check_tensors({n: x.shape for n, x in found.items()}, expected, source=str(path))
+    model_metadata.check_values(found, source=str(path))
     tree = unflatten(
         {
             n: x.astype(np.int32 if n.endswith("/count") else np.float32, copy=False)

@@ -18,7 +18,7 @@ from deepfill_jax.inpaint import batch
 from deepfill_jax.inpaint.batch import Done
 from deepfill_jax.inpaint.inputs import Inputs
 from deepfill_jax.inpaint.plan import Failure, Job, Shard, clean, plan, remaining
-from deepfill_jax.pictures import Picture
+from deepfill_jax.pictures import MaskOptions, Picture
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_pairs_by_name_and_by_lamas_names(here):
 def test_a_mask_of_a_pictures_full_name_is_its_own(here):
     touch("images/a.png", "images/a_mask.png", "masks/a_mask.png")
     assert planned("images", "masks") == [
-        "images/a.png: masks holds no mask named a or a_mask.",
+        "images/a.png: masks holds no mask named a, a_mask, a-mask, mask_a or a.png.",
         "images/a_mask.png masks/a_mask.png out/a_mask.png",
     ]
 
@@ -75,8 +75,9 @@ def test_masks_among_the_pictures(here):
         assert planned("data", masks) == [
             f"data/a.png {Path(masks)}/a_mask001.png out/a_mask001.png",
             f"data/a.png {Path(masks)}/a_mask002.png out/a_mask002.png",
-            f"data/b_mask.png: {Path(masks)} holds no mask named b_mask or b_mask_mask.",
-            f"data/c.jpg: {Path(masks)} holds no mask named c or c_mask.",
+            f"data/b_mask.png: {Path(masks)} holds no mask named b_mask, "
+            "b_mask_mask, b_mask-mask, mask_b_mask or b_mask.png.",
+            f"data/c.jpg: {Path(masks)} holds no mask named c, c_mask, c-mask, mask_c or c.jpg.",
         ]
     # Neither is the picture its own mask, nor another of the name.
     touch("data/a.jpg")
@@ -132,7 +133,10 @@ def test_results_of_one_name_and_formats_that_cannot_be_written(here):
         ("empty", None, "out", "empty is neither a picture nor"),
         ("images", "absent", "out", "absent is neither a picture nor"),
         ("images", "empty", "out", "empty is neither a picture nor"),
-        ("images", None, "images/a.png", "images/a.png cannot be a folder for the results"),
+        ("images", None, "images/a.png", "images/a.png is named as a file, but images is a folder"),
+        ("images", None, "new.png", "new.png is named as a file, but images is a folder"),
+        ("images/a.png", None, "x.avif", ".avif is not among the formats that can be written"),
+        ("images/a.png", None, "x.jp2", ".jp2 is not among the formats that can be written"),
         ("images/a.png", None, "images/a.png/b.png", "cannot be a folder for the results"),
         ("images", None, "masks/../images", "is read from; results need another folder"),
         ("images", "masks", "masks", "masks is read from; results need another folder"),
@@ -182,13 +186,14 @@ def job(here):
 
 def test_load_hands_the_masks_options_on(job):
     picture, mask = make_picture(7, 5)
-    loaded, hole, _ = batch.load(job)
+    loaded, hole, *_ = batch.load(job)
     np.testing.assert_array_equal(loaded.pixels, picture)
     np.testing.assert_array_equal(hole[..., 0], mask > 0)
-    np.testing.assert_array_equal(batch.load(job, invert=True)[1], ~hole)
+    np.testing.assert_array_equal(batch.load(job, MaskOptions(invert=True))[1], ~hole)
     Image.fromarray(mask // 4).save("a_mask.png")
-    assert not batch.load(job)[1].any()
-    np.testing.assert_array_equal(batch.load(job, threshold=0.2)[1], hole)
+    with pytest.raises(UsageError, match="a_mask.png has no hole: its values are 0 to 63 of 255"):
+        batch.load(job)
+    np.testing.assert_array_equal(batch.load(job, MaskOptions(threshold=0.2))[1], hole)
     with pytest.raises(UsageError, match="a.png"):
         batch.load(job, max_pixels=34)
 
@@ -196,8 +201,8 @@ def test_load_hands_the_masks_options_on(job):
 def test_masks_of_another_size(job):
     Image.fromarray(np.full((14, 10), 255, np.uint8)).save("a_mask.png")
     with pytest.raises(UsageError, match="a_mask.png is 10x14, but a.png is 5x7 .*, or --resize-m"):
-        batch.load(job)
-    hole = batch.load(job, resize=True)[1]
+        batch.load(job, MaskOptions(check=False, say_resize=", or --resize-mask"))
+    hole = batch.load(job, MaskOptions(check=False, resize=True))[1]
     assert hole.shape == (7, 5, 1) and hole.dtype == bool and hole.all()
 
 
@@ -206,7 +211,7 @@ def test_the_hole_is_what_is_transparent(job):
     job = job._replace(mask=None)
     alpha = np.array([[0, 127, 128, 255]], np.uint8)
     Image.fromarray(np.dstack([picture, alpha])).save("a.png")
-    loaded, hole, _ = batch.load(job)
+    loaded, hole, *_ = batch.load(job)
     np.testing.assert_array_equal(hole, np.array([[[True], [True], [False], [False]]]))
     np.testing.assert_array_equal(loaded.alpha.reshape(1, 4), [[255, 255, 128, 255]])
     Image.fromarray(picture).save("a.png")
@@ -256,8 +261,11 @@ def test_results_do_not_depend_on_timing():
     assert results == {job.result: 100 + i for i, job in enumerate(JOBS)}
     assert [end.job for end in ended] == JOBS
     assert sorted(end.job for end in reported) == sorted(JOBS)
-    assert ended[5]._replace(seconds=1.24) == Done(JOBS[5], "3x2", "crop", 1.24)
-    assert f"{Done(JOBS[5], '3x2', 'crop', 1.24)}" == "5.png -> out/5.png: 3x2, crop, 1.2 s"
+    assert ended[5]._replace(seconds=1.24, hole=0.253) == Done(JOBS[5], "3x2", 0.253, "crop", 1.24)
+    assert (
+        f"{Done(JOBS[5], '3x2', 0.253, 'crop', 1.24)}"
+        == "5.png -> out/5.png: 3x2, 25.3 % hole, crop, 1.2 s"
+    )
 
 
 def test_failures_stop_no_other():

@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 from deepfill_jax.errors import UsageError
-from deepfill_jax.pictures import hole_of_values, read_mask, resize_mask
+from deepfill_jax.pictures import MaskOptions, hole_of_values, read_mask, resize_mask
+
+INVERTED = MaskOptions(invert=True, check=False)
 
 
 def hole(values):
@@ -35,11 +37,15 @@ def test_hole_is_the_upper_half_of_the_value_scale(values, expected):
 
 def test_threshold_is_a_fraction_of_the_value_scale():
     greys = np.array([[0, 51, 52, 255]])
-    np.testing.assert_array_equal(hole_of_values(greys, threshold=0.2), hole([0, 0, 1, 1]))
-    np.testing.assert_array_equal(hole_of_values(greys / 255, threshold=0), hole([0, 1, 1, 1]))
+    np.testing.assert_array_equal(
+        hole_of_values(greys, MaskOptions(threshold=0.2, check=False)), hole([0, 0, 1, 1])
+    )
+    np.testing.assert_array_equal(
+        hole_of_values(greys / 255, MaskOptions(threshold=0, check=False)), hole([0, 1, 1, 1])
+    )
     for threshold in (1, -0.1, 128, np.nan):
         with pytest.raises(UsageError, match=f"from 0 to below 1, not {threshold}"):
-            hole_of_values(greys, threshold=threshold)
+            hole_of_values(greys, MaskOptions(threshold=threshold))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +98,7 @@ def test_masks_of_any_image_mode_are_read(tmp_path, mask):
     mask.save(path)
     for source in (mask, path, str(path)):
         np.testing.assert_array_equal(read_mask(source), EXPECTED)
-        np.testing.assert_array_equal(read_mask(source, invert=True), ~EXPECTED)
+        np.testing.assert_array_equal(read_mask(source, INVERTED), ~EXPECTED)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
@@ -162,7 +168,7 @@ BLACK, RED, WHITE = (0, 0, 0), (255, 0, 0), (255, 255, 255)
 def test_painted_layers_are_read_by_colour_and_alpha(colours, alpha, expected):
     mask = layer(colours, alpha)
     np.testing.assert_array_equal(read_mask(mask), hole(expected))
-    np.testing.assert_array_equal(read_mask(mask, invert=True), ~hole(expected))
+    np.testing.assert_array_equal(read_mask(mask, INVERTED), ~hole(expected))
 
 
 def test_unusable_mask_file_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """A mask file has the same hole in Python, the folder command, HTTP, the web UI and training."""
 
 import io
+import types
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from deepfill_jax import masks
 from deepfill_jax.app.service import Service
 from deepfill_jax.app.sessions import Source
 from deepfill_jax.app.web import make_app
+from deepfill_jax.convert import sources
 from deepfill_jax.inpaint import __main__ as inpaint
 from deepfill_jax.inpaint.inpainter import Inpainter
 
@@ -102,7 +104,9 @@ def test_a_mask_file_has_the_same_hole_everywhere(mask_file, model, client, monk
 
     by_python = hole_in(inpainter(IMAGE, mask_file))
 
-    monkeypatch.setattr(Inpainter, "load", lambda source, **options: inpainter)
+    read = types.SimpleNamespace(model=model, files=())
+    monkeypatch.setattr(sources, "read", lambda source: read)
+    monkeypatch.setattr("deepfill_jax.inpaint.inpainter.Inpainter", lambda *_, **options: inpainter)
     places = ("--images", folder / "a.png", "--masks", mask_file.parent, "--output", folder / "out")
     inpaint.main(["--model", "marks", *map(str, places)])
     by_command = hole_in(Image.open(folder / "out/a.png"))

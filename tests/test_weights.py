@@ -190,7 +190,9 @@ def test_missing_newer_and_unknown(tmp_path):
     with pytest.raises(UsageError, match="written by a newer deepfill_jax"):
         weights.load(path)
     rewrite(path, description={"format": weights.FORMAT, "architecture": "lama"})
-    with pytest.raises(UsageError, match="Unknown architecture 'lama'"):
+    with pytest.raises(
+        UsageError, match="model has architecture 'lama', which must be one of official"
+    ):
         weights.load(path)
 
 

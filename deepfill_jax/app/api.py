@@ -21,8 +21,9 @@ from deepfill_jax.app.guard import HEALTH, HELP, INPAINT, MODELS, SCHEMA
 from deepfill_jax.app.reading import Format, plain_name, read, result_name
 from deepfill_jax.app.service import Filled, Options, Service, Sides
 from deepfill_jax.errors import UsageError
+from deepfill_jax.inpaint.inpainter import UNGUIDED
 from deepfill_jax.inpaint.windows import Strategy
-from deepfill_jax.pictures import Encoded
+from deepfill_jax.pictures import Encoded, MaskOptions, Orientation
 
 MEDIA_TYPES = {
     "PNG": "image/png",
@@ -142,20 +143,54 @@ def make_api(service: Service, *, login: bool = False) -> FastAPI:
         format: Annotated[
             Format, Form(description="Format of the result: PNG, or the image's format.")
         ] = "png",
+        mask_threshold: Annotated[
+            float,
+            Form(
+                ge=0,
+                lt=1,
+                description="Fraction of white above which the mask is the hole; 0 for masks of "
+                "class or instance numbers.",
+            ),
+        ] = 0.5,
+        mask_orientation: Annotated[
+            Orientation,
+            Form(
+                description="What the mask of an image with an EXIF orientation was drawn on: the "
+                "upright image or its stored pixels; auto decides by the sizes."
+            ),
+        ] = "auto",
+        check_mask: Annotated[
+            bool,
+            Form(
+                description="Refuse masks without a hole, masks whose hole is the whole image, and "
+                "masks of class numbers."
+            ),
+        ] = True,
         top: _side("top") = 0,
         right: _side("right") = 0,
         bottom: _side("bottom") = 0,
         left: _side("left") = 0,
     ) -> Response:
         """Inpaints an image. Known pixels stay unchanged, bit for bit in all formats but JPEG."""
-        options = Options(model.value, strategy, dilate, feather, Sides(top, right, bottom, left))
+        mask_options = MaskOptions(
+            threshold=mask_threshold,
+            check=check_mask,
+            orientation=mask_orientation,
+            say_unchecked="check_mask=false",
+        )
+        sides = Sides(top, right, bottom, left)
+        options = Options(model.value, strategy, dilate, feather, sides, mask_options)
+        if sketch is not None and not service.guided(options.model):
+            raise UsageError(UNGUIDED)
 
         def work(stop):
             # Reading in the exclusive slot keeps waiting requests on disk and one image in memory.
-            inputs = read(*map(_encoded, (image, mask, sketch)), max_pixels=service.max_pixels)
-            filled = service.fill(*inputs, options, stop)
+            encoded = map(_encoded, (image, mask, sketch))
+            inputs = read(*encoded, mask_options, max_pixels=service.max_pixels)
+            filled = service.fill(inputs.picture, inputs.hole, inputs.sketch, options, stop)
             result = result_name(plain_name(image.filename), format)
-            return filled, result, pictures.encode(result, filled.pixels, filled.before)
+            encoded = pictures.encode(result, filled.pixels, filled.before)
+            return filled, result, encoded, inputs.warnings
 
         done = await _while_connected(request, service.queue.exclusive(work))
         if done is None:
@@ -197,11 +232,15 @@ async def _only_known_fields(request: Request) -> None:
             raise UsageError(f"{name}: the field was sent {count} times; send it once.")
 
 
-def _response(model: str, filled: Filled, name: str, encoded: bytes) -> Response:
+def _response(
+    model: str, filled: Filled, name: str, encoded: bytes, warnings: tuple[str, ...]
+) -> Response:
     """Makes the response with the completed image, a file of this name."""
     values = (quote(model), filled.strategy, f"{filled.scale:.4g}", f"{filled.seconds:.3f}")
     headers = dict(zip(described.HEADERS, values, strict=True))
     headers["Content-Disposition"] = f"attachment; filename*=utf-8''{quote(name)}"
+    if warnings:
+        headers["Deepfill-Warning"] = quote(" ".join(warnings), safe=" ,;:()'")
     media_type = MEDIA_TYPES[pictures.WRITABLE[PurePosixPath(name).suffix.lower()]]
     return Response(encoded, media_type=media_type, headers=headers)
 

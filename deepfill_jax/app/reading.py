@@ -7,7 +7,8 @@ import numpy as np
 
 from deepfill_jax import pictures
 from deepfill_jax.inpaint.inputs import Inputs, read_inputs
-from deepfill_jax.pictures import WRITABLE, Encoded
+from deepfill_jax.pictures import WRITABLE, Encoded, MaskOptions
+from deepfill_jax.pictures.masks import CHECKED
 
 Format = Literal["png", "same"]
 _NAME = 80  # Maximum length of file names, in characters; longer ones keep their end.
@@ -17,6 +18,7 @@ def read(
     image: Encoded,
     mask: Encoded | None,
     sketch: Encoded | None = None,
+    options: MaskOptions = CHECKED,
     *,
     max_pixels: int = pictures.MAX_PIXELS,
 ) -> Inputs:
@@ -26,12 +28,13 @@ def read(
         image: Without a mask, the hole is what is transparent in it; none, if nothing is.
         mask: See `pictures.read_mask`.
         sketch: Lines, read as masks are.
+        options: How the mask is read, checked and fitted to the picture.
         max_pixels: What is larger is refused.
 
     Raises:
         UsageError: One of them cannot be used, or they do not fit.
     """
-    inputs = read_inputs(image, mask, sketch, max_pixels=max_pixels)
+    inputs = read_inputs(image, mask, sketch, options, max_pixels=max_pixels)
     if inputs.hole is None:  # The picture may be extended instead.
         return inputs._replace(hole=np.zeros((*inputs.picture.pixels.shape[:2], 1), bool))
     return inputs

@@ -13,8 +13,9 @@ from deepfill_jax.app.queue import MAX_WAITING, CancelledError, Queue
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint.canvas import extend
 from deepfill_jax.inpaint.inpainter import Inpainter
+from deepfill_jax.inpaint.options import check_edges
 from deepfill_jax.inpaint.windows import Strategy
-from deepfill_jax.pictures import Picture
+from deepfill_jax.pictures import MaskOptions, Picture
 
 
 class Sides(NamedTuple):
@@ -35,6 +36,10 @@ class Options:
     dilate: int = 0
     feather: int = 0
     extension: Sides = Sides()
+    mask: MaskOptions = MaskOptions()
+
+    def __post_init__(self) -> None:
+        check_edges(self.dilate, self.feather)
 
 
 class Filled(NamedTuple):
@@ -132,6 +137,7 @@ class Service:
             strategy=options.strategy,
             dilate=options.dilate,
             feather=options.feather,
+            check_mask=options.mask.check,
         )
         return Filled(picture, hole, *completed, time.monotonic() - began)
 

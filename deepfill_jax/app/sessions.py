@@ -37,7 +37,7 @@ class Source:
         """Reads the image and its mask, bool [H, W, 1]; raises the errors of `reading.read`."""
         image = Encoded(self.image.read_bytes(), self.name)
         mask = self.mask and Encoded(self.mask.read_bytes(), self.mask_name)
-        picture, hole, _ = read(image, mask, max_pixels=max_pixels)
+        picture, hole, *_ = read(image, mask, max_pixels=max_pixels)
         return replace(picture, jpeg=self.jpeg or picture.jpeg), hole
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import safetensors
 
-from deepfill_jax import trained, weights
+from deepfill_jax import model_metadata, trained, weights
 from deepfill_jax.convert import mmagic, nipponjo, run, tensor_bundle, tensorflow1, torch_file
 from deepfill_jax.convert.layout import Conversion
 from deepfill_jax.errors import UsageError
@@ -41,10 +41,17 @@ def read(source: str | Path, *, step: int | str | None = None) -> Conversion:
         step: Of a run's checkpoint, instead of @STEP: a number, or "best".
 
     Raises:
-        UsageError: It is none of these, is damaged, or holds another network.
+        UsageError: It is none of these, is damaged, holds another network, or its weights are not
+            finite.
         RunError: A run's checkpoint cannot be read now.
     """
-    path, step = find(source, step)
+    conversion = _read(*find(source, step))
+    tensors = flatten(weights.networks(conversion.model))
+    model_metadata.check_values(tensors, source=str(source))
+    return conversion
+
+
+def _read(path: Path, step: int | str | None) -> Conversion:
     if step is not None and not (path / run.CONFIG).is_file():
         raise UsageError(f"{path} is not the folder of a run, so it has no step {step}.")
     if path.suffix.lower() in TORCH_SUFFIXES:

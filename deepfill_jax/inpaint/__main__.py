@@ -25,17 +25,30 @@ from deepfill_jax.cli import number
 from deepfill_jax.convert import MODEL_HELP
 from deepfill_jax.errors import RunError, UsageError, run_command
 from deepfill_jax.inpaint import batch
-from deepfill_jax.inpaint.plan import Failure, Job, Shard, clean, plan, remaining
+from deepfill_jax.inpaint.plan import (
+    Failure,
+    Job,
+    Shard,
+    clean,
+    first_few,
+    masks_without_picture,
+    names_a_file,
+    plan,
+    remaining,
+)
 from deepfill_jax.inpaint.windows import STRATEGIES
+from deepfill_jax.pictures import ORIENTATIONS, MaskOptions
 
 _MORE = """\
 masks:
-  White is the hole. A folder's masks have their picture's name, up to the suffix or with _mask and
-  digits behind it: photo.jpg goes with photo.png, photo_mask.png, photo_mask001.png. Each mask has
-  a result, named as the mask is.
+  White is the hole. A folder's masks have their picture's name, with or without its suffix, alone
+  or with "mask" before or behind it: photo.jpg goes with photo.png, photo.jpg.png, photo_mask.png,
+  photo-mask.png, photo_mask_000.png, mask_photo.png. Each mask has a result, named as the mask is.
+  Masks of class or instance numbers need --mask-threshold 0.
 
 stopped runs:
-  The same command goes on where it was stopped: what is there is whole, and is not done again.
+  The same command goes on where it was stopped. Results that are older than their picture, mask,
+  sketch or model are done again, and so is a file named by --output.
 
 clusters:
   Each of 16 SLURM tasks does its part:
@@ -76,15 +89,16 @@ def run(options: argparse.Namespace) -> None:
         )
     )
     clean(planned)
-    todo = planned if options.overwrite else remaining(planned)
+    todo, fill = planned, None
+    if any(isinstance(item, Job) for item in planned):
+        fill, model_files = _filler(options)  # A wrong model is an error, whatever is there.
+        if not options.overwrite and not names_a_file(options.images, options.output):
+            todo = remaining(planned, model_files)
     load = functools.partial(
         batch.load,
-        threshold=options.mask_threshold,
-        invert=options.invert_mask,
-        resize=options.resize_mask,
+        options=_mask_options(options),
         max_pixels=int(1e6 * options.max_megapixels),
     )
-    fill = _filler(options) if any(isinstance(item, Job) for item in todo) else None
     with _progress(len(todo)) as report:
         ended = batch.complete(todo, load=load, fill=fill, report=report)
     failures = [end for end in ended if isinstance(end, Failure)]
@@ -94,27 +108,46 @@ def run(options: argparse.Namespace) -> None:
         f"{len(ended) - len(failures)} completed, {len(planned) - len(todo)} already there, "
         f"{len(failures)} failed, in {time.monotonic() - started:.1f} s"
     )
+    if rest := masks_without_picture(options.images, options.masks):
+        print(f"{len(rest)} masks belong to no picture and were not used: {first_few(rest)}")
     if failures:
         raise RunError("\n  ".join(["not completed:", *(failure.reason for failure in failures)]))
 
 
-def _filler(options: argparse.Namespace) -> batch.Fill:
-    """Loads the model."""
+def _mask_options(options: argparse.Namespace) -> MaskOptions:
+    return MaskOptions(
+        threshold=options.mask_threshold,
+        invert=options.invert_mask,
+        check=options.mask_check,
+        orientation=options.mask_orientation,
+        resize=options.resize_mask,
+        say_threshold="--mask-threshold 0",
+        say_unchecked="--no-mask-check",
+        say_orientation="--mask-orientation",
+        say_resize=", or --resize-mask",
+    )
+
+
+def _filler(options: argparse.Namespace) -> tuple[batch.Fill, Sequence[Path]]:
+    """Loads the model; returns what fills with it, and its files."""
     # Here, and not above: JAX takes a second, and what is wrong with the command comes first.
     from deepfill_jax import compile_cache
+    from deepfill_jax.convert import sources
     from deepfill_jax.inpaint.inpainter import Inpainter
 
     compile_cache.cache_on_disk()
-    inpainter = Inpainter.load(options.model, working_size=options.working_size)
+    read = sources.read(options.model)
+    inpainter = Inpainter(read.model, working_size=options.working_size)
     if options.sketches and not inpainter.guided:
         raise UsageError(f"{options.model} takes no sketches; leave out --sketches.")
-
-    return functools.partial(
+    fill = functools.partial(
         inpainter.complete,
         strategy=options.strategy,
         dilate=options.dilate,
         feather=options.feather,
+        check_mask=False,  # The mask's file was checked.
     )
+    return fill, read.files
 
 
 @contextlib.contextmanager
@@ -183,10 +216,23 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=number(float, 0, 1),
         default=0.5,
         metavar="T",
-        help="above this part of white is the hole (%(default)s)",
+        help="above this part of white is the hole (%(default)s); 0 for masks of class numbers",
     )
     add("--invert-mask", action="store_true", help="black is the hole")
     add("--resize-mask", action="store_true", help="stretch masks of another size")
+    add(
+        "--mask-orientation",
+        choices=ORIENTATIONS,
+        default="auto",
+        help="what masks of pictures with an EXIF orientation were drawn on: the upright picture, "
+        "or its stored pixels (%(default)s: by their sizes)",
+    )
+    add(
+        "--no-mask-check",
+        dest="mask_check",
+        action="store_false",
+        help="accept masks without a hole, without known pixels, or like those of class numbers",
+    )
     add(
         "--format",
         choices=("png", "same"),
@@ -195,7 +241,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add(
         "--max-megapixels",
-        type=number(float, 0, 1e6),
+        type=number(float, 1e-6, 1e6),
         default=pictures.MAX_PIXELS / 1e6,
         metavar="N",
         help=f"refuse larger pictures (%(default)g); at most {batch.IN_MEMORY} are in memory",
@@ -210,9 +256,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="do again what is there")
     options = parser.parse_args(arguments)
     if options.masks is None:
-        for name in ("mask_threshold", "invert_mask", "resize_mask"):
+        for name in ("mask_threshold", "invert_mask", "resize_mask", "mask_orientation"):
             if getattr(options, name) != parser.get_default(name):
                 parser.error(f"--{name.replace('_', '-')} needs --masks")
+    if options.mask_threshold == 1:
+        parser.error("--mask-threshold 1 leaves no hole; choose a number below 1")
+    if options.feather > options.dilate:
+        parser.error(
+            f"--feather {options.feather} blends in the rim by which the hole is widened; add "
+            f"--dilate {options.feather}, or more"
+        )
     return options
 
 

@@ -17,7 +17,8 @@ from deepfill_jax import pictures
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint.inputs import Inputs, read_inputs
 from deepfill_jax.inpaint.plan import Failure, Item, Job
-from deepfill_jax.pictures import Picture, size
+from deepfill_jax.pictures import MaskOptions, Picture, check_hole, size
+from deepfill_jax.pictures.masks import CHECKED
 
 READ_AHEAD = 4  # Pictures that are read or being read, the one being filled among them.
 WRITE_BEHIND = 4  # Pictures that are being written.
@@ -33,46 +34,36 @@ class Done(NamedTuple):
 
     job: Job
     size: str  # Width x height.
+    hole: float  # Share of the image.
     strategy: str
     seconds: float  # Of filling; reading and writing go on beside it.
+    warnings: tuple[str, ...] = ()  # See `Inputs`.
 
     def __str__(self) -> str:
         image, _, result, _ = self.job
-        return f"{image} -> {result}: {self.size}, {self.strategy}, {self.seconds:.1f} s"
+        share = f"{100 * self.hole:.3g} % hole"
+        line = f"{image} -> {result}: {self.size}, {share}, {self.strategy}, {self.seconds:.1f} s"
+        return "\n".join([line, *(f"warning: {warning}" for warning in self.warnings)])
 
 
 def load(
-    job: Job,
-    *,
-    threshold: float = 0.5,
-    invert: bool = False,
-    resize: bool = False,
-    max_pixels: int = pictures.MAX_PIXELS,
+    job: Job, options: MaskOptions = CHECKED, *, max_pixels: int = pictures.MAX_PIXELS
 ) -> Inputs:
     """Reads a job's picture, its mask and its sketch, if it has one.
 
     Args:
         job: Without a mask, the hole is where alpha is below one half, and becomes opaque.
-        threshold: See `pictures.read_mask`.
-        invert: See `pictures.read_mask`.
-        resize: A mask may have another size than the picture, and is stretched.
+        options: How its mask is read, checked and fitted to the picture.
         max_pixels: See `pictures.read`; of the mask as well.
 
     Raises:
         UsageError: One of them cannot be used.
     """
-    inputs = read_inputs(
-        job.image,
-        job.mask,
-        job.sketch,
-        threshold=threshold,
-        invert=invert,
-        resize=resize,
-        resize_hint=", or --resize-mask",
-        max_pixels=max_pixels,
-    )
+    inputs = read_inputs(job.image, job.mask, job.sketch, options, max_pixels=max_pixels)
     if inputs.hole is None:
         raise UsageError(f"{job.image} has no transparency to be the hole; give --masks.")
+    if job.mask is None:
+        check_hole(inputs.hole, options, name=f"The transparency of {job.image}")
     return inputs
 
 
@@ -108,15 +99,17 @@ def complete(
 
     @_stage
     def filled(job: Job, inputs: Inputs):
-        picture, hole, sketch = inputs
+        picture, hole, sketch, warnings = inputs
         began = time.monotonic()
         pixels, strategy = fill(picture.pixels, hole, sketch)
-        return job, picture, pixels, strategy, time.monotonic() - began
+        seconds = time.monotonic() - began
+        done = Done(job, size(pixels), float(hole.mean()), strategy, seconds, warnings)
+        return job, picture, pixels, done
 
     @_stage
-    def written(job: Job, picture: Picture, pixels: np.ndarray, strategy: str, seconds: float):
+    def written(job: Job, picture: Picture, pixels: np.ndarray, done: Done):
         write(job.result, pixels, picture)
-        return Done(job, size(pixels), strategy, seconds)
+        return done
 
     def ended(item: tuple) -> Done | Failure:
         end = written(item)

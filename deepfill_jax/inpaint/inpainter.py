@@ -3,9 +3,10 @@
 completed = Inpainter.load("model.safetensors")("photo.jpg", "mask.png")
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 
 import jax
 import numpy as np
@@ -13,9 +14,10 @@ import numpy as np
 from deepfill_jax import weights
 from deepfill_jax.convert import sources
 from deepfill_jax.errors import UsageError
-from deepfill_jax.inpaint.inputs import ImageInput
+from deepfill_jax.inpaint import value_range
+from deepfill_jax.inpaint.inputs import ImageInput, for_each
 from deepfill_jax.inpaint.network import Network
-from deepfill_jax.inpaint.windows import STRATEGIES, Strategy
+from deepfill_jax.inpaint.options import Options, Settings
 from deepfill_jax.inpaint.work import Completed, begin, fill
 from deepfill_jax.models import Prediction
 from deepfill_jax.models.generator import MULTIPLE
@@ -94,33 +96,27 @@ class Inpainter:
         mask: ImageInput | None = None,
         *,
         sketch: ImageInput | None = None,
-        strategy: Strategy = "auto",
-        dilate: int = 0,
-        feather: int = 0,
+        **options: Unpack[Options],
     ) -> np.ndarray: ...
 
     @overload
     def __call__(
         self,
         image: np.ndarray | jax.Array,
-        mask: Sequence[ImageInput] | None = None,
+        mask: Sequence[ImageInput] | ImageInput | None = None,
         *,
-        sketch: Sequence[ImageInput | None] | None = None,
-        strategy: Strategy = "auto",
-        dilate: int = 0,
-        feather: int = 0,
+        sketch: Sequence[ImageInput | None] | ImageInput | None = None,
+        **options: Unpack[Options],
     ) -> np.ndarray: ...
 
     @overload
     def __call__(
         self,
         image: list[_Image] | tuple[_Image, ...],
-        mask: Sequence[ImageInput] | np.ndarray | None = None,
+        mask: Sequence[ImageInput] | ImageInput | None = None,
         *,
-        sketch: Sequence[ImageInput | None] | np.ndarray | None = None,
-        strategy: Strategy = "auto",
-        dilate: int = 0,
-        feather: int = 0,
+        sketch: Sequence[ImageInput | None] | ImageInput | None = None,
+        **options: Unpack[Options],
     ) -> list[np.ndarray]: ...
 
     def __call__(
@@ -129,46 +125,60 @@ class Inpainter:
         mask: Any = None,
         *,
         sketch: Any = None,
-        strategy: Strategy = "auto",
-        dilate: int = 0,
-        feather: int = 0,
+        **options: Unpack[Options],
     ) -> np.ndarray | list[np.ndarray]:
         """Completes a picture, or several of any sizes.
 
         Args:
-            image: A file or PIL picture, see `pictures.read`; an array [H, W], [H, W, 1] grey,
-                [H, W, 3] RGB or [H, W, 4] with opacity, of uint8, uint16 or floats in [-1, 1]; a
-                list of these; or a batch of arrays [B, H, W, C].
-            mask: Of the image's size: a file or PIL picture, see `pictures.read_mask`; or an array
-                for `pictures.hole_of_values`. As many as there are images. None: the hole is where
-                the image's opacity is below one half.
+            image: A file, encoded bytes, a binary file object or a PIL picture, see
+                `pictures.read`, or what that returned; an array [H, W], [H, W, 1] grey, [H, W, 3]
+                RGB or [H, W, 4] with opacity, of uint8, uint16 or floats in [-1, 1] (see
+                `value_range`); a list of these; or a batch of arrays [B, H, W, C]. A PIL picture
+                beside a mask that is an array is not turned by its EXIF orientation.
+            mask: Of the image's size: anything like a file or PIL picture, see
+                `pictures.read_mask`; or an array for `pictures.hole_of_values`. One for all images,
+                or a list or batch of as many as there are images. None: the hole is where the
+                image's opacity is below one half.
             sketch: Of guided models, lines that the fill shall follow (section 3.3), read as masks
                 are: white on black, or one colour on transparency. Only those in the hole count.
                 None: no lines.
-            strategy: How large pictures are completed: "auto", see `windows.choose_strategy`; or
-                "original", "resize" or "crop", see `windows.find_windows`.
-            dilate: Pixels by which the hole is widened.
-            feather: Pixels, at most `dilate`, over which the fill blends with the image in what
-                the hole was widened by.
+            options: Strategy="auto": how large pictures are completed, see
+                `windows.choose_strategy`; or "original", "resize" or "crop", see
+                `windows.find_windows`. dilate=0: pixels by which the hole is widened. feather=0:
+                pixels, at most `dilate`, over which the fill blends with the image in what the hole
+                was widened by. mask_threshold=0.5: part of the mask's value scale above which a
+                value is hole; 0 for masks of class or instance numbers. mask_orientation="auto":
+                "upright" or "stored", what the mask of an image with an EXIF orientation was drawn
+                on. check_mask=True: refuse masks without a hole, masks whose hole is the whole
+                image, and masks of class numbers. value_range=None: black and white of images of
+                floats, (-1, 1) if None.
 
         Returns:
-            [H, W, 3] of a file or PIL picture; of an array, its shape and type, without opacity if
+            [H, W, 3] of a file or PIL picture; pixels like those of what `pictures.read` returned,
+            for `pictures.write`; of an array, its shape and type, without opacity if
             that was the mask; a list of a list, a batch of a batch. Bit for bit the image outside
             the (widened) hole.
 
         Raises:
             UsageError: Something cannot be used, or sizes differ.
+
+        Warns:
+            UserWarning: An image of floats seems to be in [0, 1], or nothing says how a mask lies
+                on an image with an EXIF orientation.
         """
-        options = strategy, dilate, feather
+        settings = Settings(**options)
         is_batch = isinstance(image, np.ndarray | jax.Array) and image.ndim == 4
         if not is_batch and (isinstance(image, Source) or not isinstance(image, list | tuple)):
-            return self._complete([(image, mask, sketch)], *options)[0].pixels
-        masks, sketches = ([None] * len(image) if x is None else x for x in (mask, sketch))
+            return self._complete([(image, mask, sketch)], settings)[0].pixels
+        masks, sketches = for_each(mask, len(image)), for_each(sketch, len(image))
         for name, given in (("masks", masks), ("sketches", sketches)):
             if len(image) != len(given):
-                raise UsageError(f"There are {len(image)} images, but {len(given)} {name}.")
+                raise UsageError(
+                    f"There are {len(image)} images, but {len(given)} {name}; give one for all, or "
+                    "one for each."
+                )
         asked = list(zip(image, masks, sketches, strict=True))
-        completed = [one.pixels for one in self._complete(asked, *options)]
+        completed = [one.pixels for one in self._complete(asked, settings)]
         if is_batch:
             return np.stack(completed) if completed else np.array(image)
         return completed
@@ -178,30 +188,20 @@ class Inpainter:
         image: ImageInput,
         mask: ImageInput | None = None,
         sketch: ImageInput | None = None,
-        *,
-        strategy: Strategy = "auto",
-        dilate: int = 0,
-        feather: int = 0,
+        **options: Unpack[Options],
     ) -> Completed:
         """Completes one picture as `__call__` does; says by which strategy and at which scale."""
-        return self._complete([(image, mask, sketch)], strategy, dilate, feather)[0]
+        return self._complete([(image, mask, sketch)], Settings(**options))[0]
 
-    def _complete(
-        self, asked: Sequence[tuple], strategy: Strategy, dilate: int, feather: int
-    ) -> list[Completed]:
-        if strategy not in STRATEGIES:
-            raise UsageError(f"strategy={strategy!r} must be one of {', '.join(STRATEGIES)}.")
-        if not 0 <= feather <= dilate:
-            raise UsageError(
-                f"feather={feather} must be from 0 to dilate={dilate}: it blends in the rim by "
-                "which the hole is widened."
-            )
+    def _complete(self, asked: Sequence[tuple], settings: Settings) -> list[Completed]:
         if not self.guided and any(sketch is not None for _, _, sketch in asked):
             raise UsageError(UNGUIDED)
-        settings = {"working_size": self.working_size, "guided": self.guided}
-        works = [begin(*one, strategy=strategy, dilate=dilate, **settings) for one in asked]
+        network = {"working_size": self.working_size, "guided": self.guided}
+        works = [begin(*one, settings, **network) for one in asked]
+        for message in dict.fromkeys(message for work in works for message in work.warnings):
+            warnings.warn(message, stacklevel=3)  # Points at the caller of the public method.
         fill([work.canvas for work in works], self._run)
-        return [work.completed(feather) for work in works]
+        return [work.completed() for work in works]
 
     def predict(
         self, image: np.ndarray, mask: np.ndarray, sketch: np.ndarray | None = None
@@ -220,7 +220,11 @@ class Inpainter:
             outside the hole.
 
         Raises:
-            UsageError: Shapes or types are others, or the model takes no sketch.
+            UsageError: Shapes or types are others, a known pixel is not in [-1, 1], or the model
+                takes no sketch.
+
+        Warns:
+            UserWarning: The image seems to be in [0, 1].
         """
         if sketch is not None and not self.guided:
             raise UsageError(UNGUIDED)
@@ -234,9 +238,17 @@ class Inpainter:
                 f"{image.dtype} {image.shape} and {mask.dtype} {mask.shape}; a sketch has the "
                 "mask's shape."
             )
+        hole = mask > 0.5
+        if not (np.abs(image) <= 1).all(where=~hole):
+            raise UsageError(
+                "Outside the hole, predict takes pixels in [-1, 1]; map 0 to 255 to them with "
+                "image / 127.5 - 1."
+            )
+        if value_range.is_probably_0_to_1(image, hole):
+            warnings.warn(value_range.PREDICT_WARNING, stacklevel=2)
         height, width = image.shape[1:3]
         sides = (-(-side // MULTIPLE) * MULTIPLE for side in (height, width))
-        areas = [mask > 0.5] + ([(sketch > 0.5) & (mask > 0.5)] if self.guided else [])
+        areas = [hole] + ([(sketch > 0.5) & hole] if self.guided else [])
         prediction = self._run(*sides, image.astype(np.float32), *areas)
         return Prediction(*(np.asarray(x)[:, :height, :width] for x in prediction))
 

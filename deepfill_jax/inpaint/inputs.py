@@ -1,28 +1,37 @@
 """Reads an image with its mask and sketch, files or arrays, and checks that they fit."""
 
-from typing import TYPE_CHECKING, NamedTuple, Union
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import numpy as np
+from PIL import Image
 
 from deepfill_jax.errors import UsageError
+from deepfill_jax.inpaint.orientation import is_transposed, orient
 from deepfill_jax.pictures import (
     MAX_PIXELS,
+    MaskOptions,
     Picture,
     Source,
+    check_hole,
     describe,
+    hole_of_picture,
     hole_of_values,
     read,
-    read_mask,
     resize_mask,
     size,
     split_hole,
 )
+from deepfill_jax.pictures.decoding import decode
+from deepfill_jax.pictures.masks import CHECKED
 
 if TYPE_CHECKING:
     import jax
 
-# A file, a PIL picture or an array, for an image, a mask or a sketch.
-ImageInput = Union[Source, np.ndarray, "jax.Array"]  # noqa: UP007, as a string has no `|`.
+# For an image, a mask or a sketch: a file on disk or in memory, a PIL picture or an array. For an
+# image also what `pictures.read` returned.
+ImageInput = Union[Source, Picture, np.ndarray, "jax.Array"]  # noqa: UP007, as a string has no `|`.
 
 
 class Inputs(NamedTuple):
@@ -33,86 +42,90 @@ class Inputs(NamedTuple):
             its transparency was the hole.
         hole: bool [H, W, 1]; None if neither a mask nor transparency says where it is.
         sketch: bool [H, W, 1], true on lines, or None.
+        warnings: Sentences on what may have been understood wrongly.
     """
 
     picture: Picture
     hole: np.ndarray | None
     sketch: np.ndarray | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def read_inputs(
     image: ImageInput,
     mask: ImageInput | None = None,
     sketch: ImageInput | None = None,
+    options: MaskOptions = CHECKED,
     *,
-    threshold: float = 0.5,
-    invert: bool = False,
-    resize: bool = False,
-    resize_hint: str = "",
     max_pixels: int = MAX_PIXELS,
 ) -> Inputs:
     """Reads an image, its mask and its sketch, and checks that they have one size.
 
     Args:
-        image: A file or PIL picture, see `pictures.read`; or an array, see `Inpainter.__call__`.
+        image: A file or PIL picture, see `pictures.read`; or an array, see `Inpainter.__call__`. A
+            PIL picture with a mask or sketch that is an array is not turned upright, as the array
+            was probably made from its pixels.
         mask: See `pictures.read_mask` and `pictures.hole_of_values`. None: the hole is where the
             image's opacity is below one half, if it has opacity.
         sketch: White lines, read as a mask is; or None.
-        threshold: Of the mask, see `pictures.read_mask`.
-        invert: Of the mask, see `pictures.read_mask`.
-        resize: Stretch a mask of another size to the image's.
-        resize_hint: Ends the error about a mask of another size: how the user asks for `resize`.
+        options: How the mask is read, checked and fitted to the image.
         max_pixels: Larger files are refused before they are decoded.
 
     Raises:
-        UsageError: One of them cannot be read, or they differ in size.
+        UsageError: One of them cannot be read, they differ in size, or a check fails.
     """
     if isinstance(image, Source):
-        picture = read(image, max_pixels=max_pixels)
+        beside_array = any(x is not None and not isinstance(x, Source) for x in (mask, sketch))
+        as_stored = isinstance(image, Image.Image) and beside_array
+        picture = read(image, max_pixels=max_pixels, as_stored=as_stored)
     else:
-        picture = _picture(np.asarray(image))
-    hole = lines = None
+        picture = image if isinstance(image, Picture) else _picture(np.asarray(image))
+    fit = functools.partial(_fit, image=image, picture=picture, max_pixels=max_pixels)
+    hole, lines, warnings = None, None, []
     if mask is not None:
-        hole = _read_area(mask, max_pixels, threshold, invert)
-        if resize and hole.shape[:2] != picture.pixels.shape[:2]:
-            hole = resize_mask(hole, *picture.pixels.shape[:2])
-        _check_size("mask", mask, hole, image, picture, resize_hint)
+        hole = fit("mask", mask, options, warnings)
+        check_hole(hole, options, name=_name(mask, "The mask"))
     elif picture.alpha is not None:
         picture, hole = split_hole(picture)
     if sketch is not None:
-        lines = _read_area(sketch, max_pixels)
-        _check_size("sketch", sketch, lines, image, picture)
-    if hole is not None and picture.pixels.dtype.kind == "f":
-        # A NaN outside the hole is refused as well.
-        if not (np.abs(picture.pixels) <= 1).all(where=~hole):
-            raise UsageError("Outside its hole, an image of floats must be in [-1, 1].")
-    return Inputs(picture, hole, lines)
+        lined = MaskOptions(orientation=options.orientation, check=False)
+        lines = fit("sketch", sketch, lined, warnings)
+    return Inputs(picture, hole, lines, tuple(warnings))
 
 
-def _read_area(
-    source: ImageInput, max_pixels: int, threshold: float = 0.5, invert: bool = False
-) -> np.ndarray:
-    """Reads a mask or a sketch, bool [H, W, 1]."""
-    if isinstance(source, Source):
-        return read_mask(source, threshold=threshold, invert=invert, max_pixels=max_pixels)
-    area = hole_of_values(np.asarray(source), threshold=threshold)
-    return ~area if invert else area
-
-
-def _check_size(
+def _fit(
     kind: str,
     source: ImageInput,
-    area: np.ndarray,
+    options: MaskOptions,
+    warnings: list[str],
+    *,
     image: ImageInput,
     picture: Picture,
-    hint: str = "",
-) -> None:
-    if area.shape[:2] != picture.pixels.shape[:2]:
-        ours, whole = _name(source, f"The {kind}"), _name(image, "the image")
-        raise UsageError(
-            f"{ours} is {size(area)}, but {whole} is {size(picture.pixels)} (width x height); a "
-            f"{kind} needs its image's size{hint}."
+    max_pixels: int,
+) -> np.ndarray:
+    """Reads a mask or a sketch, bool [H, W, 1], and turns and stretches it to the image."""
+    name, image_name = _name(source, f"The {kind}"), _name(image, "the image")
+    if isinstance(source, Source):
+        read_area = decode(source, max_pixels)
+        area, own = hole_of_picture(read_area, options, name=name), read_area.orientation
+    else:
+        area, own = hole_of_values(np.asarray(source), options, name=name), 1
+    area, is_guess = orient(area, own, picture, options.orientation)
+    if is_guess:
+        warnings.append(
+            f"{image_name} is turned by its EXIF orientation, and nothing says whether {name} was "
+            "drawn on the upright image, as was assumed, or on the stored pixels; choose upright "
+            f"or stored with {options.say_orientation}."
         )
+    height, width = picture.pixels.shape[:2]
+    if area.shape[:2] == (height, width):
+        return area
+    sizes = f"{name} is {size(area)}, but {image_name} is {size(picture.pixels)} (width x height)"
+    if is_transposed(area, picture):
+        raise UsageError(f"{sizes}; it lies on its side, so turn it by 90 degrees.")
+    if options.resize:
+        return resize_mask(area, height, width)
+    raise UsageError(f"{sizes}; a {kind} needs its image's size{options.say_resize}.")
 
 
 def _name(source: ImageInput, default: str) -> str:
@@ -130,3 +143,17 @@ def _picture(image: np.ndarray) -> Picture:
             f"{image.dtype} {image.shape}."
         )
     return Picture(pixels[..., :3], pixels[..., 3:]) if pixels.shape[2] == 4 else Picture(pixels)
+
+
+def for_each(given: Any, count: int) -> Sequence[Any]:
+    """Returns masks or sketches as a sequence: one for all is repeated."""
+    if isinstance(given, list | tuple):
+        return given
+    if hasattr(given, "ndim"):  # An array of NumPy or JAX, or one like them.
+        # [B, H, W] or [B, H, W, C]; but [H, W, C] is one for all.
+        is_one = given.ndim == 2 or (
+            given.ndim == 3 and given.shape[2] in (1, 3, 4) and given.shape[0] != count
+        )
+        if not is_one:
+            return given
+    return [given] * count

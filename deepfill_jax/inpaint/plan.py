@@ -4,14 +4,16 @@ A file that cannot be used stops no other: a `Failure`, with the reason, takes i
 """
 
 import os
-import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from deepfill_jax.atomic_write import unfinished_path
+from PIL import Image
+
+from deepfill_jax.atomic_write import is_current, unfinished_path
 from deepfill_jax.errors import UsageError
+from deepfill_jax.inpaint import mask_names
 from deepfill_jax.pictures import READABLE, WRITABLE
 
 Item = TypeVar("Item")
@@ -57,15 +59,16 @@ def plan(
 ) -> list[Job | Failure]:
     """Finds each picture's masks and a name for each result, and makes the results' folder.
 
-    A mask has its picture's name up to the suffix, or that with `_mask` and any digits behind it,
-    as LaMa names masks: `a.jpg` goes with `a.png`, `a_mask.png` and `a_mask001.png`. A picture has
-    a result for each mask, of the mask's name; of its own, if the mask is shared or there is none.
+    The masks of a picture are found by their names, see `mask_names`: `a.jpg` goes with `a.png`,
+    `a_mask.png`, `a_mask001.png`, `mask_a.png` and `a.jpg.png`. A picture has a result for each
+    mask, of the mask's name; of its own, if the mask is shared or there is none.
 
     Args:
         images: A picture, or a folder of them; folders in it are not searched.
-        masks: A mask for all; a folder of masks, also that of the pictures, where only LaMa's names
-            are masks; or None, if the hole is what is transparent in the pictures.
-        output: A file, if `images` is one and this has a suffix that Pillow writes; otherwise a
+        masks: A mask for all; a folder of masks, also that of the pictures, where only names that
+            differ from the picture's are masks; or None, if the hole is what is transparent in the
+            pictures.
+        output: A file, if `images` is one and this has a suffix that can be written; otherwise a
             folder.
         sketches: A sketch for all; a folder of sketches, each of its picture's or mask's name up to
             the suffix; or None.
@@ -77,18 +80,19 @@ def plan(
         name.
 
     Raises:
-        UsageError: There are no pictures, no masks or no place to write, or a result would take
-            the place of what is read.
+        UsageError: There are no pictures, no masks or no place to write, the output has a suffix
+            that cannot be written, or a result would take the place of what is read.
     """
+    is_file = names_a_file(images, output)
     found, masks_of = _pair(images, masks)
-    is_file = images.is_file() and output.suffix.lower() in WRITABLE
+    rest = _unmatched(masks_of, masks)
+    others = f"; masks without a picture: {first_few(rest)}" if rest else ""
     folder = output.parent if is_file else output
     planned: list[Job | Failure] = []
     for image in found:
         if not masks_of[image]:
-            planned.append(
-                Failure(f"{image}: {masks} holds no mask named {image.stem} or {image.stem}_mask.")
-            )
+            names = mask_names.names_of(image)
+            planned.append(Failure(f"{image}: {masks} holds no mask named {names}{others}."))
         for mask in masks_of[image]:
             stem = image.stem if mask in (None, masks) else mask.stem
             name = stem + (image.suffix if keep_format else ".png")
@@ -118,15 +122,50 @@ def _pair(
             found = [image for image in found if image.resolve() != masks.resolve()]
         return found, {image: candidates for image in found}
     if masks.samefile(images if images.is_dir() else images.parent):
-        stems = {file.stem for file in candidates}
-        candidates = [file for file in candidates if _before_mask(file) in stems]
+        candidates = mask_names.marked_as_masks(candidates)
         names = {file.name for file in candidates} if images.is_dir() else set()
         found = [image for image in found if image.name not in names]
-    by_stem = defaultdict(list)
-    stems = {image.stem for image in found}
-    for mask in candidates:
-        by_stem[mask.stem if mask.stem in stems else _before_mask(mask)].append(mask)
-    return found, {image: by_stem[image.stem] for image in found}
+    masks_of = mask_names.match(candidates, found)
+    return found, {image: masks_of[image] for image in found}
+
+
+def _unmatched(masks_of: Mapping[Path, Sequence[Path | None]], masks: Path | None) -> list[Path]:
+    """The files of the folder `masks` that are neither a picture nor the mask of one."""
+    if masks is None or not masks.is_dir():
+        return []
+    used = {mask for own in masks_of.values() for mask in own}
+    folders = {image.parent.resolve() for image in masks_of}
+    return [] if masks.resolve() in folders else [x for x in _pictures(masks) if x not in used]
+
+
+def masks_without_picture(images: Path, masks: Path | None) -> list[Path]:
+    """The masks of a folder that belong to none of a folder's pictures."""
+    return _unmatched(_pair(images, masks)[1], masks) if images.is_dir() else []
+
+
+def first_few(paths: Sequence[Path]) -> str:
+    """Names up to five paths, and says how many more there are."""
+    more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+    return ", ".join(map(str, paths[:5])) + more
+
+
+def names_a_file(images: Path, output: Path) -> bool:
+    """Whether the output of a picture is a file, and not a folder.
+
+    Raises:
+        UsageError: Its suffix is that of a picture file, but it cannot be one.
+    """
+    suffix = output.suffix.lower()
+    if output.is_dir() or suffix not in WRITABLE and suffix not in _picture_suffixes():
+        return False
+    if suffix not in WRITABLE:
+        raise UsageError(
+            f"{output} cannot be written: {suffix} is not among the formats that can be written; "
+            "use .png."
+        )
+    if images.is_dir():
+        raise UsageError(f"{output} is named as a file, but {images} is a folder; name a folder.")
+    return True
 
 
 def _pictures(path: Path) -> list[Path]:
@@ -138,10 +177,8 @@ def _pictures(path: Path) -> list[Path]:
     return found
 
 
-def _before_mask(file: Path) -> str | None:
-    """The name of the picture that LaMa's name for a mask begins with, or None."""
-    named = re.fullmatch(r"(.+)_mask\d*", file.stem)
-    return named and named[1]
+def _picture_suffixes() -> Collection[str]:
+    return READABLE | Image.registered_extensions().keys()
 
 
 def _writable(planned: list[Job | Failure]) -> list[Job | Failure]:
@@ -195,9 +232,19 @@ def _jobs(planned: Iterable[Job | Failure]) -> Iterator[Job]:
     return (item for item in planned if isinstance(item, Job))
 
 
-def remaining(planned: Sequence[Job | Failure]) -> list[Job | Failure]:
-    """Leaves out the jobs whose results are there: a result that is there is whole."""
-    return [item for item in planned if isinstance(item, Failure) or not item.result.exists()]
+def remaining(planned: Sequence[Job | Failure], model: Sequence[Path] = ()) -> list[Job | Failure]:
+    """Leaves out the jobs whose results are there and not older than what they were made from.
+
+    Args:
+        planned: What to do. A result that is there is whole.
+        model: The files of the model.
+    """
+    return [
+        item
+        for item in planned
+        if isinstance(item, Failure)
+        or not is_current(item.result, [item.image, item.mask, item.sketch, *model])
+    ]
 
 
 def clean(planned: Sequence[Job | Failure]) -> None:

@@ -1,19 +1,21 @@
 """A picture while it is completed: from what the caller gave to what the caller gets."""
 
 import collections
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from deepfill_jax.errors import UsageError
-from deepfill_jax.inpaint import mask_edges
+from deepfill_jax.inpaint import mask_edges, value_range
 from deepfill_jax.inpaint.canvas import Canvas, blend
 from deepfill_jax.inpaint.inputs import ImageInput, read_inputs
 from deepfill_jax.inpaint.network import compiled_side
+from deepfill_jax.inpaint.options import Settings
 from deepfill_jax.inpaint.windows import Strategy, Window, choose_strategy, find_windows
 from deepfill_jax.models import Prediction
-from deepfill_jax.pictures import Picture, Source
+from deepfill_jax.pictures import Picture, Source, check_hole
 
 BATCH_PIXELS = 8 * 256**2  # That are filled at once, or one window, if it is larger.
 
@@ -36,13 +38,17 @@ class Work(NamedTuple):
     canvas: Canvas
     scale: float
     is_flat: bool  # Given as an array [H, W].
+    settings: Settings
+    warnings: tuple[str, ...]  # See `Inputs`.
 
-    def completed(self, feather: int) -> Completed:
+    def completed(self) -> Completed:
         """Returns the result when all windows of the canvas are filled."""
-        pixels = self.canvas.pixels
-        if feather:
-            share = mask_edges.feather(self.hole, self.dilated, feather)
-            pixels = blend(self.picture.pixels, pixels, share)
+        pixels, original, settings = self.canvas.pixels, self.picture.pixels, self.settings
+        if settings.feather:
+            share = mask_edges.feather(self.hole, self.dilated, settings.feather)
+            unit = value_range.to_unit(original, self.dilated, settings.value_range)
+            pixels = blend(unit, pixels, share)
+        pixels = value_range.from_unit(pixels, original, self.dilated, settings.value_range)
         if self.picture.alpha is not None:
             pixels = np.concatenate([pixels, self.picture.alpha], axis=2)
         return Completed(pixels[..., 0] if self.is_flat else pixels, self.strategy, self.scale)
@@ -52,9 +58,8 @@ def begin(
     image: ImageInput,
     mask: ImageInput | None,
     sketch: ImageInput | None,
+    settings: Settings,
     *,
-    strategy: Strategy,
-    dilate: int,
     working_size: int,
     guided: bool,
 ) -> Work:
@@ -64,31 +69,39 @@ def begin(
         image: See `Inpainter.__call__`; also mask and sketch.
         mask: None: the hole is what is transparent in the image.
         sketch: None: there are no lines.
-        strategy: "auto" becomes one of the others here.
-        dilate: Pixels by which the hole is widened.
+        settings: The options; the strategy "auto" becomes one of the others here.
         working_size: See `windows.find_windows`.
         guided: Whether the network takes a sketch.
 
     Raises:
         UsageError: Something cannot be read, sizes differ, or nothing says where the hole is.
     """
-    picture, hole, lines = read_inputs(image, mask, sketch)
+    options = settings.mask_options()
+    picture, hole, lines, warnings = read_inputs(image, mask, sketch, options)
     if hole is None:
         raise UsageError("The image has no opacity that could say where its hole is; give a mask.")
-    if isinstance(image, Source):  # The result of a file is RGB.
+    if mask is None:
+        check_hole(hole, options, name="The transparency of the image")
+    if isinstance(image, Picture):
+        picture = dataclasses.replace(picture, alpha=None)
+    elif isinstance(image, Source):  # The result of a file is RGB.
         picture = Picture(picture.pixels.repeat(3 // picture.pixels.shape[2], axis=2))
     elif mask is None:
         picture = Picture(picture.pixels)
     if guided and lines is None:
         lines = np.zeros_like(hole)
-    dilated = mask_edges.dilate(hole, dilate)
+    unit = value_range.to_unit(picture.pixels, hole, settings.value_range)
+    if settings.value_range is None and value_range.is_probably_0_to_1(unit, hole):
+        warnings = (*warnings, value_range.WARNING)
+    dilated = mask_edges.dilate(hole, settings.dilate)
+    strategy = settings.strategy
     if strategy == "auto":
         strategy = choose_strategy(dilated, working_size)
     windows = find_windows(dilated, strategy, working_size)
-    canvas = Canvas(picture.pixels, dilated, windows, lines)
+    canvas = Canvas(unit, dilated, windows, lines)
     is_flat = not isinstance(image, Source) and np.ndim(image) == 2
     scale = min((window.scale for window in windows), default=1.0)
-    return Work(picture, hole, dilated, strategy, canvas, scale, is_flat)
+    return Work(picture, hole, dilated, strategy, canvas, scale, is_flat, settings, warnings)
 
 
 def fill(canvases: Sequence[Canvas], run: Callable[..., Prediction]) -> None:

@@ -6,13 +6,13 @@ HEIC goes through `pillow-heif`. The extra `pictures` installs both.
 
 import contextlib
 import io
+import os
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -20,16 +20,7 @@ from PIL.ExifTags import Base
 
 from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import metadata
-
-
-class Encoded(NamedTuple):
-    """A picture's file in memory, and its name in messages."""
-
-    data: bytes
-    name: str = "The picture"
-
-
-Source = str | Path | Image.Image | Encoded
+from deepfill_jax.pictures.sources import Source, content
 
 MAX_PIXELS = 120_000_000  # Cameras of 100 megapixels and phones of 108 pass.
 
@@ -51,12 +42,15 @@ class Picture:
         alpha: Opacity, [H, W, 1] of the same type, or None.
         metadata: What Pillow's `save` takes in most formats: `icc_profile`, `exif`, `dpi`.
         jpeg: What it takes for JPEG: the `qtables` and `subsampling` that the picture came with.
+        orientation: EXIF orientation, 1 to 8, by which the stored pixels were turned upright; 1 if
+            they were not turned.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     jpeg: Mapping[str, Any] = field(default_factory=dict)
+    orientation: int = 1
 
 
 class RefusalError(Exception):
@@ -64,10 +58,13 @@ class RefusalError(Exception):
 
 
 def describe(source: Source, unnamed: str = "The picture") -> str:
-    """The source's name in messages; `unnamed` for a PIL picture without a file."""
+    """The source's name in messages; `unnamed` if it has none."""
+    if isinstance(source, str | os.PathLike):
+        return str(source)
     if isinstance(source, Image.Image):
         return getattr(source, "filename", "") or unnamed
-    return source.name if isinstance(source, Encoded) else str(source)
+    name = getattr(source, "name", "")  # Of a file without a name, this is a number or None.
+    return name if isinstance(name, str) and name else unnamed
 
 
 def reason(error: Exception) -> str:
@@ -76,8 +73,13 @@ def reason(error: Exception) -> str:
     return " ".join(said.split()).rstrip(".")
 
 
-def decode(source: Source, max_pixels: int) -> Picture:
+def decode(source: Source, max_pixels: int, *, as_stored: bool = False) -> Picture:
     """Reads a picture as `pictures.read` does, and one of whole or real numbers as well.
+
+    Args:
+        source: See `pictures.read`.
+        max_pixels: What is larger is refused before it is decoded.
+        as_stored: Do not turn the pixels upright.
 
     Returns:
         A picture; grey without alpha, its pixels may also be int32 or float32.
@@ -89,10 +91,10 @@ def decode(source: Source, max_pixels: int) -> Picture:
     try:
         with _pillow():
             if isinstance(source, Image.Image):
-                return _decode(source, data, max_pixels)
-            data = source.data if isinstance(source, Encoded) else Path(source).read_bytes()
+                return _decode(source, data, max_pixels, as_stored)
+            data = content(source)
             with _open(data) as opened:
-                return _decode(opened, data, max_pixels)
+                return _decode(opened, data, max_pixels, as_stored)
     except RefusalError as error:
         raise UsageError(f"{describe(source)} {error}.") from error
     except UnidentifiedImageError as error:
@@ -146,7 +148,7 @@ def _check_size(opened: Image.Image, max_pixels: int) -> None:
             )
 
 
-def _decode(opened: Image.Image, data: bytes, max_pixels: int) -> Picture:
+def _decode(opened: Image.Image, data: bytes, max_pixels: int, as_stored: bool) -> Picture:
     """Decodes an opened picture; `data` is its file, where there is one."""
     _check_size(opened, max_pixels)
     frames = getattr(opened, "n_frames", 1)
@@ -154,6 +156,7 @@ def _decode(opened: Image.Image, data: bytes, max_pixels: int) -> Picture:
     if frames > 1 and opened.format not in ("MPO", "HEIF"):
         raise RefusalError(f"holds {frames} frames or pages; save the one that you mean by itself")
     bits = data[24:25] if opened.format == "PNG" else _tiff_tag(opened, Base.BitsPerSample, ())
+    stored = metadata.orientation(opened)
     opened.load()  # Raises if the file is cut short; turns a TIFF upright.
     if opened.mode in ("I", "F") or opened.mode.startswith("I;16"):
         pixels, alpha = _numbers(opened), None
@@ -161,12 +164,13 @@ def _decode(opened: Image.Image, data: bytes, max_pixels: int) -> Picture:
         pixels, alpha = _colours_of_16_bits(opened, data)
     else:
         pixels, alpha = _bytes(opened)
-    orientation = metadata.orientation(opened)
+    orientation = 1 if as_stored else metadata.orientation(opened)
     return Picture(
         metadata.upright(pixels, orientation),
         None if alpha is None else metadata.upright(alpha, orientation),
         metadata.metadata(opened),
         metadata.jpeg(opened),
+        1 if as_stored else stored,
     )
 
 

@@ -1,0 +1,98 @@
+"""The options of `Inpainter`, checked before any image is read."""
+
+import math
+from dataclasses import dataclass
+from typing import TypedDict
+
+from deepfill_jax.errors import UsageError
+from deepfill_jax.inpaint.windows import STRATEGIES, Strategy
+from deepfill_jax.pictures import ORIENTATIONS, MaskOptions, Orientation
+
+
+class Options(TypedDict, total=False):
+    """Keyword arguments of `Inpainter.__call__` and `Inpainter.complete`; see `Settings`."""
+
+    strategy: Strategy
+    dilate: int
+    feather: int
+    mask_threshold: float
+    mask_orientation: Orientation
+    check_mask: bool
+    value_range: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options with their defaults.
+
+    Attributes:
+        strategy: How large images are completed, see `windows.choose_strategy`.
+        dilate: Pixels by which the hole is widened, 0 or more.
+        feather: Width in pixels, at most `dilate`, of the blended border.
+        mask_threshold: Part of the mask's value scale above which a value is hole, from 0 to below
+            1, see `pictures.hole_of_values`.
+        mask_orientation: See `pictures.MaskOptions`.
+        check_mask: Whether masks without a hole, masks whose hole is the whole image, and masks of
+            class numbers are refused.
+        value_range: Black and white of images of floats; None: (-1, 1), with a warning for images
+            that probably are in [0, 1].
+
+    Raises:
+        UsageError: A value is not possible.
+    """
+
+    strategy: Strategy = "auto"
+    dilate: int = 0
+    feather: int = 0
+    mask_threshold: float = 0.5
+    mask_orientation: Orientation = "auto"
+    check_mask: bool = True
+    value_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        check_edges(self.dilate, self.feather)
+        for name, value, known in (
+            ("strategy", self.strategy, STRATEGIES),
+            ("mask_orientation", self.mask_orientation, ORIENTATIONS),
+        ):
+            if value not in known:
+                raise UsageError(f"{name}={value!r} must be one of {', '.join(known)}.")
+        if not 0 <= self.mask_threshold < 1:
+            raise UsageError(
+                f"mask_threshold={self.mask_threshold} must be from 0 to below 1; with 0, every "
+                "value above 0 is hole."
+            )
+        if self.value_range is not None and not _is_range(self.value_range):
+            raise UsageError(
+                f"value_range={self.value_range!r} must be two finite numbers, black and white, "
+                "such as (0, 1)."
+            )
+
+    def mask_options(self) -> MaskOptions:
+        """How masks are read."""
+        return MaskOptions(
+            threshold=self.mask_threshold,
+            check=self.check_mask,
+            orientation=self.mask_orientation,
+        )
+
+
+def check_edges(dilate: int, feather: int) -> None:
+    """Checks the options of the hole's edge.
+
+    Raises:
+        UsageError: `feather` is negative or larger than `dilate`.
+    """
+    if not 0 <= feather <= dilate:
+        raise UsageError(
+            f"feather={feather} must be from 0 to dilate={dilate}: it blends in the rim by "
+            "which the hole is widened."
+        )
+
+
+def _is_range(values: object) -> bool:
+    try:
+        black, white = (float(x) for x in values)
+    except (TypeError, ValueError):
+        return False
+    return math.isfinite(black) and math.isfinite(white) and black < white

@@ -1,0 +1,112 @@
+"""Checks of a model file's metadata, so that a wrong value is named where the file is read."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from deepfill_jax import renamed
+from deepfill_jax.errors import UsageError
+from deepfill_jax.models.generator import MULTIPLE
+from deepfill_jax.models.variants import VARIANTS
+
+MAX_WIDTH = 4096  # Of the published networks 24 and 64; more is a mistake, not a network.
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_WIDTH = f"an even number from 2 to {MAX_WIDTH}"
+# What each entry must be, and whether a value is that.
+_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "format": ("a whole number", _is_whole),
+    "architecture": (
+        f"one of {', '.join(VARIANTS)}",
+        lambda x: isinstance(x, str) and x in VARIANTS,
+    ),
+    "width": (_WIDTH, lambda x: _is_whole(x) and x % 2 == 0 and 2 <= x <= MAX_WIDTH),
+    "discriminator_width": (
+        f"a whole number from 1 to {MAX_WIDTH}",
+        lambda x: _is_whole(x) and 1 <= x <= MAX_WIDTH,
+    ),
+    "guided": ("true or false", lambda x: isinstance(x, bool)),
+    "image_size": (
+        f"a positive multiple of {MULTIPLE}",
+        lambda x: _is_whole(x) and x > 0 and x % MULTIPLE == 0,
+    ),
+    "license": ("a text", lambda x: isinstance(x, str)),
+    "parent": ("a text", lambda x: isinstance(x, str)),
+}
+# An entry that may be missing or null.
+_OPTIONAL = ("guided", "image_size", "license", "parent")
+
+
+def parse(text: str, *, source: str) -> dict[str, Any]:
+    """Reads and checks the JSON object that describes a model.
+
+    Args:
+        text: The JSON.
+        source: Name of the file, for messages.
+
+    Returns:
+        The entries by the names of today. Optional ones that are null are left out.
+
+    Raises:
+        UsageError: The JSON is not an object, an entry is missing, or it has a wrong value.
+    """
+    try:
+        described = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"The metadata of {source} is not JSON ({error}); {_REMEDY}.") from error
+    if not isinstance(described, dict):
+        raise UsageError(f"The metadata of {source} is not a JSON object; {_REMEDY}.")
+    entries = {renamed.METADATA.get(name, name): value for name, value in described.items()}
+    entries = {k: x for k, x in entries.items() if not (x is None and k in _OPTIONAL)}
+    for name, (must_be, is_right) in _RULES.items():
+        if name not in entries:
+            if name not in _OPTIONAL:
+                raise UsageError(f"The metadata of {source} has no {name}; {_OTHERS}.")
+        elif not is_right(entries[name]):
+            raise UsageError(
+                f"The metadata of {source} has {name} {entries[name]!r:.80}, which must be "
+                f"{must_be}; {_REMEDY}."
+            )
+    return entries
+
+
+_REMEDY = "convert or export the model again"
+_OTHERS = "weights of other projects go through `python -m deepfill_jax.convert`"
+
+
+def check_values(tensors: Mapping[str, np.ndarray], *, source: str) -> None:
+    """Checks that weights are finite floats.
+
+    Args:
+        tensors: By name; counts are whole numbers.
+        source: Name of the file, for messages.
+
+    Raises:
+        UsageError: A tensor holds other values; up to five are named.
+    """
+    counts = {name for name in tensors if name.endswith("/count")}
+    weights = {name: np.asarray(x) for name, x in tensors.items() if name not in counts}
+    for problem, wrong in (
+        ("are not floats", [n for n, x in weights.items() if not _is_float(x)]),
+        ("hold NaN or infinity", [n for n, x in weights.items() if not _is_finite(x)]),
+    ):
+        if wrong:
+            more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+            raise UsageError(
+                f"{source} is damaged: tensors that {problem}: {', '.join(sorted(wrong)[:5])}"
+                f"{more}; take an earlier checkpoint or another copy."
+            )
+
+
+def _is_float(x: np.ndarray) -> bool:
+    return np.issubdtype(x.dtype, np.floating) or x.dtype.name == "bfloat16"
+
+
+def _is_finite(x: np.ndarray) -> bool:
+    return not _is_float(x) or bool(np.isfinite(x.astype(np.float32, copy=False)).all())
