@@ -1,5 +1,6 @@
 """The command on files and folders; of all but one test, with a fill that inverts the hole."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -112,6 +113,52 @@ def test_a_rerun_skips_what_is_there(here, filled, capsys):
     np.testing.assert_array_equal(pictures.read("out/a.png").pixels, expected("a"))
 
 
+@pytest.mark.parametrize("changed", ["images/a.bmp", "masks/a.png", "model", "sketches/a.png"])
+def test_results_older_than_what_they_were_made_from_are_done_again(
+    here, monkeypatch, capsys, changed
+):
+    monkeypatch.setattr(inpaint, "_filler", lambda options: (invert, [Path("model")]))
+    Path("sketches").mkdir()
+    for stem in STEMS:
+        Image.fromarray(make_picture(7, 5)[1]).save(f"sketches/{stem}.png")
+    Path("model").write_text("")
+    more = ("--sketches", "sketches")
+    assert command(*more) == 0
+    assert command(*more) == 0
+    assert "0 completed, 3 already there" in capsys.readouterr().out
+    newer = Path("out/a.png").stat().st_mtime + 5
+    os.utime(changed, (newer, newer))
+    assert command(*more) == 0
+    again = 3 if changed == "model" else 1
+    assert f"{again} completed, {3 - again} already there" in capsys.readouterr().out
+
+
+def test_a_changed_mask_changes_the_result(here, filled):
+    assert command() == 0
+    old = Path("out/a.png").read_bytes()
+    os.utime("out/a.png", (1e9, 1e9))
+    Image.fromarray(make_picture(7, 5, 9)[1]).save("masks/a.png")
+    assert command() == 0
+    assert Path("out/a.png").read_bytes() != old
+
+
+def test_a_named_output_is_overwritten(here, filled, capsys):
+    one = {"images": "images/a.bmp", "masks": "masks/a.png", "output": "x.png"}
+    Path("x.png").write_text("old")
+    assert command(**one) == 0
+    assert command(**one) == 0
+    assert capsys.readouterr().out.count("1 completed, 0 already there") == 2
+    np.testing.assert_array_equal(pictures.read("x.png").pixels, expected("a"))
+
+
+def test_the_model_is_checked_even_if_all_is_done(here, monkeypatch, capsys):
+    with monkeypatch.context() as patched:
+        patched.setattr(inpaint, "_filler", lambda options: (invert, []))
+        assert command() == 0
+    assert command(model="nonsense") == 2
+    assert "There is no model file nonsense" in capsys.readouterr().err
+
+
 def test_failures_stop_no_other_and_are_listed(here, filled, capsys):
     truncate(Path("images/b.1.bmp"))
     Image.fromarray(make_picture(3, 3)[1]).save("masks/c.png")
@@ -202,6 +249,11 @@ def test_options_of_the_network(here, monkeypatch, capsys):
         (["--working-size", "0"], "argument --working-size: 0 is not at least 1"),
         (["--mask-threshold", "nan"], "argument --mask-threshold: nan is not from 0 to 1"),
         (["--max-megapixels", "inf"], "argument --max-megapixels: inf is not from 1e-06 to"),
+        (["--feather", "3"], "--feather 3 blends in the rim by which the hole is widened; add --d"),
+        (["--feather", "3", "--dilate", "2"], "add --dilate 3, or more"),
+        (["--mask-threshold", "1"], "--mask-threshold 1 leaves no hole; choose a number below 1"),
+        (["--output", "x.avif", "--images", "images/a.bmp"], "x.avif cannot be written: .avif is"),
+        (["--output", "x.png"], "x.png is named as a file, but images is a folder; name a folder"),
         (["--strategy", "best"], "argument --strategy: invalid choice: 'best'"),
         (["--output", "images"], "error: images is read from; results need another folder."),
         (["--images", "nowhere"], "error: nowhere is neither a picture nor a folder"),

@@ -271,6 +271,25 @@ def test_several_pictures(small_worker, tmp_path):
     assert small_worker([], []) == []
 
 
+@pytest.mark.parametrize("kind", ["file", "text", "PIL", "[H, W]", "[H, W, 1]", "[H, W, 3]"])
+def test_one_mask_serves_all_images(small_worker, tmp_path, kind):
+    images = [make_picture(24, 40, seed)[0] for seed in range(2)]
+    mask = make_picture(24, 40)[1]
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    one = {
+        "file": tmp_path / "m.png",
+        "text": str(tmp_path / "m.png"),
+        "PIL": Image.fromarray(mask),
+        "[H, W]": mask,
+        "[H, W, 1]": mask[..., np.newaxis],
+        "[H, W, 3]": np.dstack([mask] * 3),
+    }[kind]
+    expected = small_worker(images, [mask, mask])
+    for given in (images, np.stack(images)):
+        np.testing.assert_array_equal(small_worker(given, one), expected)
+    np.testing.assert_array_equal(small_worker(images, np.stack([mask, mask])), expected)
+
+
 def test_a_batch_of_one_size_is_one_run_of_the_network(small_worker, monkeypatch):
     runs = []
     run = small_worker._run
