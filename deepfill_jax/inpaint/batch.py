@@ -101,7 +101,7 @@ def complete(
     def filled(job: Job, inputs: Inputs):
         picture, hole, sketch, warnings = inputs
         began = time.monotonic()
-        pixels, strategy = fill(picture.pixels, hole, sketch)
+        pixels, strategy, *_ = fill(picture.pixels, hole, sketch)
         seconds = time.monotonic() - began
         done = Done(job, size(pixels), float(hole.mean()), strategy, seconds, warnings)
         return job, picture, pixels, done
