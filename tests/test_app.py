@@ -355,7 +355,12 @@ PICTURE, MASK, _ = make_request()
         ({"image": ("a.png", b"")}, {}, 422, "a.png cannot be read as a picture: it is empty"),
         ({"image": ("a.png", file(PICTURE)[:-60])}, {}, 422, "a.png cannot be read as a picture"),
         ({"image": ("../../etc/passwd", b"x")}, {}, 422, "passwd cannot be read as a picture"),
-        ({"mask": ("m.png", file(0 * MASK))}, {}, 422, "There is nothing to fill"),
+        ({"mask": ("m.png", file(0 * MASK))}, {}, 422, "m.png has no hole; paint the region"),
+        ({"mask": ("m.png", file(0 * MASK + 255))}, {}, 422, "m.png makes the whole image the"),
+        ({"mask": ("m.png", file(MASK // 60))}, {}, 422, "if it holds class or instance numb"),
+        ({"image": ("a.png", b"")}, {"feather": 3}, 422, "feather=3 must be from 0 to dilate=0"),
+        ({}, {"mask_threshold": 1}, 422, "mask_threshold: "),
+        ({}, {"mask_orientation": "left"}, 422, "mask_orientation: "),
         ({"mask": ("m.png", file(MASK[:9]))}, {}, 422, "m.png is 56x9, but a.png is 56x40"),
         ({"sketch": ("s.png", file(MASK))}, {}, 422, "This model takes no sketch"),
         (

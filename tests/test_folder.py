@@ -261,11 +261,10 @@ def test_results_do_not_depend_on_timing():
     assert results == {job.result: 100 + i for i, job in enumerate(JOBS)}
     assert [end.job for end in ended] == JOBS
     assert sorted(end.job for end in reported) == sorted(JOBS)
-    assert ended[5]._replace(seconds=1.24, hole=0.253) == Done(JOBS[5], "3x2", 0.253, "crop", 1.24)
-    assert (
-        f"{Done(JOBS[5], '3x2', 0.253, 'crop', 1.24)}"
-        == "5.png -> out/5.png: 3x2, 25.3 % hole, crop, 1.2 s"
-    )
+    done = Done(JOBS[5], "3x2", 0.253, "crop", 1.24, ("look at it.",))
+    assert ended[5]._replace(seconds=1.24, hole=0.253) == done._replace(warnings=())
+    line = "5.png -> out/5.png: 3x2, 25.3 % hole, crop, 1.2 s"
+    assert f"{done}" == f"{line}\nwarning: look at it."
 
 
 def test_failures_stop_no_other():

@@ -37,12 +37,9 @@ def test_hole_is_the_upper_half_of_the_value_scale(values, expected):
 
 def test_threshold_is_a_fraction_of_the_value_scale():
     greys = np.array([[0, 51, 52, 255]])
-    np.testing.assert_array_equal(
-        hole_of_values(greys, MaskOptions(threshold=0.2, check=False)), hole([0, 0, 1, 1])
-    )
-    np.testing.assert_array_equal(
-        hole_of_values(greys / 255, MaskOptions(threshold=0, check=False)), hole([0, 1, 1, 1])
-    )
+    low, zero = MaskOptions(threshold=0.2, check=False), MaskOptions(threshold=0, check=False)
+    np.testing.assert_array_equal(hole_of_values(greys, low), hole([0, 0, 1, 1]))
+    np.testing.assert_array_equal(hole_of_values(greys / 255, zero), hole([0, 1, 1, 1]))
     for threshold in (1, -0.1, 128, np.nan):
         with pytest.raises(UsageError, match=f"from 0 to below 1, not {threshold}"):
             hole_of_values(greys, MaskOptions(threshold=threshold))

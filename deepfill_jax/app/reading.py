@@ -8,7 +8,7 @@ import numpy as np
 from deepfill_jax import pictures
 from deepfill_jax.inpaint.inputs import Inputs, read_inputs
 from deepfill_jax.pictures import WRITABLE, Encoded, MaskOptions
-from deepfill_jax.pictures.masks import CHECKED
+from deepfill_jax.pictures.mask_options import CHECKED
 
 Format = Literal["png", "same"]
 _NAME = 80  # Maximum length of file names, in characters; longer ones keep their end.

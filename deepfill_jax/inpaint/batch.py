@@ -18,7 +18,7 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint.inputs import Inputs, read_inputs
 from deepfill_jax.inpaint.plan import Failure, Item, Job
 from deepfill_jax.pictures import MaskOptions, Picture, check_hole, size
-from deepfill_jax.pictures.masks import CHECKED
+from deepfill_jax.pictures.mask_options import CHECKED
 
 READ_AHEAD = 4  # Pictures that are read or being read, the one being filled among them.
 WRITE_BEHIND = 4  # Pictures that are being written.

@@ -163,8 +163,7 @@ class Inpainter:
             UsageError: Something cannot be used, or sizes differ.
 
         Warns:
-            UserWarning: An image of floats seems to be in [0, 1], or nothing says how a mask lies
-                on an image with an EXIF orientation.
+            UserWarning: Floats seem to be in [0, 1], or a mask to lie as the pixels are stored.
         """
         settings = Settings(**options)
         is_batch = isinstance(image, np.ndarray | jax.Array) and image.ndim == 4
@@ -220,11 +219,7 @@ class Inpainter:
             outside the hole.
 
         Raises:
-            UsageError: Shapes or types are others, a known pixel is not in [-1, 1], or the model
-                takes no sketch.
-
-        Warns:
-            UserWarning: The image seems to be in [0, 1].
+            UsageError: Shapes, types or ranges are others, or the model takes no sketch.
         """
         if sketch is not None and not self.guided:
             raise UsageError(UNGUIDED)

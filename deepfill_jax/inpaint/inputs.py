@@ -24,7 +24,7 @@ from deepfill_jax.pictures import (
     split_hole,
 )
 from deepfill_jax.pictures.decoding import decode
-from deepfill_jax.pictures.masks import CHECKED
+from deepfill_jax.pictures.mask_options import CHECKED
 
 if TYPE_CHECKING:
     import jax

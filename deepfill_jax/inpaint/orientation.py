@@ -7,7 +7,7 @@ a mask of a tool that ignores the note lies as the pixels are stored.
 import numpy as np
 
 from deepfill_jax.pictures import Picture, upright
-from deepfill_jax.pictures.masks import Orientation
+from deepfill_jax.pictures.mask_options import Orientation
 
 _SWAPS_SIDES = (5, 6, 7, 8)  # EXIF orientations that turn by 90 degrees.
 

@@ -5,7 +5,7 @@ A file that cannot be used stops no other: a `Failure`, with the reason, takes i
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -156,7 +156,8 @@ def names_a_file(images: Path, output: Path) -> bool:
         UsageError: Its suffix is that of a picture file, but it cannot be one.
     """
     suffix = output.suffix.lower()
-    if output.is_dir() or suffix not in WRITABLE and suffix not in _picture_suffixes():
+    suffixes = WRITABLE.keys() | READABLE | Image.registered_extensions().keys()
+    if output.is_dir() or suffix not in suffixes:
         return False
     if suffix not in WRITABLE:
         raise UsageError(
@@ -175,10 +176,6 @@ def _pictures(path: Path) -> list[Path]:
     if not found:
         raise UsageError(f"{path} is neither a picture nor a folder that holds pictures.")
     return found
-
-
-def _picture_suffixes() -> Collection[str]:
-    return READABLE | Image.registered_extensions().keys()
 
 
 def _writable(planned: list[Job | Failure]) -> list[Job | Failure]:

@@ -18,10 +18,8 @@ from deepfill_jax.pictures.decoding import (
     reason,
 )
 from deepfill_jax.pictures.encoding import WRITABLE
+from deepfill_jax.pictures.mask_options import ORIENTATIONS, MaskOptions, Orientation
 from deepfill_jax.pictures.masks import (
-    ORIENTATIONS,
-    MaskOptions,
-    Orientation,
     check_hole,
     hole_of_picture,
     hole_of_values,
