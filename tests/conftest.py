@@ -1,4 +1,4 @@
-"""Eight virtual devices, so that sharding is tested everywhere; compiling is kept short."""
+"""Test setup: eight virtual devices, so that sharding is always tested, and fast compilation."""
 
 import gc
 import os
@@ -6,16 +6,16 @@ from pathlib import Path
 
 import jax
 
-# Read when JAX first meets the CPU, and by the processes that tests start. A third of the time to
-# compile a training step, which runs a few times only; each worker has but one core to compile on.
-# XLA ends a process for a flag it has not.
+# JAX reads XLA_FLAGS when it first uses the CPU, and so do the processes that tests start. These
+# flags cut the compilation time of a training step, which runs only a few times, to a third; each
+# worker compiles on a single core. XLA aborts a process that passes an unknown flag.
 FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
 if jax.__version_info__[:2] == (0, 10):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 jax.config.update("jax_num_cpu_devices", 8)
-# Between tests, workers, runs and the processes that tests start: most of the suite's time would be
-# spent on compiling.
+# Tests, workers, test runs and the processes that tests start share this cache, because the suite
+# would otherwise spend most of its time on compilation.
 CACHE, LEAST_SECONDS = str(Path(__file__).parents[1] / ".pytest_cache/jax"), 0.3
 jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
@@ -24,6 +24,6 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = str(LEAST_SECONDS)
 
 
 def pytest_collection_finish():
-    """Spares the garbage collector what the imports have made: it took a tenth of the time."""
+    """Hides imported objects from the garbage collector, which took a tenth of the time."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)

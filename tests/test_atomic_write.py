@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and nothing is left beside them."""
+"""Atomic writes: files appear complete or not at all, and no temporary file remains."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from deepfill_jax.errors import UsageError
 PACKAGE = Path(__file__).parents[1] / "deepfill_jax"
 
 
-def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path):
+def test_readers_see_the_old_file_until_the_new_one_is_complete(tmp_path):
     path = tmp_path / "new" / "a.txt"
     with atomic_write(path) as unfinished:
         unfinished.write_text("old")
@@ -24,7 +24,7 @@ def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, OSError(28, "Disk full")])
-def test_a_failure_leaves_the_old_file_alone(tmp_path, error):
+def test_failed_write_keeps_the_old_file(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises((KeyboardInterrupt, RuntimeError, UsageError)):
@@ -34,7 +34,7 @@ def test_a_failure_leaves_the_old_file_alone(tmp_path, error):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_name_of_the_greatest_length_can_be_written(tmp_path):
+def test_file_name_of_maximum_length_can_be_written(tmp_path):
     path = tmp_path / ("n" * os.pathconf(tmp_path, "PC_NAME_MAX"))
     with atomic_write(path) as unfinished:
         unfinished.write_text("x")
@@ -42,14 +42,14 @@ def test_a_name_of_the_greatest_length_can_be_written(tmp_path):
     assert unfinished_path(path) != unfinished_path(path.with_name("m"))
 
 
-def test_missing_folders_are_made_only_where_they_may_be(tmp_path):
+def test_missing_folders_are_not_created_without_make_parents(tmp_path):
     with pytest.raises(UsageError, match="absent/a cannot be written: No such file or directory"):
         with atomic_write(tmp_path / "absent" / "a", make_parents=False) as unfinished:
             unfinished.write_text("x")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_package_has_no_other_way_to_replace_a_file():
+def test_files_are_replaced_only_by_atomic_write():
     replaces = re.compile(r"os\.(replace|rename)\(|\.tmp\b|unfinished\.replace\(")
     found = {path.name for path in PACKAGE.rglob("*.py") if replaces.search(path.read_text())}
     assert found == {"atomic_write.py"}

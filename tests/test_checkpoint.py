@@ -1,4 +1,4 @@
-"""Checkpoints: damage is noticed and set aside; what does not fit is refused; a full disk."""
+"""Checkpoints: detection of corruption, refusal of checkpoints that do not fit, a full disk."""
 
 import runpy
 import shutil
@@ -39,7 +39,7 @@ def mesh():
 
 @pytest.fixture(scope="module")
 def states(config, mesh):
-    """Of steps 1 and 2."""
+    """The states of steps 1 and 2."""
     first = build.initial_state(config, mesh).replace(step=jnp.int32(1))
     first = jax.device_put(first, sharding.replicated(mesh))
     return first, jax.tree.map(lambda x: x + 1, first)
@@ -47,7 +47,7 @@ def states(config, mesh):
 
 @pytest.fixture(scope="module")
 def saved(states, tmp_path_factory):
-    """The folder of a run that has saved both."""
+    """The folder of a run that has saved both states."""
     workdir = tmp_path_factory.mktemp("run")
     checkpoints = checkpoint.Checkpoints(workdir, keep_latest=3, keep_best=1)
     for state in states:
@@ -58,7 +58,7 @@ def saved(states, tmp_path_factory):
 
 @pytest.fixture
 def workdir(saved, tmp_path):
-    """A copy to damage."""
+    """A copy of the run's folder, which tests may damage."""
     return shutil.copytree(saved, tmp_path / "run")
 
 
@@ -105,14 +105,14 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_corrupt_checkpoint_is_set_aside_for_the_one_before(
+def test_corrupt_checkpoint_is_moved_and_the_previous_one_is_restored(
     config, mesh, states, workdir, monkeypatch, damage
 ):
-    said = []
-    monkeypatch.setattr(logging, "error", lambda message, *values: said.append(message % values))
+    errors = []
+    monkeypatch.setattr(logging, "error", lambda message, *values: errors.append(message % values))
     DAMAGES[damage](workdir / "checkpoints/2")
     assert_equal(restore(config, workdir, mesh), states[0])
-    assert "Checkpoint 2 is corrupt" in said[-1] and str(workdir / "corrupt/2") in said[-1]
+    assert "Checkpoint 2 is corrupt" in errors[-1] and str(workdir / "corrupt/2") in errors[-1]
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["1"]
     assert (workdir / "corrupt/2").is_dir()
     # The run resumes and saves that step again.
@@ -123,7 +123,7 @@ def test_a_corrupt_checkpoint_is_set_aside_for_the_one_before(
 
 
 @pytest.mark.slow
-def test_a_bit_flipped_anywhere_never_changes_what_is_restored(
+def test_flipped_bit_in_any_file_never_restores_a_wrong_state(
     config, mesh, states, saved, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(logging, "error", lambda *_: None)
@@ -145,16 +145,16 @@ def test_corrupt_array_is_named(states):
     expected = content.checksums(states[0])
     kernel = "generator/params/coarse/encode1/kernel"
     assert kernel in expected
-    with pytest.raises(faults.CorruptCheckpointError, match=f"not what was saved: {kernel}$"):
+    with pytest.raises(faults.CorruptCheckpointError, match=f"fail their checksum: {kernel}$"):
         content.compare(expected, expected | {kernel: expected[kernel] ^ 1})
 
 
-def test_nothing_whole_is_an_error_that_says_where_it_all_went(config, mesh, workdir, monkeypatch):
+def test_error_names_the_corrupt_checkpoints_if_none_is_intact(config, mesh, workdir, monkeypatch):
     monkeypatch.setattr(logging, "error", lambda *_: None)
     for step in (1, 2):
         truncate(workdir / f"checkpoints/{step}")
     with pytest.raises(
-        UsageError, match=r"None of the checkpoints of .* is whole.*corrupt/1.*--start_over"
+        UsageError, match=r"None of the checkpoints of .* is intact.*corrupt/1.*--start_over"
     ):
         restore(config, workdir, mesh)
 
@@ -167,7 +167,7 @@ def test_nothing_whole_is_an_error_that_says_where_it_all_went(config, mesh, wor
         ("optimizer.warmup_steps", 5, r"opt_state/.*/count is missing where the config asks for"),
     ],
 )
-def test_other_networks_and_optimisers_are_refused_with_the_difference(
+def test_checkpoint_of_other_networks_or_optimizers_is_refused_with_the_difference(
     config, mesh, workdir, key, value, message
 ):
     other = config.copy_and_resolve_references()
@@ -177,7 +177,7 @@ def test_other_networks_and_optimisers_are_refused_with_the_difference(
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["1", "2"]
 
 
-def test_corrupt_checkpoint_is_refused_as_a_model(config, workdir):
+def test_corrupt_checkpoint_cannot_be_loaded_as_a_model(config, workdir):
     shapes = expected_tensors(build.variant(config), discriminator=True)
     abstract = unflatten(
         {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
@@ -203,7 +203,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_costs_no_checkpoint(config, mesh, states, small_disk):
+def test_full_disk_keeps_earlier_checkpoints(config, mesh, states, small_disk):
     checkpoints = checkpoint.Checkpoints(small_disk, keep_latest=1, keep_best=0)
     checkpoints.save(states[0])
     checkpoints._manager.wait_until_finished()

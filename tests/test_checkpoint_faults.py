@@ -1,5 +1,5 @@
 # ruff: noqa: F401, F811 (fixtures are imported)
-"""Checkpoints that cannot be read now stay in place, and no run restarts at 0 in silence."""
+"""Checkpoints that cannot be read now stay in place, and a run never restarts silently at 0."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ from deepfill_jax.errors import RunError, UsageError
 from deepfill_jax.tensors import expected_tensors, unflatten
 from deepfill_jax.train import build
 
-PASSING = {
+TRANSIENT = {
     "stale": OSError(116, "Stale file handle"),
     "permission": PermissionError(13, "Permission denied"),
     "memory": MemoryError(),
@@ -46,7 +46,7 @@ def steps_in(workdir, name="checkpoints"):
 
 
 def failing(error, times=None):
-    """A function that raises, the first few times or always; then the one it stands for."""
+    """Makes a `restore` that raises `error` the first `times` calls, or always; and its calls."""
     restore, calls = ocp.StandardCheckpointHandler.restore, []
 
     def fail(self, *args, **kwargs):
@@ -58,27 +58,27 @@ def failing(error, times=None):
     return fail, calls
 
 
-@pytest.mark.parametrize("name", PASSING)
-def test_passing_error_ends_the_run_and_moves_nothing(config, mesh, workdir, monkeypatch, name):
-    fail, calls = failing(PASSING[name])
+@pytest.mark.parametrize("name", TRANSIENT)
+def test_transient_error_ends_the_run_and_moves_no_file(config, mesh, workdir, monkeypatch, name):
+    fail, calls = failing(TRANSIENT[name])
     with monkeypatch.context() as patch, pytest.raises(RunError) as caught:
         patch.setattr(ocp.StandardCheckpointHandler, "restore", fail)
         restore(config, workdir, mesh)
-    text = str(PASSING[name]) or type(PASSING[name]).__name__
+    text = str(TRANSIENT[name]) or type(TRANSIENT[name]).__name__
     assert "Checkpoint 2 of" in str(caught.value) and text in str(caught.value)
     assert len(calls) == 3
     assert steps_in(workdir) == ["1", "2"] and not (workdir / "corrupt").exists()
     assert restore(config, workdir, mesh).step == 2
 
 
-def test_error_that_passes_is_outlived(config, mesh, states, workdir, monkeypatch):
-    fail, calls = failing(PASSING["stale"], times=2)
+def test_restore_is_retried_after_a_transient_error(config, mesh, states, workdir, monkeypatch):
+    fail, calls = failing(TRANSIENT["stale"], times=2)
     monkeypatch.setattr(ocp.StandardCheckpointHandler, "restore", fail)
     assert_equal(restore(config, workdir, mesh), states[1])
     assert len(calls) == 3
 
 
-def test_waits_grow(monkeypatch):
+def test_attempts_are_separated_by_the_given_waits(monkeypatch):
     waits = []
     monkeypatch.setattr(faults, "WAITS", (1.0, 4.0))
     monkeypatch.setattr(faults.time, "sleep", waits.append)
@@ -93,7 +93,7 @@ def test_waits_grow(monkeypatch):
 
 @pytest.mark.parametrize("message", ["DATA_LOSS: checksum", "OUT_OF_RANGE: byte range"])
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_content_fault_of_tensorstore_is_corruption(
+def test_tensorstore_error_about_content_means_corruption(
     config,
     mesh,
     workdir,
@@ -112,7 +112,9 @@ def test_content_fault_of_tensorstore_is_corruption(
     assert steps_in(workdir, "corrupt") == ["2"]
 
 
-def test_metadata_that_cannot_be_opened_is_not_corruption(config, mesh, workdir, monkeypatch):
+def test_metadata_that_cannot_be_opened_does_not_mean_corruption(
+    config, mesh, workdir, monkeypatch
+):
     def read(folder, *_, **__):
         raise PermissionError(13, "Permission denied")
 
@@ -122,7 +124,9 @@ def test_metadata_that_cannot_be_opened_is_not_corruption(config, mesh, workdir,
     assert steps_in(workdir) == ["1", "2"] and not (workdir / "corrupt").exists()
 
 
-def test_missing_file_is_corruption_only_by_the_record(config, mesh, workdir, monkeypatch):
+def test_missing_file_means_corruption_only_if_the_record_lists_it(
+    config, mesh, workdir, monkeypatch
+):
     monkeypatch.setattr(logging, "error", lambda *_: None)
     largest_file(workdir / "checkpoints/2").unlink()
     saved_record = (workdir / "saved.json").read_text()
@@ -135,7 +139,7 @@ def test_missing_file_is_corruption_only_by_the_record(config, mesh, workdir, mo
     assert steps_in(workdir, "corrupt") == ["2"]
 
 
-def test_record_lists_what_is_saved(saved):
+def test_record_lists_the_files_of_all_checkpoints(saved):
     listed = json.loads((saved / "saved.json").read_text())
     assert listed["newest_step"] == 2 and listed["files"].keys() == {"1", "2"}
     found = {
@@ -149,7 +153,7 @@ def test_record_lists_what_is_saved(saved):
 
 
 @pytest.mark.parametrize("own, other", [("unreadable", "whole"), ("whole", "unreadable")])
-def test_unreadable_in_one_process_moves_nothing_in_any(
+def test_unreadable_checkpoint_in_one_process_is_moved_by_none(
     config,
     mesh,
     workdir,
@@ -167,7 +171,7 @@ def test_unreadable_in_one_process_moves_nothing_in_any(
     assert steps_in(workdir) == ["1", "2"]
 
 
-def test_corrupt_in_one_process_alone_moves_nothing(monkeypatch):
+def test_checkpoint_that_is_corrupt_in_one_process_only_raises_an_error(monkeypatch):
     monkeypatch.setattr(faults, "_exchange", lambda _: [(0, ""), (1, "bad bytes")])
     with pytest.raises(RunError, match=r"corrupt in process 1 of 2 \(bad bytes\)"):
         faults.agree(None, "Checkpoint 2")
@@ -185,7 +189,7 @@ def test_corrupt_checkpoints_of_one_step_are_all_kept(config, mesh, states, work
 
 
 @pytest.mark.parametrize("evidence", ["vanished", "corrupt", "damaged"])
-def test_lost_checkpoints_are_not_begun_again_without_the_flag(
+def test_run_with_lost_checkpoints_restarts_only_with_start_over(
     config,
     mesh,
     workdir,
@@ -204,21 +208,21 @@ def test_lost_checkpoints_are_not_begun_again_without_the_flag(
     checkpoints.close()
 
 
-def test_start_over_resumes_a_whole_checkpoint(config, mesh, workdir):
+def test_start_over_resumes_an_intact_checkpoint(config, mesh, workdir):
     checkpoints = checkpoint.Checkpoints(workdir, keep_latest=3, keep_best=1)
     abstract = build.abstract_state(config, mesh)
     assert checkpoints.restore_latest(abstract, mesh, start_over=True).step == 2
     checkpoints.close()
 
 
-def test_model_that_cannot_be_read_now_is_not_called_corrupt(config, workdir, monkeypatch):
+def test_model_that_cannot_be_read_now_is_not_reported_as_corrupt(config, workdir, monkeypatch):
     shapes = expected_tensors(build.variant(config), discriminator=True)
     abstract = unflatten(
         {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in shapes.items()}
     )
 
     def fail(*_, **__):
-        raise PASSING["stale"]
+        raise TRANSIENT["stale"]
 
     monkeypatch.setattr(ocp.PyTreeCheckpointHandler, "restore", fail)
     with pytest.raises(RunError, match="Checkpoint 2 of .* cannot be read now: .*Stale"):
@@ -258,6 +262,6 @@ def test_checkpoints_without_metrics_are_resumed(config, mesh, states, tmp_path)
     assert steps_in(tmp_path) == ["4"]
 
 
-def test_milestones_are_kept(states, tmp_path):
+def test_every_third_checkpoint_is_kept_with_keep_every_3(states, tmp_path):
     save(tmp_path, states, dict.fromkeys(range(1, 8)), keep_every=3, keep_best=0)
     assert steps_in(tmp_path) == ["3", "6", "7"]

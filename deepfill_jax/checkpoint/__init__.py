@@ -1,7 +1,7 @@
-"""Training checkpoints by orbax: `workdir/checkpoints/STEP`.
+"""Training checkpoints, written by Orbax to `workdir/checkpoints/STEP`.
 
-A checkpoint is a `train.state.TrainState` with a checksum of each of its arrays, and the metrics of
-the validation at its step. The position in the data is its step, because batch n of the stream is a
+A checkpoint contains a `train.state.TrainState`, a checksum of each of its arrays, and the metrics
+of the validation at its step. The data position is not saved, because batch n of the stream is a
 function of the seed and n.
 """
 
@@ -35,7 +35,7 @@ __all__ = ["FOLDER", "Checkpoints", "load_networks", "saved_steps"]
 
 PyTree = Any
 
-ITEM = "default"  # Where orbax puts the arrays in a checkpoint.
+ITEM = "default"  # The subfolder in which Orbax stores the arrays of a checkpoint.
 
 
 class Checkpoints:
@@ -50,19 +50,21 @@ class Checkpoints:
         keep_every: int = 0,
         best_metric: str = "l1_hole",
     ):
-        """Opens, or creates, the folder.
+        """Opens the folder of the checkpoints, or creates it.
 
         Args:
             workdir: The run's folder.
-            keep_latest: How many of the newest to keep.
-            keep_best: How many of those with the best validation metric to keep besides.
-            keep_every: Keep those whose step is a multiple of it besides; 0 for none.
-            best_metric: A name of `metric_table.METRICS` or `LPIPS`.
+            keep_latest: Number of newest checkpoints to keep.
+            keep_best: Number of checkpoints with the best validation metric to keep in addition.
+            keep_every: Checkpoints whose step is a multiple of this number are kept in addition;
+                0 keeps none.
+            best_metric: A key of `metric_table.METRICS` or `metric_table.LPIPS`.
 
         Raises:
-            RunError: Metrics of the checkpoints cannot be read now.
+            RunError: The metrics of a checkpoint cannot be read now.
+            UsageError: The processes see different checkpoints or metrics.
         """
-        # Orbax takes absolute paths only.
+        # Orbax accepts only absolute paths.
         self._folder = Path(workdir).absolute() / FOLDER
         self._record = Record(self._folder)
         self._keep_best, self._best_metric = keep_best, best_metric
@@ -81,25 +83,26 @@ class Checkpoints:
         self._metrics = read_all_metrics(self._folder, sorted(self._manager.all_steps()))
 
     def best_steps(self) -> list[int]:
-        """The steps of the best checkpoints, the best last, at most `keep_best`."""
+        """Returns the steps of at most `keep_best` best checkpoints, the best last."""
         ranked = rank(self._metrics, self._best_metric)
         return ranked[max(0, len(ranked) - self._keep_best) :]
 
     def is_best(self, metrics: Mapping[str, float]) -> bool:
-        """Whether the metrics of a validation are better than those of all checkpoints."""
-        new = math.inf  # Of equal ones, the earlier step is better.
+        """Returns whether a validation's metrics are better than those of all checkpoints."""
+        new = math.inf  # Later than every step, because `rank` prefers the earlier of equal ones.
         ranked = rank({**self._metrics, new: metrics}, self._best_metric)
         return self._keep_best > 0 and ranked[-1:] == [new]
 
     def save(self, state: PyTree, *, metrics: Mapping[str, float] | None = None) -> None:
-        """Saves in the background; the state may be donated at once.
+        """Saves a checkpoint in the background; the caller may donate the state immediately.
 
         Args:
-            state: To save, under its step.
-            metrics: Means on the validation set by name, if they were measured at this step.
+            state: A `TrainState`, saved under its step.
+            metrics: Means over the validation set by name, if they were measured at this step.
 
         Raises:
-            RunError: This or the one before cannot be written. Earlier ones are kept.
+            RunError: This checkpoint or the previous one cannot be written. Earlier checkpoints
+                are kept.
         """
         step, metrics = int(state.step), metrics or {}
         described = content.describe(state, metrics)
@@ -111,7 +114,7 @@ class Checkpoints:
             self._saving = step
 
     def _wait(self) -> None:
-        """Waits until what is being saved is there."""
+        """Waits until the checkpoint that is being saved is complete."""
         self._manager.wait_until_finished()
         if self._saving is not None and jax.process_index() == 0:
             self._record.commit(self._saving)
@@ -125,7 +128,7 @@ class Checkpoints:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # Orbax and tensorstore raise many kinds.
+        except Exception as error:  # Orbax and TensorStore raise many classes of exceptions.
             self._manager.reload()
             kept = sorted(self._manager.all_steps())
             raise RunError(
@@ -137,22 +140,23 @@ class Checkpoints:
     def restore_latest(
         self, abstract: PyTree, mesh: Mesh, *, start_over: bool = False
     ) -> PyTree | None:
-        """Restores the newest checkpoint that is whole, onto the devices of `mesh`.
+        """Restores the newest intact checkpoint onto the devices of `mesh`.
 
-        Newer ones that are corrupt are named and moved to `workdir/corrupt`. One that cannot be
-        read now ends the run, and everything stays in place.
+        Newer checkpoints that are corrupt are logged and moved to `workdir/corrupt`. A checkpoint
+        that cannot be read now raises an error, and all files stay in place.
 
         Args:
-            abstract: Shapes and types, of `jax.eval_shape`.
-            mesh: Any number of devices, whatever the number that saved it.
-            start_over: Return None where checkpoints were saved and none is whole.
+            abstract: Shapes and dtypes of the state, from `jax.eval_shape`.
+            mesh: The devices; their number may differ from that of the run that saved.
+            start_over: Return None instead of raising if checkpoints were saved and none is intact.
 
         Returns:
             The state, or None if there is no checkpoint.
 
         Raises:
-            RunError: A checkpoint cannot be read now, in any process.
-            UsageError: The newest is of other networks or optimisers, or none is whole.
+            RunError: A checkpoint cannot be read now in at least one process.
+            UsageError: The newest checkpoint belongs to other networks or optimizers, or no
+                checkpoint is intact.
         """
         everywhere = sharding.replicated(mesh)
         target = jax.tree.map(
@@ -185,7 +189,7 @@ class Checkpoints:
                 f"{content.first_few(differences)}. Give another --workdir, or the config that it "
                 "was made with."
             )
-        # The manager's `restore` waits for all processes, one of which may fail.
+        # The manager's `restore` would wait forever for a process that has failed.
         handler = ocp.StandardCheckpointHandler()
         args = ocp.args.StandardRestore(target)
         state = handler.restore(self._folder / str(step) / ITEM, args=args)
@@ -209,22 +213,22 @@ class Checkpoints:
         self._manager.reload()
 
     def _check_nothing_lost(self) -> None:
-        """Raises UsageError where checkpoints were saved, so that no run restarts in silence."""
+        """Raises UsageError if checkpoints were saved, so that a run never restarts silently."""
         failure, lost, newest = None, self._record.corrupt(), self._record.newest_step()
         if lost or newest:
             where = f"corrupt ones are {content.first_few(lost)}" if lost else "the folder is empty"
             failure = UsageError(
-                f"None of the checkpoints of {self._folder} is whole, and the run was at step "
-                f"{newest or 'N'} or later: {where}. Put a whole one back, or give --start_over to "
-                "begin at step 0."
+                f"None of the checkpoints of {self._folder} is intact, and the run was at step "
+                f"{newest or 'N'} or later: {where}. Put an intact one back, or give --start_over "
+                "to begin at step 0."
             )
         faults.agree(failure, f"What was saved in {self._folder}")
 
     def close(self) -> None:
-        """Waits until everything is written.
+        """Waits until everything is written, and closes the manager.
 
         Raises:
-            RunError: The last checkpoint cannot be written. Earlier ones are kept.
+            RunError: The last checkpoint cannot be written. Earlier checkpoints are kept.
         """
         with self._writing():
             self._wait()
@@ -233,7 +237,7 @@ class Checkpoints:
 
 @dataclasses.dataclass
 class _Best:
-    """Orbax's preservation policy for the best; its own forgets metrics when the run restarts."""
+    """Preservation policy for the best checkpoints; Orbax's own loses the metrics on restart."""
 
     checkpoints: Checkpoints
 

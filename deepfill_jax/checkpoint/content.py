@@ -1,7 +1,7 @@
-"""What a checkpoint says of itself: shapes and checksums of its arrays, and validation metrics.
+"""Description of a checkpoint's content: shapes and checksums of its arrays, validation metrics.
 
-Orbax keeps it in the checkpoint's metadata file. It is read without orbax, which takes a file that
-cannot be opened for one without content.
+Orbax stores it in the checkpoint's metadata file. This module reads that file directly, because
+Orbax treats a file that cannot be opened like an empty one.
 """
 
 import json
@@ -17,11 +17,11 @@ import numpy as np
 from deepfill_jax.checkpoint.faults import CorruptCheckpointError
 from deepfill_jax.checkpoint.record import METADATA
 
-NAMED = 5  # Arrays that a message names.
+NAMED = 5  # Maximum number of arrays that a message names.
 
 
 def describe(state: Any, metrics: Mapping[str, float]) -> dict[str, Any]:
-    """Shapes, checksums and metrics of a checkpoint, and a checksum of these, for JSON."""
+    """Returns a checkpoint's shapes, checksums and metrics with their own checksums, for JSON."""
     arrays = {"shapes": shapes(state), "crc32": checksums(state)}
     finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
     return {
@@ -33,22 +33,24 @@ def describe(state: Any, metrics: Mapping[str, float]) -> dict[str, Any]:
 
 
 def read_arrays(folder: Path) -> tuple[dict[str, list[int]], dict[str, int]]:
-    """Reads shapes and checksums of a checkpoint's arrays, by their paths.
+    """Reads the shapes and the checksums of a checkpoint's arrays, each by the array's path.
 
     Raises:
-        CorruptCheckpointError: They are not what was saved.
-        OSError: The file cannot be read.
+        CorruptCheckpointError: The metadata file cannot be decoded or fails its checksum.
+        OSError: The metadata file cannot be read.
     """
     arrays = _read(folder, "arrays", "crc32")
     return arrays["shapes"], arrays["crc32"]
 
 
 def read_metrics(folder: Path) -> dict[str, float]:
-    """Reads a checkpoint's validation metrics; empty if it has none, as those of earlier versions.
+    """Reads a checkpoint's validation metrics.
+
+    The result is empty if there are none, as in checkpoints of earlier versions.
 
     Raises:
-        CorruptCheckpointError: They are not what was saved.
-        OSError: The file cannot be read.
+        CorruptCheckpointError: The metadata file cannot be decoded or fails its checksum.
+        OSError: The metadata file cannot be read.
     """
     return _read(folder, "metrics", "metrics_crc32", default={})
 
@@ -66,24 +68,27 @@ def _read(folder: Path, key: str, checksum: str, default: Any = None) -> Any:
 
 
 def checksums(state: Any) -> dict[str, int]:
-    """CRC-32 of the bytes of each array of a tree, by its path; waits for the devices."""
+    """Computes the CRC-32 of each array of a tree, by the array's path; waits for the devices."""
     arrays = _by_path(jax.device_get(state))
     return {path: zlib.crc32(np.ascontiguousarray(x).view(np.uint8)) for path, x in arrays.items()}
 
 
 def compare(found: Mapping[str, int], expected: Mapping[str, int]) -> None:
-    """Compares checksums of arrays.
+    """Compares the checksums of arrays.
 
     Raises:
-        CorruptCheckpointError: Some differ; it names them.
+        CorruptCheckpointError: Some checksums differ. The message names the arrays.
     """
     wrong = [path for path, checksum in found.items() if checksum != expected[path]]
     if wrong:
-        raise CorruptCheckpointError(f"not what was saved: {first_few(wrong)}")
+        raise CorruptCheckpointError(f"arrays fail their checksum: {first_few(wrong)}")
 
 
 def differences(saved: Mapping[str, list], asked: Mapping[str, list]) -> list[str]:
-    """Says of each array what a checkpoint has where a config asks for something else."""
+    """Describes each array whose shape in a checkpoint differs from the shape that a config needs.
+
+    Both arguments map the paths of arrays to their shapes.
+    """
     return [
         f"{path} is {saved.get(path, 'missing')} where the config asks for "
         f"{asked.get(path, 'no such array')}"
@@ -93,12 +98,12 @@ def differences(saved: Mapping[str, list], asked: Mapping[str, list]) -> list[st
 
 
 def shapes(tree: Any) -> dict[str, list[int]]:
-    """The shape of each array of a tree, by its path."""
+    """Returns the shape of each array of a tree, by the array's path."""
     return {path: list(x.shape) for path, x in _by_path(tree).items()}
 
 
 def first_few(items: Sequence[str]) -> str:
-    """The first few, and how many more there are."""
+    """Joins the first items of a list and appends the number of further items."""
     more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
     return ", ".join(items[:NAMED]) + more
 

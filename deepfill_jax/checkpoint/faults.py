@@ -1,8 +1,9 @@
-"""Tells a corrupt checkpoint from one that cannot be read now, alike in all processes.
+"""Distinguishes corrupt checkpoints from those that cannot be read now, alike in all processes.
 
-Corrupt is what fails a checksum, cannot be decoded, or lacks a file that was saved. Any other error
-may pass: a stale file handle, missing permission, memory that ran out, a time-out. A file system of
-a network can show each of these, and a missing file, for a moment, so reading is tried again first.
+A checkpoint is corrupt if it fails a checksum, cannot be decoded, or lacks a file that was saved.
+Any other error may be transient: a stale file handle, a missing permission, lack of memory, a
+timeout. On a network file system, each of these errors and even a missing file can be transient, so
+reading is retried first.
 """
 
 import json
@@ -17,7 +18,7 @@ from jax.experimental import multihost_utils
 from deepfill_jax.errors import RunError, UsageError
 
 WAITS = (1.0, 4.0, 15.0)  # Seconds before the second and further attempts.
-# How tensorstore begins the message where content is wrong: a failed checksum, a file too short.
+# TensorStore's messages about wrong content (a failed checksum, a truncated file) start with these.
 CONTENT_FAULTS = ("DATA_LOSS", "OUT_OF_RANGE")
 TEXT_BYTES = 400  # Maximum length of a message that processes exchange.
 
@@ -41,23 +42,27 @@ def attempt(
     *,
     exists: Callable[[], bool] = lambda: True,
 ) -> Result:
-    """Reads, and tries again after each of `WAITS` if that fails.
+    """Calls `read`, and retries after each of `WAITS` if it fails.
 
     Args:
         read: Reads a checkpoint.
-        verify: Compares its files with the record of what was saved; called after the last failure.
-        exists: Whether another attempt makes sense.
+        verify: Compares the checkpoint's files with the record; called after the last failure.
+        exists: Returns whether the checkpoint still exists, so that a retry makes sense.
+
+    Returns:
+        The result of `read`.
 
     Raises:
         CorruptCheckpointError: The content is wrong.
-        UnreadableCheckpointError: Any other failure, unless it is a UsageError.
+        UnreadableCheckpointError: Reading failed for any other reason.
+        UsageError: `read` raised it; this is not retried.
     """
     for wait in (*WAITS, None):
         try:
             return read()
         except UsageError:
             raise
-        except Exception as error:  # Orbax and tensorstore raise many kinds.
+        except Exception as error:  # Orbax and TensorStore raise many classes of exceptions.
             failure = error
         if wait is None or not exists():
             break
@@ -74,18 +79,20 @@ def attempt(
 
 
 def agree(failure: Exception | None, what: str) -> Exception | None:
-    """Exchanges verdicts between the processes; each of them calls it, and none continues alone.
+    """Exchanges the verdicts of all processes, so that they continue together or not at all.
+
+    Every process must call it.
 
     Args:
-        failure: What reading led to in this process, one of `VERDICTS`.
-        what: What was read, for messages.
+        failure: The exception of this process, one of the classes in `VERDICTS`, or None.
+        what: Name of the thing that was read, for messages.
 
     Returns:
-        `failure`, a CorruptCheckpointError or None, if all processes have the same.
+        `failure`, which is a CorruptCheckpointError or None, if all processes agree.
 
     Raises:
-        RunError: A process cannot read it now, or some find it corrupt and others do not.
-        UsageError: A process raised one.
+        RunError: A process cannot read it now, or only some processes find it corrupt.
+        UsageError: A process reported a UsageError.
     """
     verdicts = _exchange(failure)
     kinds = [kind for kind, _ in verdicts]
@@ -108,13 +115,13 @@ def agree(failure: Exception | None, what: str) -> Exception | None:
 
 
 def first_line(error: BaseException) -> str:
-    """The kind of an error if it has no text, else the first line of that."""
+    """Returns the first line of an error's message, or its class name if there is no message."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return text[:TEXT_BYTES]
 
 
 def _exchange(failure: Exception | None) -> list[tuple[int, str]]:
-    """The verdict of each process, as an index of `VERDICTS`, and its text."""
+    """Gathers each process's verdict, an index into `VERDICTS`, and its message."""
     own = VERDICTS.index(type(failure)), "" if failure is None else str(failure)
     if jax.process_count() == 1:
         return [own]
@@ -134,7 +141,7 @@ def _is_about_content(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and its causes."""
+    """Yields an error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__

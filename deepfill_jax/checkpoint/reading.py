@@ -1,4 +1,4 @@
-"""Reads networks and metrics of training checkpoints, also while the run is writing others."""
+"""Reads the networks and metrics of training checkpoints, even while the run writes new ones."""
 
 import json
 import math
@@ -18,11 +18,12 @@ from deepfill_jax.errors import RunError, UsageError
 from deepfill_jax.metric_table import LPIPS, METRICS
 
 FOLDER = "checkpoints"
-BEST = "best"  # Instead of a step: the best checkpoint by the run's `config.best_metric`.
+# Given instead of a step, it selects the best checkpoint by the run's `config.best_metric`.
+BEST = "best"
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """The steps of the checkpoints in a folder, the newest last."""
+    """Returns the steps of the checkpoints in a folder, the newest last."""
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
 
 
@@ -30,8 +31,8 @@ def read_metrics(folder: Path, step: int) -> dict[str, float]:
     """Reads the validation metrics that were saved with a checkpoint; empty if there are none.
 
     Raises:
-        CorruptCheckpointError: They are not what was saved.
-        UnreadableCheckpointError: They cannot be read now.
+        CorruptCheckpointError: The metrics fail their checksum or cannot be decoded.
+        UnreadableCheckpointError: The metrics cannot be read now.
     """
     place = folder / str(step)
     return faults.attempt(
@@ -44,11 +45,11 @@ def read_metrics(folder: Path, step: int) -> dict[str, float]:
 def read_all_metrics(folder: Path, steps: Sequence[int]) -> dict[int, dict[str, float]]:
     """Reads the validation metrics of a run's checkpoints by step, the same in all processes.
 
-    Corrupt metrics are named and left out: the arrays may still be whole.
+    Corrupt metrics are logged and omitted, because the checkpoint's arrays may still be intact.
 
     Raises:
-        RunError: Some cannot be read now, in any process.
-        UsageError: Processes see different checkpoints or metrics.
+        RunError: Metrics cannot be read now in at least one process.
+        UsageError: The processes see different checkpoints or metrics.
     """
     assert_same_on_all_processes(f"The list of checkpoints in {folder}", str(steps))
     metrics, failure = {}, None
@@ -65,7 +66,12 @@ def read_all_metrics(folder: Path, steps: Sequence[int]) -> dict[int, dict[str, 
 
 
 def rank(metrics: Mapping[int, Mapping[str, float]], name: str) -> list[int]:
-    """The steps with a finite metric, the best last; of equal ones the earlier is better."""
+    """Returns the steps with a finite metric, the best last; ties go to the earlier step.
+
+    Args:
+        metrics: The metrics of each step by name.
+        name: The metric to compare, a key of `metric_table.METRICS` or `metric_table.LPIPS`.
+    """
     sign = -1 if (METRICS | LPIPS)[name].best is min else 1
     steps = [step for step, values in metrics.items() if math.isfinite(values.get(name, math.nan))]
     return sorted(steps, key=lambda step: (sign * metrics[step][name], -step))
@@ -74,24 +80,24 @@ def rank(metrics: Mapping[int, Mapping[str, float]], name: str) -> list[int]:
 def load_networks(
     workdir: str | Path, abstract, *, step: int | str | None = None, best_metric: str = "l1_hole"
 ) -> tuple[dict, int]:
-    """Reads the networks without their optimisers, as numpy arrays.
+    """Reads the networks of a checkpoint as numpy arrays, without the optimizer states.
 
-    Training may continue in the folder meanwhile: a checkpoint that it is writing is not seen, and
-    if it deletes the one that is being read, a newer one is taken.
+    The run may be training at the same time. A checkpoint that it is still writing is ignored; if
+    it deletes the newest checkpoint during reading, a newer one is read instead.
 
     Args:
         workdir: The run's folder.
-        abstract: Shapes of what to read, as in `weights.networks`.
-        step: Of the checkpoint; the newest if None; `BEST` for the one with the best metric.
-        best_metric: The run's, a name of `metric_table.METRICS` or `LPIPS`.
+        abstract: Shapes and dtypes of the tensors to read, structured like `weights.networks`.
+        step: The checkpoint's step; None for the newest, `BEST` for the one with the best metric.
+        best_metric: The run's metric, a key of `metric_table.METRICS` or `metric_table.LPIPS`.
 
     Returns:
-        The networks and the step. The generator is the running average of its parameters if the
-        run kept one, else the parameters.
+        The networks and the step. The generator's parameters are their exponential moving average
+        if the run kept one.
 
     Raises:
-        UsageError: There is no such checkpoint, or it is corrupt.
-        RunError: It cannot be read now.
+        UsageError: The checkpoint does not exist or is corrupt.
+        RunError: The checkpoint cannot be read now.
     """
     folder = Path(workdir).absolute() / FOLDER
     while True:
@@ -137,7 +143,7 @@ def _best(folder: Path, steps: list[int], best_metric: str) -> int:
         try:
             metrics[step] = read_metrics(folder, step)
         except (CorruptCheckpointError, UnreadableCheckpointError) as error:
-            if (folder / str(step)).is_dir():  # Else training has deleted it meanwhile.
+            if (folder / str(step)).is_dir():  # Training may have deleted it in the meantime.
                 raise _explained(error, folder, step) from error
     ranked = rank(metrics, best_metric)
     if not ranked:
@@ -149,7 +155,7 @@ def _best(folder: Path, steps: list[int], best_metric: str) -> int:
 
 
 def _read_networks(place: Path, abstract: Mapping) -> dict:
-    # Read-only, as a manager that may write clears away what others have not finished.
+    # Read-only, because a manager that may write deletes the unfinished checkpoints of others.
     options = ocp.CheckpointManagerOptions(read_only=True)
     handler = ocp.PyTreeCheckpointHandler()
     step = int(place.name)

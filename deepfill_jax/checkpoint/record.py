@@ -1,7 +1,7 @@
-"""The record of saved checkpoints, `workdir/saved.json`: each one's files, and the newest step.
+"""The record of saved checkpoints, `workdir/saved.json`: the files of each, and the newest step.
 
-It lies outside of the checkpoints, so it proves that one has lost a file, and that a run whose
-checkpoints have vanished was further than step 0.
+The record is stored outside the checkpoints. It therefore proves that a checkpoint has lost a file,
+or that a run whose checkpoints have vanished was past step 0.
 """
 
 import json
@@ -16,20 +16,21 @@ from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.checkpoint.faults import CorruptCheckpointError
 
 FILE = "saved.json"
-METADATA = "_CHECKPOINT_METADATA"  # A file of a checkpoint.
-UNFINISHED = ".orbax-checkpoint-tmp"  # In the name of a folder that orbax is still writing.
-# Orbax changes these last, when the others are listed. The metadata has checksums of its own.
+METADATA = "_CHECKPOINT_METADATA"  # Name of a checkpoint's metadata file.
+UNFINISHED = ".orbax-checkpoint-tmp"  # Part of the name of a folder that Orbax is still writing.
+# Orbax writes these files after the record has listed the others. The metadata contains its own
+# checksums.
 LATE = ("commit_success.txt", METADATA)
-CHUNK = 1 << 22
-CORRUPT = "corrupt"  # Beside the checkpoints: where corrupt ones are moved.
-CORRUPT_BEFORE = "damaged"  # Its name in earlier versions.
+CHUNK = 1 << 22  # Bytes read at a time.
+CORRUPT = "corrupt"  # Folder next to `checkpoints` to which corrupt checkpoints are moved.
+CORRUPT_BEFORE = "damaged"  # Name of that folder in earlier versions.
 
 
 class Record:
     """Reads and writes the record of a run."""
 
     def __init__(self, checkpoints: Path):
-        """Opens it.
+        """Opens the record.
 
         Args:
             checkpoints: The folder of the checkpoints.
@@ -38,7 +39,7 @@ class Record:
         self._path = checkpoints.with_name(FILE)
 
     def add_unfinished(self) -> None:
-        """Adds the files of the checkpoint that orbax is about to finish."""
+        """Adds the files of the checkpoint that Orbax is about to finish."""
         record = self._read()
         kept = {name: files for name, files in record["files"].items() if self._has(name)}
         for folder in self._checkpoints.glob(f"*{UNFINISHED}*"):
@@ -46,23 +47,23 @@ class Record:
         self._write(record | {"files": kept})
 
     def commit(self, step: int) -> None:
-        """Notes that the checkpoint of a step exists."""
+        """Records that the checkpoint of a step is complete."""
         record = self._read()
         if record["newest_step"] < step:
             self._write(record | {"newest_step": step})
 
     def newest_step(self) -> int:
-        """The highest step of which a checkpoint was saved, 0 if there was none."""
+        """Returns the highest step at which a checkpoint was saved; 0 if there was none."""
         return self._read()["newest_step"]
 
     def corrupt(self) -> list[str]:
-        """The folders of the checkpoints that were moved because they are corrupt."""
+        """Returns the folders of the checkpoints that were moved because they are corrupt."""
         names = CORRUPT, CORRUPT_BEFORE
         found = (self._path.with_name(name).glob("[0-9]*") for name in names)
         return [str(path) for paths in found for path in sorted(paths)]
 
     def place_for_corrupt(self, step: int) -> Path:
-        """Where to move a corrupt checkpoint: earlier ones of its step are kept, as STEP.1, ..."""
+        """Returns a new path for a corrupt checkpoint: STEP, STEP.1, and so on."""
         folder = self._path.with_name(CORRUPT)
         place, count = folder / str(step), 0
         while place.exists():
@@ -71,7 +72,7 @@ class Record:
         return place
 
     def verify(self, step: int) -> None:
-        """Compares a checkpoint's files with the record, if that has it.
+        """Compares a checkpoint's files with the record, if the record lists them.
 
         Raises:
             CorruptCheckpointError: A file is missing or differs.
@@ -88,7 +89,7 @@ class Record:
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise CorruptCheckpointError(f"{name} is missing") from error
             if not path.is_file() or found != size or _checksum(path) != checksum:
-                raise CorruptCheckpointError(f"{name} is not what was saved")
+                raise CorruptCheckpointError(f"{name} has changed since it was saved")
 
     def _has(self, name: str) -> bool:
         return (self._checkpoints / name).is_dir()
@@ -111,7 +112,7 @@ class Record:
 
 
 def _inventory(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and CRC-32 of each file, by its path in the folder."""
+    """Returns the size in bytes and the CRC-32 of each file, by its path in the folder."""
     return {
         path.relative_to(folder).as_posix(): (path.stat().st_size, _checksum(path))
         for path in sorted(folder.rglob("*"))
