@@ -1,4 +1,4 @@
-"""Classical fills: exact known pixels, and better than nothing where they should be."""
+"""Classical baselines: known pixels stay exact, and holes are filled better than with grey."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ FILLS = pytest.mark.parametrize("fill", BASELINES.values(), ids=BASELINES)
 
 
 def gradient(height=48, width=56):
-    """A smooth picture, no two channels alike."""
+    """Makes a smooth image whose channels differ."""
     y, x = np.mgrid[:height, :width] / max(height, width)
     return np.rint(255 * np.stack([x, y, (x + y) / 2], axis=-1)).astype(np.uint8)
 
@@ -21,32 +21,34 @@ def box(height=48, width=56):
 
 
 def error(completed, image, mask):
-    """Mean absolute error inside the hole, 0..255."""
+    """Computes the mean absolute error inside the hole, 0..255."""
     return np.abs(completed.astype(float) - image)[mask[..., 0] > 0].mean()
 
 
 @FILLS
-def test_known_pixels_are_exact_and_the_hole_is_filled_from_them(fill):
+def test_known_pixels_are_exact_and_hidden_pixels_have_no_influence(fill):
     noise = np.random.default_rng(0).integers(0, 256, (40, 37, 3), dtype=np.uint8)
     mask = box(40, 37)
     hidden = np.where(mask > 0, np.uint8(0), noise)
     completed = fill(noise, mask)
     assert completed.dtype == np.uint8 and completed.shape == noise.shape
     assert np.array_equal(completed[mask[..., 0] == 0], noise[mask[..., 0] == 0])
-    assert np.array_equal(completed, fill(hidden, mask)), "it looked into the hole"
+    assert np.array_equal(completed, fill(hidden, mask)), (
+        "The result depends on pixels inside the hole."
+    )
     assert np.any(completed != hidden)
 
 
 @FILLS
-def test_beats_a_grey_hole(fill):
+def test_error_is_less_than_half_of_a_grey_hole(fill):
     image, mask = gradient(), box()
     grey = np.full_like(image, MID_GREY)
-    image = image // 2  # So that its mean is not mid grey.
+    image = image // 2  # Its mean must not be mid-grey.
     assert error(fill(image, mask), image, mask) < 0.5 * error(grey, image, mask)
 
 
 @pytest.mark.parametrize("name", ["telea", "navier_stokes", "patchmatch", "biharmonic"])
-def test_a_gradient_is_continued(name):
+def test_gradient_is_continued(name):
     image, mask = gradient(), box()
     flat = error(BASELINES["mean"](image, mask), image, mask)
     assert error(BASELINES[name](image, mask), image, mask) < 0.5 * flat
@@ -54,7 +56,8 @@ def test_a_gradient_is_continued(name):
 
 def test_biharmonic_is_exact_on_a_gradient():
     image, mask = gradient(), box()
-    assert error(BASELINES["biharmonic"](image, mask), image, mask) < 0.5  # Rounding.
+    completed = BASELINES["biharmonic"](image, mask)
+    assert error(completed, image, mask) < 0.5  # The bound allows for rounding.
 
 
 def test_patchmatch_continues_a_texture():
@@ -63,7 +66,7 @@ def test_patchmatch_continues_a_texture():
     assert error(BASELINES["patchmatch"](image, mask), image, mask) < 0.25 * smeared
 
 
-def test_mean_is_that_of_the_known_pixels():
+def test_mean_uses_known_pixels_only():
     image = np.zeros((4, 4, 3), np.uint8)
     image[:2] = (10, 20, 30)
     mask = np.zeros((4, 4, 1), np.uint8)
@@ -73,7 +76,7 @@ def test_mean_is_that_of_the_known_pixels():
 
 
 @FILLS
-def test_empty_and_full_masks(fill):
+def test_empty_mask_returns_a_copy_and_full_mask_mid_grey(fill):
     image, mask = gradient(), box()
     unchanged = fill(image, 0 * mask)
     assert np.array_equal(unchanged, image) and unchanged is not image
@@ -82,7 +85,7 @@ def test_empty_and_full_masks(fill):
 
 @FILLS
 @pytest.mark.parametrize("size", [(1, 2), (2, 1), (5, 3), (1, 40)])
-def test_any_size_and_a_single_known_pixel(fill, size):
+def test_small_image_with_a_single_known_pixel(fill, size):
     image = gradient(*size)
     mask = np.ones((*size, 1), np.uint8)
     mask[0, 0] = 0
@@ -91,6 +94,6 @@ def test_any_size_and_a_single_known_pixel(fill, size):
 
 
 @FILLS
-def test_the_mask_may_be_written_as_255(fill):
+def test_mask_of_255_means_the_same_as_mask_of_1(fill):
     image, mask = gradient(), box()
     assert np.array_equal(fill(image, 255 * mask), fill(image, mask))

@@ -1,4 +1,4 @@
-"""Curves: where their points lie, and that what cannot be drawn is left out."""
+"""Line charts: positions of points, round ticks, and omission of non-finite values."""
 
 import re
 from xml.etree import ElementTree
@@ -11,7 +11,7 @@ from deepfill_jax.evaluate.svg_charts import Curve
 
 
 def draw(**curves):
-    """The points of each line [N, 2], and the texts, of a chart of values by step."""
+    """Draws curves; returns the points of each line, [N, 2], the texts, and the HTML."""
     curves = {name: Curve(*map(np.array, curve)) for name, curve in curves.items()}
     html = svg_charts.line_chart("L1 < 1 & more", curves)
     figure = ElementTree.fromstring(html.replace("&nbsp;", " "))
@@ -22,14 +22,14 @@ def draw(**curves):
     return lines, [text.text for text in figure.iter("text")], html
 
 
-def test_points_lie_between_the_ticks_in_proportion():
+def test_points_are_placed_linearly_between_the_ticks():
     (low, high), texts, html = draw(low=([0, 5, 10], [1, 2, 3]), high=([10], [5]))
     assert texts == ["1", "2", "3", "4", "5", "0", "2", "4", "6", "8", "10"]
     heights = [float(y) for y in re.findall(r'd="M[\d.]+ ([\d.]+)H', html)]
     np.testing.assert_allclose(low[:3, 1], heights[:3])
     np.testing.assert_allclose(high[0], [low[2, 0], heights[4]])
     assert low[1, 0] == pytest.approx((low[0, 0] + low[2, 0]) / 2)
-    assert low[0, 1] > low[1, 1]  # Larger is higher.
+    assert low[0, 1] > low[1, 1]  # SVG's y axis points down.
 
 
 def test_names_and_title_are_escaped():
@@ -47,13 +47,13 @@ def test_names_and_title_are_escaped():
         ([-400, 1100], ["-500", "0", "500", "1000", "1500"]),
     ],
 )
-def test_any_values_have_round_ticks(values, ticks):
+def test_ticks_are_round_numbers_for_any_values(values, ticks):
     (line,), texts, _ = draw(curve=(range(1, len(values) + 1), values))
     assert texts[: len(ticks)] == ticks and texts[len(ticks)] == "0"
     assert np.isfinite(line).all()
 
 
-def test_many_points_are_drawn_as_means():
+def test_curve_of_many_points_is_drawn_as_means():
     steps = np.arange(1, 5001)
     (line,), texts, _ = draw(curve=(steps, np.where(steps % 2, 1.0, 3.0)))
     assert 100 < len(line) <= 401 and (np.diff(line[:, 0]) >= 0).all()

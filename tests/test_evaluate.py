@@ -1,4 +1,4 @@
-"""Scoring: what counts, what is written, and what the messages say."""
+"""Scoring: computed metrics, written files, and error messages."""
 
 import json
 import os
@@ -18,7 +18,7 @@ SIZE = 16
 
 
 def make_batches(count=11, batch_size=4, seed=0):
-    """Batches as the pipeline yields them; the last one is padded, with garbage here."""
+    """Makes batches like the pipeline's; the padding of the last one contains random values."""
     rng = np.random.default_rng(seed)
     padded = -(-count // batch_size) * batch_size
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
@@ -44,7 +44,7 @@ def joined(batches, key):
 
 
 def brighten(batch):
-    """Fills the hole with the truth plus 120.75, past 255 in places."""
+    """Fills the hole with the ground truth plus 120.75, which exceeds 255 in places."""
     brightened = batch["image"] + np.float32(120.75)
     return {"completed": np.where(batch["mask"] > 0, brightened, batch["image"])}
 
@@ -61,7 +61,7 @@ def make_report(area, **values):
     return scoring.Report(np.arange(len(area)), values)
 
 
-def test_report_is_the_metrics_of_the_pictures_in_order_of_index():
+def test_report_contains_the_metrics_of_each_image_sorted_by_index():
     batches = make_batches()
     report = scoring.score(brighten, batches)
     order = np.argsort(joined(batches, "index"))
@@ -75,45 +75,45 @@ def test_report_is_the_metrics_of_the_pictures_in_order_of_index():
     np.testing.assert_allclose(report.values["l1_hole"], 100 * 120.75 / 255, rtol=1e-5)
 
 
-def test_padding_does_not_count():
+def test_padding_does_not_change_the_scores():
     clean, spoilt = (scoring.score(c, make_batches()) for c in (brighten, spoil_padding))
     assert len(spoilt.index) == 11
     assert spoilt.summary() == clean.summary()
 
 
-def test_batch_size_does_not_count():
+def test_batch_size_does_not_change_the_scores():
     small, large = (scoring.score(brighten, make_batches(8, size)) for size in (2, 8))
     np.testing.assert_allclose(small.values["psnr"], large.values["psnr"], rtol=1e-5)
 
 
-def test_summary_is_mean_and_standard_error():
+def test_summary_contains_mean_and_standard_error():
     report = make_report([0.2, 0.2, 0.2], psnr=[20, 22, 27])
     assert report.summary()["psnr"] == pytest.approx(
         {"mean": 23, "standard_error": np.std([20, 22, 27], ddof=1) / np.sqrt(3), "count": 3}
     )
 
 
-def test_infinite_psnr_is_left_out_but_nan_is_not():
+def test_mean_omits_infinite_psnr_but_not_nan():
     summary = make_report([0.2] * 3, psnr=[20, 22, np.inf], ssim=[1, np.nan, 1]).summary()
     assert summary["psnr"]["mean"] == 21 and summary["psnr"]["count"] == 2
     assert np.isnan(summary["ssim"]["mean"]) and summary["ssim"]["count"] == 3
 
 
-def test_buckets_of_area():
+def test_by_area_groups_images_by_hole_area():
     report = make_report([0.0, 0.0999, 0.1, 0.5, 0.6, 1.0], l1_hole=[1, 3, 5, 7, 9, 12])
     rows = [(row["area"], row["count"], row["l1_hole"]) for row in report.by_area()]
     assert rows == [("0-10", 2, 2), ("10-20", 1, 5), ("50-60", 1, 7), ("60+", 2, 10.5)]
 
 
-def test_table_lists_every_bucket_in_straight_columns():
+def test_table_lists_every_bucket_in_aligned_columns():
     lines = make_report([0.05, 0.25], psnr=[21.5, 23.5], l1_hole=[3, 5]).table().splitlines()
     assert len({len(line) for line in lines}) == 1
-    assert lines[0].split() == ["pictures", "hole_area", "psnr", "l1_hole"]
+    assert lines[0].split() == ["images", "hole_area", "psnr", "l1_hole"]
     assert lines[1].split() == ["mean", "2", "0.1500", "22.5000", "4.0000"]
     assert lines[4].split() == ["hole", "20-30", "%", "1", "0.2500", "23.5000", "5.0000"]
 
 
-def test_json_is_strict_and_whole():
+def test_json_is_strict_and_contains_all_values():
     report = make_report([0.2, 0.3], psnr=[20.5, np.inf])
     read = json.loads(report.as_json(), parse_constant=pytest.fail)
     assert read["pictures"] == {
@@ -125,7 +125,7 @@ def test_json_is_strict_and_whole():
     assert [row["area"] for row in read["by_area"]] == ["20-30", "30-40"]
 
 
-def test_folders_hold_the_pictures_rounded(tmp_path):
+def test_written_images_are_rounded_and_clipped(tmp_path):
     batches = make_batches()
     report = scoring.score(spoil_padding, batches, output=tmp_path / "new" / "out")
     index = joined(batches, "index")
@@ -135,17 +135,17 @@ def test_folders_hold_the_pictures_rounded(tmp_path):
         "completed": np.where(joined(batches, "mask"), 121, 0) + joined(batches, "image"),
     }
     assert expected["completed"].max() > 255
-    for kind, pictures in expected.items():
+    for kind, images in expected.items():
         folder = tmp_path / "new" / "out" / kind
         assert sorted(p.name for p in folder.iterdir()) == sorted(f"{i:06d}.png" for i in index)
-        for i, picture in zip(index, pictures, strict=True):
+        for i, image in zip(index, images, strict=True):
             written = np.asarray(Image.open(folder / f"{i:06d}.png"))
-            assert np.array_equal(written, np.clip(picture, 0, 255)), (kind, i)
+            assert np.array_equal(written, np.clip(image, 0, 255)), (kind, i)
     written = json.loads((tmp_path / "new" / "out" / "report.json").read_text())
     assert written["summary"]["ssim"]["mean"] == pytest.approx(report.summary()["ssim"]["mean"])
 
 
-def test_of_a_network_folders_hold_its_first_stage_and_what_attention_copied(tmp_path):
+def test_coarse_results_and_attention_of_a_network_are_written(tmp_path):
     batches = make_batches(count=3)
 
     def complete(batch):
@@ -165,11 +165,11 @@ def test_of_a_network_folders_hold_its_first_stage_and_what_attention_copied(tmp
         assert (coarse == index + 1).all()
         expected = visualization.offset_map(np.full((2, 2, 2), index), image, mask)
         assert np.array_equal(attention, expected)
-    with pytest.raises(UsageError, match="holds files"):
+    with pytest.raises(UsageError, match="contains files"):
         scoring.score(brighten, batches, output=tmp_path)
 
 
-def test_grid_shows_the_first_eight(tmp_path):
+def test_grid_shows_the_first_eight_examples(tmp_path):
     batches = make_batches()
     scoring.score(brighten, batches, output=tmp_path)
     grid = np.asarray(Image.open(tmp_path / "grid.png"))
@@ -181,7 +181,7 @@ def test_grid_shows_the_first_eight(tmp_path):
     assert np.array_equal(completed[mask[..., 0] == 0], image[mask[..., 0] == 0])
 
 
-def test_sample_grid_lays_examples_out_in_rows():
+def test_sample_grid_has_an_example_per_row():
     columns = [np.full((2, 3, 5, 3), [[[[10 * n]]], [[[10 * n + 1]]]], np.uint8) for n in range(4)]
     grid = scoring.sample_grid(columns)
     assert grid.shape == (6, 20, 3) and grid.dtype == np.uint8
@@ -201,7 +201,7 @@ def test_baseline_keeps_known_pixels_and_skips_padding():
     assert np.array_equal(untouched, last["image"])
 
 
-def test_baselines_are_ranked():
+def test_telea_scores_better_than_mean_colour():
     score = {
         name: scoring.score(baseline_complete(name), make_batches()).summary()
         for name in ("telea", "mean")
@@ -210,12 +210,12 @@ def test_baselines_are_ranked():
     assert score["telea"]["psnr"]["mean"] > score["mean"]["psnr"]["mean"] + 2
 
 
-def test_unknown_baseline():
+def test_unknown_baseline_lists_the_baselines():
     with pytest.raises(UsageError, match="'tela'.*biharmonic, mean, navier_stokes.*telea"):
         baseline_complete("tela")
 
 
-def test_folder_scores_as_what_wrote_it(tmp_path):
+def test_written_folder_scores_like_the_method_that_wrote_it(tmp_path):
     complete = baseline_complete("telea")
     wrote = scoring.score(complete, make_batches(), output=tmp_path)
     read = scoring.score(folder_complete(tmp_path / "completed"), make_batches())
@@ -224,7 +224,7 @@ def test_folder_scores_as_what_wrote_it(tmp_path):
         assert np.array_equal(read.values[name], value), name
 
 
-def test_folder_is_scored_as_given(tmp_path):
+def test_jpeg_results_are_read(tmp_path):
     batches = make_batches(count=2, batch_size=2)
     for i, image in zip(batches[0]["index"], batches[0]["image"], strict=True):
         Image.fromarray(image // 2).save(tmp_path / f"{i:06d}.jpg", quality=95)
@@ -232,7 +232,7 @@ def test_folder_is_scored_as_given(tmp_path):
     assert np.abs(completed - batches[0]["image"] // 2).mean() < 3
 
 
-def test_folder_names_what_is_wrong(tmp_path):
+def test_unusable_results_are_named(tmp_path):
     (batch,) = make_batches(count=3)
     with pytest.raises(UsageError, match="nowhere is not a folder"):
         folder_complete(tmp_path / "nowhere")
@@ -248,29 +248,29 @@ def test_folder_names_what_is_wrong(tmp_path):
     third.write_bytes(first.read_bytes()[:60])
     with pytest.raises(UsageError, match=f"{third.name} cannot be read"):
         complete(batch)
-    third.write_bytes(b"not a picture")
+    third.write_bytes(b"not an image")
     with pytest.raises(UsageError, match=f"{third.name} cannot be read"):
         complete(batch)
 
 
-def test_output_of_an_earlier_run_is_not_mixed_in(tmp_path):
+def test_output_folder_of_an_earlier_run_is_refused(tmp_path):
     scoring.score(brighten, make_batches(), output=tmp_path)
-    with pytest.raises(UsageError, match="image holds files"):
+    with pytest.raises(UsageError, match="image contains files"):
         scoring.score(brighten, make_batches(count=3), output=tmp_path)
 
 
-def test_output_that_cannot_be_a_folder(tmp_path):
+def test_output_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     for output in (tmp_path / "file", tmp_path / "file/below"):
-        with pytest.raises(UsageError, match=f"{output.name} cannot be made a folder"):
+        with pytest.raises(UsageError, match=f"{output.name} cannot be created"):
             scoring.score(brighten, make_batches(), output=output)
 
 
 @pytest.mark.parametrize(
     "batches", [[], [b | {"valid": np.zeros(4, bool)} for b in make_batches()]]
 )
-def test_no_picture(batches):
-    with pytest.raises(UsageError, match="no picture"):
+def test_no_image_raises_an_error(batches):
+    with pytest.raises(UsageError, match="no image"):
         scoring.score(brighten, batches)
 
 
@@ -287,7 +287,7 @@ print(report.as_json())
 """
 
 
-def test_two_processes_report_as_one(tmp_path):
+def test_two_processes_report_the_same_as_one(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"

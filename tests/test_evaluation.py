@@ -1,4 +1,4 @@
-"""`evaluate`: scores of each kind of method, and errors."""
+"""`evaluate`: scores of each kind of method, and error messages."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_baseline_by_name_is_scored_on_the_validation_images(folder, tmp_path):
     np.testing.assert_allclose(again.values["l1_hole"], report.values["l1_hole"], atol=0.2)
 
 
-def test_model_file_and_loaded_method_are_scored_alike(folder, model):
+def test_model_file_and_loaded_method_have_the_same_scores(folder, model):
     values = make_config(folder)
     report = evaluate(values, model)
     loaded = methods.load(str(model), sharding.make_mesh())

@@ -1,4 +1,4 @@
-"""The page: well-formed, alone, with the figures and pictures of the folders that it is made of."""
+"""HTML report: well-formed, self-contained, with the scores and images of the given folders."""
 
 import base64
 import html
@@ -22,12 +22,12 @@ VOID = {"meta", "img", "wbr", "path", "polyline"}
 
 
 class Page(HTMLParser):
-    """Reads a page; images are (group, picture, caption, array). Fails where tags do not match."""
+    """Parses a page; `images` are (group, index, caption, array). Tags that do not match fail."""
 
     def __init__(self, text):
         super().__init__()
         self.open, self.rows, self.images, self.texts = [], [], [], {}
-        self.group = self.picture = None
+        self.group = self.index = None
         self.feed(text)
         self.close()
         assert not self.open
@@ -44,7 +44,7 @@ class Page(HTMLParser):
             assert kind == "data:image/webp;base64"
             array = np.asarray(Image.open(io.BytesIO(base64.b64decode(data, validate=True))))
             assert array.shape == (int(attributes["height"]), int(attributes["width"]), 3)
-            self.images.append((self.group, self.picture, attributes["alt"], array))
+            self.images.append((self.group, self.index, attributes["alt"], array))
         if tag not in VOID:
             self.open.append(tag)
 
@@ -61,16 +61,16 @@ class Page(HTMLParser):
         self.texts[self.open[-1]] = self.texts.get(self.open[-1], "") + data
         if self.open[-1] == "h3":
             self.group = data.split()[0]
-        if self.open[-1] == "strong" and data.startswith("Picture "):
-            self.picture = int(data.split()[1])
+        if self.open[-1] == "strong" and data.startswith("Image "):
+            self.index = int(data.split()[1])
 
-    def of(self, picture):
-        """The pictures of one example by their captions."""
-        return {caption: array for _, number, caption, array in self.images if number == picture}
+    def images_of(self, index):
+        """Returns the images of one example by their captions."""
+        return {caption: array for _, i, caption, array in self.images if i == index}
 
 
 def make_batch(count=COUNT):
-    """Smooth pictures; example i has the index 30 - i."""
+    """Makes smooth images; example i has the index 30 - i."""
     y, x = np.mgrid[:SIDE, :SIDE] / SIDE
     colours = np.random.default_rng(0).uniform(80, 200, (count, 1, 1, 3))
     mask = np.zeros((count, SIDE, SIDE, 1), np.uint8)
@@ -85,7 +85,7 @@ def make_batch(count=COUNT):
 
 
 def complete(batch):
-    """Fills example i with the truth plus 5 * i."""
+    """Fills the hole of example i with the ground truth plus 5 * i."""
     error = 5 * (30 - batch["index"])[:, None, None, None]
     return {
         "completed": batch["image"] + error * batch["mask"],
@@ -121,7 +121,7 @@ def text(folders):
     )
 
 
-def test_page_is_alone_and_says_what_it_was_given(text):
+def test_page_is_self_contained_and_shows_conditions_config_and_command(text):
     page = Page(text)
     assert not re.search(r"https?:|//|url\(|@import", re.sub(r'base64,[^"]*', "", text))
     assert html.unescape(page.texts["title"]) == f"Evaluation of {NAME}"
@@ -129,7 +129,7 @@ def test_page_is_alone_and_says_what_it_was_given(text):
     assert page.texts["pre"] == """main --a='x && y'{"a": "</pre>"}"""
 
 
-def test_table_holds_the_figures_of_the_reports(text, folders):
+def test_table_contains_the_scores_of_the_reports(text, folders):
     reports = [json.loads((path / "report.json").read_text()) for path in folders.values()]
     rows = [[cell for cell, _ in row] for row in Page(text).rows]
     assert rows[0] == ["Hole", "Count", NAME, "telea", "mean"]
@@ -150,7 +150,7 @@ def test_table_holds_the_figures_of_the_reports(text, folders):
     assert len(reports[0]["by_area"]) == 3
 
 
-def test_the_best_of_each_row_is_marked(text):
+def test_best_value_of_each_row_is_marked(text):
     better, marked = None, 0
     for row in Page(text).rows[1:]:
         if len(row) == 1:
@@ -164,7 +164,7 @@ def test_the_best_of_each_row_is_marked(text):
     assert marked == 4 * (1 + 3)
 
 
-def test_nothing_is_best_where_nothing_is_known(tmp_path):
+def test_row_without_finite_values_has_no_best_one(tmp_path):
     batch = make_batch(count=1)
     perfect = {"completed": batch["image"]}
     scoring.score(lambda _: perfect, [batch], output=tmp_path)
@@ -173,8 +173,8 @@ def test_nothing_is_best_where_nothing_is_known(tmp_path):
     assert marks == {("0.000", "best"), ("–", None), ("1.000", "best")}
 
 
-def test_groups_are_the_best_the_middle_and_the_worst(text):
-    seen = [(group, picture) for group, picture, *_ in Page(text).images if picture]
+def test_groups_are_best_median_and_worst_images(text):
+    seen = [(group, index) for group, index, *_ in Page(text).images if index]
     groups = {"Best": [30, 29, 28], "Median": [27, 26, 25], "Worst": [22, 23, 24]}
     assert list(dict.fromkeys(seen)) == [(g, i) for g, indices in groups.items() for i in indices]
 
@@ -190,15 +190,15 @@ def test_groups_are_the_best_the_middle_and_the_worst(text):
         (100, [[0, 1, 2, 3], [48, 49, 50, 51], [99, 98, 97, 96]]),
     ],
 )
-def test_no_picture_is_in_two_groups(count, groups):
-    errors = [float(i) for i in range(count - 1)] + [None]  # Not finite is the worst.
-    found = html_report._extremes(errors)
-    assert [positions.tolist() for positions in found.values()] == groups
+def test_groups_are_disjoint(count, groups):
+    errors = [float(i) for i in range(count - 1)] + [None]  # A non-finite error is the worst.
+    extremes = html_report._extremes(errors)
+    assert [positions.tolist() for positions in extremes.values()] == groups
 
 
-def test_pictures_are_those_of_the_folders(text, folders):
+def test_page_shows_the_images_of_the_folders(text, folders):
     batch, i = make_batch(), 5
-    pictures = Page(text).of(30 - i)
+    pictures = Page(text).images_of(30 - i)
     names = ["masked", "first stage", NAME, "error", "attention", "telea", "mean", "truth"]
     assert list(pictures) == names
     image, mask = batch["image"][i], batch["mask"][i]
@@ -220,26 +220,26 @@ def test_pictures_are_those_of_the_folders(text, folders):
         assert abs(pictures[name].mean() - expected.mean()) < 5
 
 
-def test_scores_beside_a_picture_are_its_own(text, folders):
+def test_each_example_shows_its_own_scores(text, folders):
     values = json.loads((folders[NAME] / "report.json").read_text())["pictures"]
     position = values["index"].index(25)
     expected = f"Hole L1 {values['l1_hole'][position]:.3f} %"
-    spans = text.partition("Picture 25<")[2].partition("</div>")[0]
+    spans = text.partition("Image 25<")[2].partition("</div>")[0]
     assert f"<span>{expected}</span>" in spans
     assert f"<span>SSIM {values['ssim'][position]:.3f}</span>" in spans
 
 
-def test_curves_that_the_page_knows_are_drawn(text, folders):
+def test_curves_with_known_tags_are_drawn(text, folders):
     assert text.count("<svg") == 1 and "PSNR of validation" in text
     assert "<svg" not in render(folders)
 
 
-def test_without_a_network_there_are_no_maps_of_it(folders):
+def test_baseline_has_neither_coarse_result_nor_attention(folders):
     page = Page(render({"telea": folders["telea"]}))
-    assert list(page.of(30)) == ["masked", "telea", "error", "truth"]
+    assert list(page.images_of(30)) == ["masked", "telea", "error", "truth"]
 
 
-def test_large_pictures_are_scaled_down(tmp_path):
+def test_large_images_are_scaled_down(tmp_path):
     large = np.zeros((600, 300, 3), np.uint8)
     batch = {
         "image": large[np.newaxis],
@@ -252,7 +252,7 @@ def test_large_pictures_are_scaled_down(tmp_path):
     assert shapes == {(256, 128, 3)}
 
 
-def test_other_holes_are_not_compared(folders, tmp_path):
+def test_evaluations_of_different_holes_are_refused(folders, tmp_path):
     batch = make_batch()
     batch["mask"][0] = 1
     scoring.score(complete, [batch], output=tmp_path)

@@ -1,4 +1,4 @@
-"""Metrics against MMagic's own figures, scikit-image, and plain numpy in float64."""
+"""Metrics compared with MMagic's values, scikit-image, and NumPy in float64."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics.npz")
 
 
 def random_case(*, batch=3, height=32, width=41, seed=0):
-    """Float32 pictures with some likeness, and holes of a quarter or so."""
+    """Makes similar float32 images, and masks with about a quarter of the pixels in the hole."""
     rng = np.random.default_rng(seed)
     image = rng.uniform(0, 255, (batch, height, width, 3))
     completed = np.clip(image + rng.normal(0, 30, image.shape), 0, 255)
@@ -22,7 +22,7 @@ def random_case(*, batch=3, height=32, width=41, seed=0):
 
 
 @pytest.mark.parametrize("pair", ["u8", "float"])
-def test_equals_mmagic(pair):
+def test_metrics_match_mmagic(pair):
     completed = GOLDEN[f"{pair}/completed"]
     values = jax.jit(metrics.measure)(completed, GOLDEN["image"], GOLDEN["mask"])
     for name in ("l1_hole", "psnr", "ssim"):
@@ -30,7 +30,7 @@ def test_equals_mmagic(pair):
         np.testing.assert_allclose(values[name], [GOLDEN[f"{pair}/{name}"]], rtol=2e-6)
 
 
-def test_equals_plain_numpy():
+def test_metrics_match_numpy_in_float64():
     completed, image, mask = random_case()
     values = metrics.measure(completed, image, mask)
     for i in range(len(image)):
@@ -59,15 +59,15 @@ def skimage_ssim(completed, image):
 
 
 @pytest.mark.parametrize("size", [(11, 11), (11, 30), (32, 41)])
-def test_ssim_equals_skimage(size):
+def test_ssim_matches_skimage(size):
     completed, image, _ = random_case(height=size[0], width=size[1])
     expected = [skimage_ssim(*pair) for pair in zip(completed, image, strict=True)]
     np.testing.assert_allclose(metrics.ssim(completed, image), expected, rtol=0, atol=1e-6)
 
 
-def test_ssim_keeps_its_digits_where_variance_is_small():
-    # Bright and almost flat: squares of 255 leave float32 few digits for a variance. Without
-    # centring the error is 2.8e-6.
+def test_ssim_is_precise_for_small_variances():
+    # In a bright and almost flat image, squares of 255 leave float32 few digits for a variance.
+    # Without centring, the error is 2.8e-6.
     rng = np.random.default_rng(0)
     image = rng.uniform(254, 255, (1, 64, 64, 3)).astype(np.float32)
     completed = image + rng.normal(0, 0.3, image.shape).astype(np.float32)
@@ -75,7 +75,7 @@ def test_ssim_keeps_its_digits_where_variance_is_small():
     np.testing.assert_allclose(metrics.ssim(completed, image), [expected], rtol=0, atol=1.4e-6)
 
 
-def test_examples_are_independent():
+def test_examples_of_a_batch_are_independent():
     completed, image, mask = random_case()
     alone = metrics.measure(completed[:1], image[:1], mask[:1])
     completed[1:], image[1:], mask[1:] = np.nan, 7.0, 0.0
@@ -84,14 +84,14 @@ def test_examples_are_independent():
         np.testing.assert_allclose(together[name][:1], value, rtol=1e-6, err_msg=name)
 
 
-def test_hole_metrics_see_the_hole_alone():
+def test_hole_metrics_ignore_known_pixels():
     completed, image, mask = random_case()
     elsewhere = np.where(mask > 0, completed, 0.0)
     for metric in (metrics.l1_hole, metrics.psnr_hole):
         assert np.array_equal(metric(elsewhere, image, mask), metric(completed, image, mask))
 
 
-def test_bytes_do_not_wrap():
+def test_uint8_differences_do_not_wrap():
     image = np.full((1, 16, 16, 3), 10, np.uint8)
     completed = np.full((1, 16, 16, 3), 5, np.uint8)
     mask = np.ones((1, 16, 16, 1), np.uint8)
@@ -100,7 +100,7 @@ def test_bytes_do_not_wrap():
     np.testing.assert_allclose(values["psnr"], 20 * np.log10(255 / 5), rtol=1e-6)
 
 
-def test_exact_copy():
+def test_exact_copy_has_infinite_psnr_and_no_error():
     _, image, mask = random_case()
     values = metrics.measure(image, image, mask)
     assert np.all(values["l1_hole"] == 0)
@@ -108,7 +108,7 @@ def test_exact_copy():
     np.testing.assert_allclose(values["ssim"], 1.0, atol=1e-6)
 
 
-def test_picture_without_a_hole():
+def test_image_without_a_hole_has_no_hole_error():
     completed, image, mask = random_case()
     values = metrics.measure(completed, image, 0 * mask)
     assert np.all(values["l1_hole"] == 0) and np.all(values["hole_area"] == 0)
@@ -116,7 +116,7 @@ def test_picture_without_a_hole():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (10, 40), (40, 10)])
-def test_small_pictures_have_no_ssim_but_the_rest(size):
+def test_small_images_have_all_metrics_but_ssim(size):
     completed, image, mask = random_case(height=size[0], width=size[1])
     values = metrics.measure(completed, image, np.ones_like(mask))
     assert np.all(np.isnan(values.pop("ssim")))

@@ -11,7 +11,7 @@ from deepfill_jax.huge_pages import restart_with_huge_pages
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Evaluates what the command line names."""
+    """Parses a command line, `sys.argv[1:]` by default, and runs the evaluation."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     run_command(lambda: _evaluate(arguments))
 

@@ -1,10 +1,10 @@
-"""Classical fills: what a network has to beat.
+"""Classical inpainting methods, the baselines that a network has to beat.
 
-Each takes a picture, uint8 [H, W, 3] RGB, and a mask, uint8 [H, W, 1] with non-zero in the hole,
-and returns the completed picture, uint8 [H, W, 3]. Known pixels are returned bit for bit. With
-nothing known there is nothing to go by: a picture that is all hole becomes mid grey.
+Each takes an image, uint8 [H, W, 3] RGB, and a mask, uint8 [H, W, 1] with non-zero in the hole, and
+returns the completed image, uint8 [H, W, 3]. Known pixels are returned bit for bit. If the hole
+covers the whole image, the result is mid-grey.
 
-The libraries are imported where they are used: inference does without them.
+Each function imports its library itself, because inference does not need these libraries.
 """
 
 import functools
@@ -17,12 +17,12 @@ from deepfill_jax.image import composite
 Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 MID_GREY = 128
-_RADIUS = 5  # Of the neighbourhood that OpenCV averages over, in pixels.
-_PATCH_RADIUS = 3  # 7 x 7 patches, as in PatchMatch's own examples.
+_RADIUS = 5  # Radius of the neighbourhood that OpenCV averages over, in pixels.
+_PATCH_RADIUS = 3  # Radius of 7 x 7 patches, as in PatchMatch's own examples.
 
 
 def _completes(fill: Fill) -> Fill:
-    """Makes a completed picture of what `fill` puts into the hole, bool [H, W]."""
+    """Makes a baseline of a function that fills the hole, bool [H, W]: composites its result."""
 
     @functools.wraps(fill)
     def complete(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -38,7 +38,7 @@ def _completes(fill: Fill) -> Fill:
 
 @_completes
 def telea(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """Fast marching from the border inwards; Telea (Journal of Graphics Tools, 2004)."""
+    """Fills the hole by fast marching from its border; Telea (Journal of Graphics Tools, 2004)."""
     import cv2
 
     return cv2.inpaint(image, hole.astype(np.uint8), _RADIUS, cv2.INPAINT_TELEA)
@@ -46,7 +46,7 @@ def telea(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 @_completes
 def navier_stokes(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """Continues isophotes as a fluid flows; Bertalmio et al. (CVPR 2001)."""
+    """Continues isophotes by Navier-Stokes fluid flow; Bertalmio et al. (CVPR 2001)."""
     import cv2
 
     return cv2.inpaint(image, hole.astype(np.uint8), _RADIUS, cv2.INPAINT_NS)
@@ -54,7 +54,7 @@ def navier_stokes(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 @_completes
 def patchmatch(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """Pastes similar patches from coarse to fine; Barnes et al. (SIGGRAPH 2009)."""
+    """Copies similar patches, from coarse to fine; Barnes et al. (SIGGRAPH 2009)."""
     from patchmatch import patch_match
 
     return patch_match.inpaint(image, hole.astype(np.uint8), patch_size=_PATCH_RADIUS)
@@ -62,7 +62,7 @@ def patchmatch(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 @_completes
 def biharmonic(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """Bends a thin plate over the hole, the smoothest fill; seconds for a large hole."""
+    """Solves the biharmonic equation in the hole (a thin plate); takes seconds for a large hole."""
     from skimage import restoration
 
     filled = restoration.inpaint_biharmonic(image, hole, channel_axis=-1)  # 0..1
@@ -71,7 +71,7 @@ def biharmonic(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 @_completes
 def mean(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """The mean colour of the known pixels: the floor below which nothing was learned."""
+    """Fills the hole with the mean colour of the known pixels, the weakest baseline."""
     return np.rint(image[~hole].mean(axis=0)).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""What the figures of an evaluation depend on, in words, for its report."""
+"""Conditions of an evaluation as text for its report: network, data, masks, seed, devices."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,15 @@ from deepfill_jax import weights
 
 
 def conditions(config: ConfigDict, model: weights.Model | None) -> dict[str, str]:
-    """What the figures of an evaluation depend on, in words; without a model, none is spoken of."""
+    """Describes the conditions on which the scores of an evaluation depend.
+
+    Args:
+        config: The config of the evaluation.
+        model: The evaluated model; None omits network, license and weights.
+
+    Returns:
+        The description of each condition by its name.
+    """
     words = {}
     if model is not None:
         metadata = {key: x for key, x in model.metadata.items() if not isinstance(x, Mapping)}

@@ -18,11 +18,13 @@ from deepfill_jax.evaluate.svg_charts import Curve
 
 
 def run(config: ConfigDict, words: Sequence[str]) -> None:
-    """Evaluates what the flags name, together with the other processes of the run; prints tables.
+    """Evaluates the method that the flags name, jointly with the run's other processes.
+
+    Prints the tables of scores.
 
     Args:
         config: See `evaluation.evaluate`.
-        words: Program and arguments of the command line, which the report repeats.
+        words: Program and arguments of the command line, for the report.
 
     Raises:
         UsageError: A flag, the config, the data or a method cannot be used.
@@ -67,15 +69,16 @@ def choose_method(
     workdir: str | None = None,
     step: int | str | None = None,
 ) -> methods.Method:
-    """Loads what the command line names; see the flags of the same names.
+    """Loads the method that the command line names; see the flags of the same names.
 
     Raises:
-        UsageError: None or several methods are named, or the method cannot be used.
+        UsageError: No method or several methods are named, or the method cannot be used.
+        RunError: A run's checkpoint cannot be read now.
     """
     named = {"model": model, "baseline": baseline, "predictions": predictions}
     chosen = [name for name, value in named.items() if value]
     if len(chosen) > 1:
-        raise UsageError(f"--{' and --'.join(chosen)} exclude one another.")
+        raise UsageError(f"--{' and --'.join(chosen)} exclude each other; give one of them.")
     if step is not None and (baseline or predictions):
         raise UsageError(f"--step selects a checkpoint of a run; --{chosen[0]} has none.")
     if baseline:
@@ -86,7 +89,9 @@ def choose_method(
         return methods.load_network(model, mesh, step=step)
     if workdir:
         return methods.load_run(workdir, mesh, step=step)
-    raise UsageError("Evaluate what? Give --workdir, --model, --baseline or --predictions.")
+    raise UsageError(
+        "The method to evaluate is missing. Give --workdir, --model, --baseline or --predictions."
+    )
 
 
 def output_folders(
@@ -97,13 +102,13 @@ def output_folders(
     report: str | None,
     workdir: str | None,
 ) -> dict[str, Path]:
-    """The folder of each method's pictures and scores, the method `name` first.
+    """Returns the folder for each method's images and scores, the method `name` first.
 
     Raises:
-        UsageError: No flag says where to write.
+        UsageError: None of the flags that name an output folder is given.
     """
     if not (output or report or workdir):
-        raise UsageError("--output is missing: the folder for pictures and report.")
+        raise UsageError("--output is missing: the folder for images and report.")
     folder = Path(report) if report else Path(workdir or "") / "eval"
     folders = {method: folder / method for method in (name, *baselines)}
     return folders | {name: Path(output or folders[name])}
@@ -113,11 +118,12 @@ def score(config: ConfigDict, method: methods.Method, folders: Mapping[str, Path
     """Scores a method and the baselines that have a folder, and prints tables.
 
     Raises:
-        UsageError: A baseline does not exist; others as in `evaluation.evaluate`.
+        UsageError: A baseline does not exist, or see `evaluation.evaluate`.
+        RunError: See `evaluation.evaluate`.
     """
     chosen = [method, *(methods.load_baseline(name) for name in folders if name != method.name)]
     source = streams.open_source(config, validation=True)
-    # The method comes last: it takes longest, and unusable output folders are found before.
+    # The method comes last because it takes longest; unusable output folders fail before it.
     for scored in reversed(chosen):
         folder = folders[scored.name]
         report = evaluation.evaluate(config, scored, source=source, output=folder)
@@ -134,7 +140,7 @@ def write_report(
     words: Sequence[str],
     curves: Mapping[str, Curve],
 ) -> None:
-    """Writes `index.html` from the folders that `score` filled.
+    """Writes `index.html`, the HTML report, from the folders that `score` wrote.
 
     Args:
         folder: Where to write it.
@@ -145,9 +151,9 @@ def write_report(
         curves: See `html_report.render`.
 
     Raises:
-        UsageError: The page cannot be made or written.
+        UsageError: The report cannot be rendered or written.
     """
-    # One process makes the same page as several.
+    # The flags of multi-process runs are omitted, because one process writes the same report.
     processes = ("--coordinator=", "--num_processes=", "--process_id=")
     program, *arguments = words
     quoted = [shlex.quote(x) for x in arguments if not x.startswith(processes)]
@@ -160,4 +166,4 @@ def write_report(
     )
     with atomic_write(folder / "index.html") as unfinished:
         unfinished.write_text(page, encoding="utf-8")
-    print(f"Page: {folder / 'index.html'}")
+    print(f"Report: {folder / 'index.html'}")

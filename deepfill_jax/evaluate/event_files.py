@@ -1,4 +1,4 @@
-"""What TensorBoard's event files hold of a run."""
+"""Reads the scalars of a run from its TensorBoard event files."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from deepfill_jax.evaluate.svg_charts import Curve
 
 
 def read(workdir: str | Path) -> dict[str, Curve]:
-    """Reads all scalars of a run, by their tags; none if there is no folder or no event file.
+    """Reads all scalars of a run by their tags; empty if there is no folder or no event file.
 
-    Where a run went on from a checkpoint, the steps after it were done twice: the later count.
+    A run that resumed from a checkpoint repeated the steps after it; the later values are returned.
     """
     if not Path(workdir).is_dir():
         return {}

@@ -1,6 +1,7 @@
-"""A page of an evaluation, from the folders that `evaluate` writes: scores, pictures, curves.
+"""HTML report of an evaluation, made from the folders that `evaluate` writes.
 
-It is one HTML file that asks for no other, with pictures inside, for a screen or a phone.
+It shows scores, images and training curves. The page is one self-contained HTML file with embedded
+images, for screens and phones.
 """
 
 import base64
@@ -22,15 +23,15 @@ from deepfill_jax.image import composite
 from deepfill_jax.metric_table import METRICS
 from deepfill_jax.pictures import rgb
 
-EXAMPLES = 4  # Of the best, of those in the middle, and of the worst.
-LONGEST_SIDE = 256  # Of the pictures on the page; larger ones are scaled down.
-_QUALITY = 90  # Of WebP.
-_PIXELATED = 128  # Sides up to this are shown larger than they are, with their pixels seen.
+EXAMPLES = 4  # Number of images in each group: best, median and worst.
+LONGEST_SIDE = 256  # Maximum side of an image on the page, in pixels; larger ones are scaled down.
+_QUALITY = 90  # Quality of lossy WebP, 0..100.
+_PIXELATED = 128  # Images up to this side, in pixels, are enlarged without interpolation.
 
-# Titles of the charts, and the scalars of training that each shows.
+# Titles of the charts, and the tags of the training scalars in each by their names in the legend.
 _CHARTS = {
     "Hole L1 of validation, %": {"hole L1": "eval/l1_hole"},
-    "PSNR of validation, dB": {"picture": "eval/psnr", "hole": "eval/psnr_hole"},
+    "PSNR of validation, dB": {"image": "eval/psnr", "hole": "eval/psnr_hole"},
     "LPIPS of validation": {"AlexNet": "eval/lpips", "VGG16": "eval/lpips_vgg16"},
     "L1 of training, hole, in [-1, 1] units": {
         "first stage": "train/l1/coarse/hole",
@@ -48,26 +49,29 @@ def render(
     command: str,
     curves: Mapping[str, Curve],
 ) -> str:
-    """Makes the page.
+    """Renders the page.
 
     Args:
-        folders: What `evaluate` wrote, by the name of the method. The first one's pictures are
-            shown; the others, which completed the same holes, are beside it.
-        conditions: What the figures depend on, by its name.
+        folders: The output folder of `evaluate` for each method, by the method's name. The images
+            of the first method are shown in full, those of the others next to them.
+        conditions: Descriptions of the conditions on which the scores depend, by name.
         config: All values of the config, as text.
-        command: What makes the page again.
-        curves: Scalars of the training, by their tags in TensorBoard; those that the page knows
-            are drawn.
+        command: The command line that renders the page again.
+        curves: Scalars of the training, by their tags in TensorBoard; tags that no chart contains
+            are ignored.
+
+    Returns:
+        The HTML document.
 
     Raises:
-        UsageError: The evaluations are not of the same pictures and holes.
+        UsageError: The evaluations are of different images or holes.
     """
     reports = {name: _read_report(folder) for name, folder in folders.items()}
     name, *others = folders
     _check_same_holes(reports)
     title = f"Evaluation of {name}"
     count = len(reports[name]["pictures"]["index"])
-    facts = {"Pictures": f"{count:,}", **conditions}
+    facts = {"Images": f"{count:,}", **conditions}
     listed = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
     parts = [
         f"<h1>{escape(title)}</h1><dl>{listed}</dl>",
@@ -75,7 +79,7 @@ def render(
         f"<details><summary>All values of the config</summary><pre>{escape(config)}</pre>",
         "</details>",
         f"<h2>Scores</h2>{_table(reports)}",
-        f"<h2>Pictures</h2>{_legends()}",
+        f"<h2>Images</h2>{_legends()}",
         *_examples(folders, reports[name]["pictures"]),
         *_charts(curves),
     ]
@@ -95,15 +99,18 @@ def _check_same_holes(reports: Mapping[str, Mapping[str, Any]]) -> None:
         mine, theirs = (reports[name]["pictures"] for name in (first, other))
         if any(mine[key] != theirs[key] for key in ("index", "hole_area")):
             raise UsageError(
-                f"The evaluations of {first} and {other} are of different pictures or holes; "
+                f"The evaluations of {first} and {other} are of different images or holes; "
                 "evaluate both with the same config."
             )
 
 
 def _table(reports: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row for all pictures and for each bucket, below every metric; a column for each method."""
+    """Renders the scores: per metric a row for all images and one per bucket, a column per method.
+
+    Buckets are ranges of the hole's area.
+    """
     first, *_ = reports.values()
-    # Long names may be broken.
+    # Long names may break into lines after underscores.
     names = "".join(f"<th>{escape(name).replace('_', '_<wbr>')}</th>" for name in reports)
     rows = [f"<thead><tr><th>Hole</th><th>Count</th>{names}</tr></thead>"]
     for key, metric in METRICS.items():
@@ -124,9 +131,9 @@ def _table(reports: Mapping[str, Mapping[str, Any]]) -> str:
         rows.append("</tbody>")
     return (
         f'<div class="scroll"><table>{"".join(rows)}</table></div>'
-        "<p>Means over pictures, ± the standard error of the mean, and means by how much of the "
-        "picture is hole. Hole L1 and hole PSNR count the hole alone, PSNR and SSIM the whole "
-        "picture. The best of each row is marked.</p>"
+        "<p>Means over images, ± the standard error of the mean, and means by the share of the "
+        "image that the hole covers. Hole L1 and hole PSNR are measured inside the hole only, PSNR "
+        "and SSIM over the whole image. The best value of each row is marked.</p>"
     )
 
 
@@ -148,12 +155,13 @@ def _legends() -> str:
     wheel = _image(visualization.offset_wheel(128), "Colours of offsets", lossless=True)
     scale = _image(visualization.error_scale(128, 24), "Colours of errors", lossless=True)
     return (
-        f'<div class="legends"><figure class="wheel">{wheel}<figcaption>Attention: where each '
-        "place of the hole copied from most. From the middle of the wheel, the colour lies where "
-        f"the source does; at the rim it is {side} of the picture's side away, or more."
+        f'<div class="legends"><figure class="wheel">{wheel}<figcaption>Attention: the offset from '
+        "each position in the hole to the position with the largest weight. The wheel shows the "
+        f"colours of offsets from its centre; its rim stands for {side} of the image's side or "
+        "more."
         "</figcaption></figure>"
-        f"<figure>{scale}<figcaption>Error: mean difference of the channels, from none to "
-        f"{full} of the range, or more.</figcaption></figure></div>"
+        f"<figure>{scale}<figcaption>Error: absolute difference, mean over the channels, from 0 to "
+        f"{full} of the range or more.</figcaption></figure></div>"
     )
 
 
@@ -165,7 +173,7 @@ def _examples(folders: Mapping[str, Path], pictures: Mapping[str, list]) -> Iter
 
 
 def _extremes(errors: Sequence[float | None]) -> dict[str, np.ndarray]:
-    """Positions of the best, of those in the middle and of the worst, none of them twice."""
+    """Returns the positions of the best, median and worst images; no position occurs twice."""
     order = np.argsort([np.inf if error is None else error for error in errors], kind="stable")
     count = min(EXAMPLES, max(1, len(order) // 3))
     best, others = order[:count], order[count:]
@@ -175,7 +183,7 @@ def _extremes(errors: Sequence[float | None]) -> dict[str, np.ndarray]:
 
 
 def _example(folders: Mapping[str, Path], pictures: Mapping[str, list], position: int) -> str:
-    scores = [f"<strong>Picture {pictures['index'][position]}</strong>"]
+    scores = [f"<strong>Image {pictures['index'][position]}</strong>"]
     scores.append(f"hole {100 * pictures['hole_area'][position]:.0f} %")
     for key, metric in METRICS.items():
         scores.append(f"{metric.label} {_number(pictures[key][position])} {metric.unit}".rstrip())
@@ -188,7 +196,10 @@ def _example(folders: Mapping[str, Path], pictures: Mapping[str, list], position
 
 
 def _figures(folders: Mapping[str, Path], file: str) -> tuple[str, int]:
-    """All there is of a picture, in a row, and its longer side."""
+    """Renders all images of one example in a row; returns the HTML and the longer side in pixels.
+
+    The row omits the coarse result and the attention if the method has none.
+    """
     name, *others = folders
     own = folders[name]
     image, completed = rgb.read(own / "image" / file), rgb.read(own / "completed" / file)
@@ -223,7 +234,7 @@ def _charts(curves: Mapping[str, Curve]) -> Iterator[str]:
 
 
 def _image(array: np.ndarray, text: str, *, lossless: bool) -> str:
-    """A picture, uint8 [H, W, 3], inside the page."""
+    """Embeds an image, uint8 [H, W, 3], into the page as WebP."""
     picture = Image.fromarray(array)
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     encoded = io.BytesIO()

@@ -131,7 +131,7 @@ def make_evaluation_step(
     """Makes (params, batch of the data pipeline) -> results of `make_inference_step` in numpy.
 
     The results include the attention's offsets. With its parameters bound, the function is a
-    `complete`. Training validates with it: The network is compiled once for all parameters.
+    `complete`. Training validates with it, so that the network is compiled once for all parameters.
     """
     infer = make_inference_step(generator, mesh, offsets=True)
 
@@ -148,8 +148,9 @@ def make_inference_step(
 ) -> Callable[[Any, Mapping[str, jax.Array]], dict[str, jax.Array]]:
     """Makes (params, batch) -> {"masked", "coarse", "completed"}, float32 in 0..255, [B, H, W, 3].
 
-    The batch is as the training step's. Known pixels of "completed" are the image's, exactly. With
-    `offsets`, those of the attention are there too, see `attention.Attention`.
+    The batch has the keys of the training step's. Known pixels of "completed" equal the image's
+    exactly. With `offsets`, the result also has "offsets", those of the attention, see
+    `attention.Attention`.
     """
 
     def inference_step(params, batch):
@@ -180,7 +181,7 @@ def make_inference_step(
 
 
 def inputs(batch: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
-    """What a step takes of a batch of the data pipeline; without sketches, all are empty."""
+    """Selects the arrays of a pipeline batch that a step needs; a missing sketch becomes empty."""
     taken = {name: batch[name] for name in ("image", "mask")}
     if variant.guided:
         taken["sketch"] = batch.get("sketch", np.zeros_like(batch["mask"]))
@@ -188,13 +189,13 @@ def inputs(batch: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
 
 
 def baseline_complete(name: str) -> Complete:
-    """Makes a `complete` of a classical fill, several pictures at a time.
+    """Makes a `complete` of a classical baseline, which completes several images in parallel.
 
     Args:
         name: A key of `baselines.BASELINES`.
 
     Raises:
-        UsageError: There is no such fill.
+        UsageError: There is no such baseline.
     """
     if name not in baselines.BASELINES:
         valid = ", ".join(sorted(baselines.BASELINES))
@@ -203,15 +204,15 @@ def baseline_complete(name: str) -> Complete:
 
 
 def folder_complete(path: str | Path) -> Complete:
-    """Makes a `complete` of a folder of results, whoever made them.
+    """Makes a `complete` of a folder of results of any program.
 
-    A result is named by the six digits of its picture's index, PNG or JPEG, as in the `completed`
-    folder that `evaluate` writes. It is scored as it is: whoever changed known pixels, be it by
-    JPEG, pays for it in the whole-image metrics.
+    The file name of a result is the index of its image in six digits, PNG or JPEG, as in the
+    `completed` folder that `evaluate` writes. Results are scored as they are: changed known pixels,
+    even those changed by JPEG compression, worsen the whole-image metrics.
 
     Raises:
-        UsageError: `path` is not a folder; or, later, a result is missing, unreadable or of another
-            size than its picture.
+        UsageError: `path` is not a folder. The returned function raises it if a result is missing,
+            cannot be read, or differs from its image in size.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -220,7 +221,7 @@ def folder_complete(path: str | Path) -> Complete:
 
 
 def _complete_each(fill: Callable[[int, np.ndarray, np.ndarray], np.ndarray]) -> Complete:
-    """Makes a `complete` of a function of one index, image and mask. Padding is left as it is."""
+    """Makes a `complete` of a function of one index, image and mask; padding is not changed."""
 
     def complete(batch: Batch) -> dict[str, np.ndarray]:
         completed = batch["image"].astype(np.float32)
@@ -235,15 +236,15 @@ def _complete_each(fill: Callable[[int, np.ndarray, np.ndarray], np.ndarray]) ->
 
 
 def _read_result(folder: Path, index: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Reads the result of one picture, uint8 [H, W, 3]."""
+    """Reads the result for one image, uint8 [H, W, 3]."""
     png = folder / f"{index:06d}.png"
     path = next((p for p in map(png.with_suffix, _RESULT_SUFFIXES) if p.is_file()), None)
     if path is None:
-        raise UsageError(f"{png} is missing; name results by their picture's index, PNG or JPEG.")
+        raise UsageError(f"{png} is missing; name results by their image's index, PNG or JPEG.")
     result = rgb.read(path)
     if result.shape != shape:
         raise UsageError(
-            f"{path} has height and width {result.shape[:2]}, its picture {shape[:2]}; evaluate at "
+            f"{path} has height and width {result.shape[:2]}, its image {shape[:2]}; evaluate at "
             "the size of the results (config.image_size)."
         )
     return result

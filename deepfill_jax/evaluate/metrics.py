@@ -1,12 +1,12 @@
-"""How far a completed picture is from the truth: one number a picture.
+"""Metrics of completed images against the ground truth: L1, PSNR and SSIM, one value per image.
 
 `completed` and `image` are [B, H, W, 3] in 0..255, any dtype, not rounded; `mask` is [B, H, W, 1]
-with 1 in the hole. Every result is float32 [B], so that padding examples can be left out of a mean.
+with 1 in the hole. Every result is float32 [B], so that a mean can omit padding examples.
 
 The definitions are those of MMagic 1.x (`MAE(mask_key='mask', scaling=100)`, `PSNR`, `SSIM`), which
-the published DeepFillv2 tables use: "l1 error" counts the hole alone, PSNR and SSIM count the whole
-composite. A whole-image figure therefore depends on the hole's area; compare it only under the
-same masks.
+the published DeepFillv2 tables use: "l1 error" is measured inside the hole only, PSNR and SSIM over
+the whole composite. A whole-image metric therefore depends on the hole's area; compare it only
+under the same masks.
 """
 
 import functools
@@ -20,7 +20,7 @@ import numpy as np
 from deepfill_jax import perceptual
 
 PEAK = 255.0
-_TINY = 1e-12  # MMagic's, for a picture without a hole.
+_EPSILON = 1e-12  # MMagic's constant, which prevents a division by 0 for an image without a hole.
 
 # Wang et al., "Image quality assessment: from error visibility to structural similarity" (2004).
 _WINDOW = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
@@ -30,7 +30,7 @@ _C1, _C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 
 @jax.jit
 def measure(completed: jax.Array, image: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
-    """All metrics of a batch, float32 [B] each, under the names that reports and logs use."""
+    """Computes all metrics of a batch, float32 [B] each, by their names in reports and logs."""
     return {
         "l1_hole": l1_hole(completed, image, mask),
         "psnr": psnr(completed, image),
@@ -41,7 +41,7 @@ def measure(completed: jax.Array, image: jax.Array, mask: jax.Array) -> dict[str
 
 
 def measure_with_lpips(network: str) -> Callable[..., dict[str, jax.Array]]:
-    """Makes a function that measures what `measure` does, and LPIPS.
+    """Makes a function that computes the metrics of `measure` and LPIPS.
 
     Args:
         network: One of `perceptual.NETWORKS`; `perceptual.METRIC_NAMES` has the metric's name.
@@ -65,30 +65,30 @@ def _measure_with_lpips(
 def l1_hole(completed: jax.Array, image: jax.Array, mask: jax.Array) -> jax.Array:
     """Mean absolute error inside the hole in percent of the range: the published "l1 error".
 
-    0 for a picture without a hole.
+    It is 0 for an image without a hole.
     """
     return 100.0 / PEAK * _hole_mean(jnp.abs(_error(completed, image)), mask)
 
 
 def psnr(completed: jax.Array, image: jax.Array) -> jax.Array:
-    """Peak signal-to-noise ratio of the whole picture in dB; infinite for an exact copy."""
+    """Peak signal-to-noise ratio of the whole image in dB; infinite for an exact copy."""
     return _decibel(jnp.mean(_error(completed, image) ** 2, axis=(1, 2, 3)))
 
 
 def psnr_hole(completed: jax.Array, image: jax.Array, mask: jax.Array) -> jax.Array:
-    """Peak signal-to-noise ratio inside the hole in dB; infinite without an error or a hole."""
+    """Peak signal-to-noise ratio inside the hole in dB; infinite without errors or a hole."""
     return _decibel(_hole_mean(_error(completed, image) ** 2, mask))
 
 
 def ssim(completed: jax.Array, image: jax.Array) -> jax.Array:
-    """Structural similarity of the whole picture: the mean over channels and valid windows.
+    """Structural similarity of the whole image: the mean over channels and valid windows.
 
-    The windows are 11 x 11 Gaussians of sigma 1.5. NaN if a side is under 11 pixels, because no
-    window fits.
+    The windows are 11 x 11 Gaussians with a sigma of 1.5. The result is NaN if a side is under 11
+    pixels, because no window fits.
     """
     if min(image.shape[1:3]) < len(_WINDOW):
         return jnp.full(image.shape[:1], jnp.nan)
-    # Variances do not see a shift, and float32 squares of small numbers keep more digits.
+    # A shift does not change variances, and squares of small numbers are more exact in float32.
     centre = PEAK / 2.0
     a, b = (jnp.asarray(x, jnp.float32) - centre for x in (completed, image))
     moments = jnp.stack([a, b, a * a, b * b, a * b])  # [5, B, H, W, 3]
@@ -103,7 +103,7 @@ def ssim(completed: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def hole_area(mask: jax.Array) -> jax.Array:
-    """Fraction of the picture that is hole, 0..1."""
+    """Fraction of the image that the hole covers, 0..1."""
     return jnp.mean(jnp.asarray(mask, jnp.float32), axis=(1, 2, 3))
 
 
@@ -112,10 +112,10 @@ def _error(completed: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def _hole_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean of [B, H, W, 3] over hole pixels and channels, [B]."""
+    """Computes the mean of [B, H, W, 3] over hole pixels and channels, [B]."""
     mask = jnp.asarray(mask, jnp.float32)
     area = jnp.sum(mask, axis=(1, 2, 3))
-    return jnp.sum(x * mask, axis=(1, 2, 3)) / (x.shape[-1] * area + _TINY)
+    return jnp.sum(x * mask, axis=(1, 2, 3)) / (x.shape[-1] * area + _EPSILON)
 
 
 def _decibel(squared_error: jax.Array) -> jax.Array:
@@ -123,8 +123,8 @@ def _decibel(squared_error: jax.Array) -> jax.Array:
 
 
 def _blur(x: jax.Array, *, axis: int) -> jax.Array:
-    """Gaussian means along one axis, at the places where the whole window fits."""
-    # Shifted sums, not a convolution: accelerators round the inputs of a convolution.
+    """Computes Gaussian means along one axis, at the positions where the whole window fits."""
+    # This sums shifted slices because accelerators round the inputs of a convolution.
     count = x.shape[axis] - len(_WINDOW) + 1
     shifted = (jax.lax.slice_in_dim(x, i, i + count, axis=axis) for i in range(len(_WINDOW)))
     return sum(float(weight) * part for weight, part in zip(_WINDOW, shifted, strict=True))

@@ -1,4 +1,4 @@
-"""Scores whatever completes pictures, and writes what others need to score it again."""
+"""Scores a method, and writes its images and scores, also for the metrics of other tools."""
 
 import dataclasses
 import json
@@ -18,35 +18,36 @@ from deepfill_jax.image import composite
 
 Measure = Callable[[jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]
 
-_AREAS = np.arange(1, 7) / 10  # Where the buckets of the hole's area meet.
+_AREAS = np.arange(1, 7) / 10  # Limits between the buckets of the hole's area, in 0..1.
 _GRID_ROWS = 8
 REPORT = "report.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `score` measured, picture by picture, in the order of their index.
+    """The metrics of each image, in the order of the images' index.
 
     Attributes:
-        index: [N] numbers of the pictures.
-        values: Float [N] of each metric, by its name in `metrics.measure`.
+        index: Indices of the images in their data set, int [N].
+        values: Values of each metric, float [N], by its name in `metrics.measure`.
     """
 
     index: np.ndarray
     values: dict[str, np.ndarray]
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Mean, standard error of the mean and count of every metric, by its name.
+        """Computes mean, standard error of the mean, and count of every metric, by its name.
 
-        An exact copy, such as a picture without a hole, has infinite PSNR. It is left out of that
-        mean and that count. NaN is never left out.
+        An exact copy, such as the result for an image without a hole, has an infinite PSNR. The
+        mean and the count omit infinite values, but not NaN.
         """
         return {name: _statistics(values) for name, values in self.values.items()}
 
     def by_area(self) -> list[dict[str, float | str]]:
-        """A row for each bucket of the hole's area that holds pictures.
+        """Returns a row for each range of the hole's area in which there are images.
 
-        Its "area" is in percent, such as "10-20"; beside it "count" and the mean of each metric.
+        A row has "area", the range in percent such as "10-20", "count", and the mean of each
+        metric.
         """
         buckets = np.searchsorted(_AREAS, self.values["hole_area"], side="right")
         rows = []
@@ -58,9 +59,9 @@ class Report:
         return rows
 
     def table(self) -> str:
-        """Mean, standard error and buckets as text in columns."""
+        """Formats means, standard errors and the rows of `by_area` as text in columns."""
         summary = self.summary()
-        lines = [_line("", "pictures", *summary)]
+        lines = [_line("", "images", *summary)]
         for key, label in (("mean", "mean"), ("standard_error", "standard error")):
             lines.append(_line(label, len(self.index), *(summary[name][key] for name in summary)))
         for row in self.by_area():
@@ -69,11 +70,11 @@ class Report:
         return "\n".join(lines)
 
     def as_json(self) -> str:
-        """Summary, buckets and every picture's values; null where a value is not finite."""
+        """Formats summary, `by_area` and the values of every image; non-finite values are null."""
         pictures = {"index": self.index.tolist()}
         pictures |= {name: values.tolist() for name, values in self.values.items()}
         whole = {"summary": self.summary(), "by_area": self.by_area(), "pictures": pictures}
-        # JSON has no word for infinity and NaN.
+        # JSON can represent neither infinity nor NaN.
         finite = jax.tree.map(lambda x: x if isinstance(x, str) or np.isfinite(x) else None, whole)
         return json.dumps(finite, indent=1, allow_nan=False)
 
@@ -85,24 +86,25 @@ def score(
     output: str | Path | None = None,
     measure: Measure = metrics.measure,
 ) -> Report:
-    """Measures every picture that is not padding.
+    """Computes the metrics of every image that is not padding.
 
     Args:
-        complete: See methods.py. Its pictures are scored as they are: not rounded, and not
+        complete: See methods.py. Its results are scored as they are: neither rounded nor
             composited again.
-        batches: Batches, all of one size, and equally many for each process.
-        output: A folder, shared by the processes, for the pictures: PNG files of the same names in
-            `image`, `mask` (255 in the hole) and `completed`, as FID and LPIPS tools want them;
-            of a network also in `coarse` and `attention`, see `visualization.offset_map`; for
-            `report.json`; for `grid.png`, the first eight as masked, completed and truth.
-        measure: Makes [B, ...] arrays by name of completed pictures, truth and mask, see
-            metrics.py. "hole_area" must be among them.
+        batches: Batches of equal size, the same number in each process.
+        output: Folder for images and scores, shared by the processes. It receives PNG files of the
+            same names in `image`, `mask` (255 in the hole) and `completed`, which FID and LPIPS
+            tools can read; for a network also in `coarse` and `attention`, see
+            `visualization.offset_map`; `report.json`; and `grid.png`, the first eight examples as
+            masked image, completed image and ground truth.
+        measure: Computes metrics, float [B] by name, from completed images, ground truth and masks,
+            see metrics.py. "hole_area" must be one of them.
 
     Returns:
-        The report on the pictures of all processes.
+        The report on the images of all processes.
 
     Raises:
-        UsageError: There is no picture, or `output` already holds some or cannot be a folder.
+        UsageError: There is no image, or `output` already contains images or cannot be created.
     """
     folder = None if output is None else _create_output(Path(output))
     measured, samples = [], []
@@ -125,7 +127,14 @@ def score(
 
 
 def sample_grid(columns: Sequence[np.ndarray]) -> np.ndarray:
-    """Lays pictures out, an example a row: n columns of uint8 [B, H, W, 3] -> [B * H, n * W, 3]."""
+    """Arranges images in a grid with an example per row.
+
+    Args:
+        columns: n arrays, each uint8 [B, H, W, 3].
+
+    Returns:
+        The grid, uint8 [B * H, n * W, 3].
+    """
     return np.concatenate(np.concatenate(columns, axis=2), axis=0)
 
 
@@ -145,34 +154,38 @@ def _line(label: str, *cells: str | float) -> str:
 
 
 def _gather(measured: list[dict[str, np.ndarray]]) -> Report:
-    """Joins the batches of all processes, without the padding."""
+    """Joins the batches of all processes, without padding."""
     if measured:
         own = {key: np.concatenate([batch[key] for batch in measured]) for key in measured[0]}
-        # Padding and all, because each process must hand in the same shapes.
+        # Padding is removed afterwards, because all processes must contribute the same shapes.
         values = multihost_utils.process_allgather(own, tiled=True)
         valid = np.flatnonzero(values.pop("valid"))
         order = valid[np.argsort(values["index"][valid], kind="stable")]
         if len(order):
             return Report(values.pop("index")[order], {k: v[order] for k, v in values.items()})
-    raise UsageError("There is no picture to evaluate; check config.data.val_source.")
+    raise UsageError("There is no image to evaluate; check config.data.val_source.")
 
 
 def _create_output(folder: Path) -> Path:
-    """Makes the folder, and has every process see it before any writes."""
+    """Creates the folder; no process writes to it before all have checked that it is empty."""
     for name in ("image", "mask", "completed", "coarse", "attention"):
         if (folder / name).is_dir() and any((folder / name).iterdir()):
-            # FID tools would count what an earlier run left.
-            raise UsageError(f"{folder / name} holds files; name another folder or delete it.")
+            # FID tools would include the files of an earlier run.
+            raise UsageError(f"{folder / name} contains files; give another folder or delete it.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{folder} cannot be made a folder: {error.strerror}.") from error
+        raise UsageError(f"The folder {folder} cannot be created: {error.strerror}.") from error
     multihost_utils.sync_global_devices("output folders")
     return folder
 
 
 def _write_pictures(folder: Path, batch: Batch, result: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Writes the pictures that are not padding, and returns their samples, [V, 3, H, W, 3]."""
+    """Writes the images that are not padding.
+
+    Returns:
+        Masked image, completed image and ground truth of each, uint8 [V, 3, H, W, 3].
+    """
     image, mask = batch["image"][batch["valid"]], batch["mask"][batch["valid"]]
     result = {name: rows[batch["valid"]] for name, rows in result.items()}
     pictures = {"image": image, "mask": 255 * mask[..., 0]}
@@ -181,7 +194,7 @@ def _write_pictures(folder: Path, batch: Batch, result: Mapping[str, np.ndarray]
             pictures[kind] = np.clip(np.rint(result[kind]), 0, 255).astype(np.uint8)
     if "offsets" in result:
         pictures["attention"] = visualization.offset_map(result["offsets"], image, mask)
-    with futures.ThreadPoolExecutor() as pool:  # Deflating is what takes the time.
+    with futures.ThreadPoolExecutor() as pool:  # PNG compression takes most of the time.
         for kind, arrays in pictures.items():
             (folder / kind).mkdir(exist_ok=True)
             paths = [folder / kind / f"{index:06d}.png" for index in batch["index"][batch["valid"]]]

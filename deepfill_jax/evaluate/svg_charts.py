@@ -1,4 +1,4 @@
-"""Curves over training steps as SVG, in the page's own colours and type."""
+"""Line charts of scalars over training steps, as SVG in the colours and font of the report."""
 
 import math
 from collections.abc import Mapping
@@ -8,22 +8,22 @@ from typing import NamedTuple
 import numpy as np
 
 _WIDTH, _HEIGHT = 480, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 454, 10, 192  # Of the plot itself.
-_COLOURS = ("#3b82f6", "#e4662b", "#2f9e6e")  # To be seen on white and on black.
-_POINTS = 400  # More than the eye or the page needs are averaged.
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 454, 10, 192  # Limits of the plotting area.
+_COLOURS = ("#3b82f6", "#e4662b", "#2f9e6e")  # They are visible on white and on black.
+_POINTS = 400  # Maximum number of points of a curve; longer curves are averaged.
 
 
 class Curve(NamedTuple):
-    """A scalar over a training."""
+    """A scalar over the steps of a training run."""
 
-    steps: np.ndarray  # Ascending, [N].
-    values: np.ndarray  # [N]; what is not finite is not drawn.
+    steps: np.ndarray  # [N], ascending.
+    values: np.ndarray  # [N]; non-finite values are not drawn.
 
 
 def line_chart(title: str, curves: Mapping[str, Curve]) -> str:
-    """Draws up to three curves, by their names in the legend: an HTML figure around an SVG.
+    """Draws up to three curves, by their names in the legend, as an SVG in an HTML figure.
 
-    Where a curve has more than some hundred points, it is drawn as means of as many neighbours.
+    A curve with more than 400 points is drawn as 400 means over consecutive points.
     """
     curves = {name: _thinned(curve) for name, curve in curves.items()}
     steps, values = (np.concatenate(parts) for parts in zip(*curves.values(), strict=True))
@@ -47,7 +47,7 @@ def line_chart(title: str, curves: Mapping[str, Curve]) -> str:
         )
     for colour, (name, curve) in zip(_COLOURS, curves.items(), strict=False):
         points = [f"{x(step):.1f},{y(value):.1f}" for step, value in zip(*curve, strict=True)]
-        # The last one twice, because a line of one point would not be seen.
+        # The last point is repeated, because a line of a single point would be invisible.
         marks.append(f'<polyline stroke="{colour}" points="{" ".join(points + points[-1:])}"/>')
         legend.append(f'<span style="color:{colour}">&#9632;</span>&nbsp;{escape(name)}')
     return (
@@ -68,13 +68,13 @@ def _thinned(curve: Curve) -> Curve:
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
-    """The range of values, widened where it is none."""
+    """Returns the range of the values, widened if it is empty."""
     low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
 def _ticks(low: float, high: float) -> np.ndarray:
-    """Two to seven round numbers, evenly spaced, that hold `low` and `high` between them."""
+    """Returns two to seven evenly spaced round numbers whose range contains `low` and `high`."""
     power = 10.0 ** math.floor(math.log10(high - low))
     space = next(
         space
