@@ -1,4 +1,4 @@
-"""Networks that are guided by a sketch: where it enters, and what an unguided model becomes."""
+"""Sketch-guided networks: the sketch's input channels, and conversion of unguided models."""
 
 import functools
 
@@ -22,7 +22,7 @@ from deepfill_jax.tensors import PARAMS, expected_tensors, flatten, subtree, unf
 def make_model(name, *, guided=False, width=2):
     variant = make_variant(name, width=width, discriminator_width=width, guided=guided)
     networks = Generator(variant), Discriminator(variant)
-    # Of a gain at which the first layer's inputs reach the result.
+    # With this gain, the inputs of the first layer influence the result.
     generator, discriminator = (random_variables(network, gain=2.3) for network in networks)
     return weights.Model(variant, generator["params"], discriminator)
 
@@ -49,7 +49,7 @@ def score(model, *inputs):
     return np.asarray(compiled(Discriminator(model.variant))(model.discriminator, *inputs))
 
 
-def test_parameters_are_the_releases_and_the_sketchs():
+def test_parameter_counts_match_the_release_plus_the_sketch_channels():
     for guided, expected in ((False, (4_052_478, 5_946_816)), (True, (4_053_678, 5_948_416))):
         variant = make_variant("official", guided=guided)
         shapes = expected_tensors(variant, discriminator=True)
@@ -61,8 +61,8 @@ def test_parameters_are_the_releases_and_the_sketchs():
 
 
 @pytest.mark.parametrize("name", ["official", "mmagic"])
-def test_the_sketch_is_the_pictures_fourth_channel(name):
-    """A sketch that is all of the mask adds its kernel to the mask's, which is the last one."""
+def test_sketch_is_the_fourth_input_channel_of_the_generator(name):
+    """A sketch that equals the mask adds the sketch's kernel to the mask's, which is the last."""
     model = make_model(name, guided=True)
     masked, mask, _ = make_inputs()
     tensors = flatten(weights.networks(model))
@@ -72,14 +72,14 @@ def test_the_sketch_is_the_pictures_fourth_channel(name):
             x[:, :, 5] += x[:, :, 3]
             tensors[path] = np.delete(x, 3, axis=2)
     plain = unflatten(tensors)["generator"]
-    model = make_model(name, guided=True)  # As `x` above is changed in place.
+    model = make_model(name, guided=True)  # The tensors above were changed in place.
     unguided = weights.Model(make_model(name).variant, plain)
     expected = complete(unguided, masked, mask)
     np.testing.assert_allclose(complete(model, masked, mask, mask), expected, atol=1e-4)
     assert np.abs(complete(model, masked, mask, 0 * mask) - expected).max() > 1e-2
 
 
-def test_the_sketch_is_the_discriminators_fifth_channel():
+def test_sketch_is_the_fifth_input_channel_of_the_discriminator():
     model = make_model("official", guided=True)
     masked, mask, _ = make_inputs()
     discriminator = {"params": dict(model.discriminator["params"]), "spectral": {}}
@@ -102,7 +102,7 @@ def test_the_sketch_is_the_discriminators_fifth_channel():
 
 
 @pytest.mark.parametrize("name", ["official", "mmagic"])
-def test_an_unguided_model_computes_the_same_as_a_guided_one(name):
+def test_unguided_model_extended_by_sketch_channels_computes_the_same(name):
     model = make_model(name)
     grown = with_sketch_channels(model)
     shapes = expected_tensors(grown.variant, discriminator=True)
@@ -112,12 +112,12 @@ def test_an_unguided_model_computes_the_same_as_a_guided_one(name):
     expected = complete(model, masked, mask)
     np.testing.assert_allclose(complete(grown, masked, mask, sketch), expected, atol=1e-4)
     scores = score(model, masked, mask)
-    # Sums that cancel differ by the size of what they add up, as machines add in other orders.
+    # The order of summation depends on the machine; rounding errors are relative to the summands.
     atol = 1e-6 * np.abs(scores).max()
     np.testing.assert_allclose(score(grown, masked, mask, sketch), scores, rtol=1e-5, atol=atol)
 
 
-def test_networks_take_a_sketch_if_and_only_if_they_are_guided():
+def test_only_guided_networks_take_a_sketch():
     inputs = make_inputs()
     for guided in (False, True):
         model = make_model("official", guided=guided)
@@ -128,8 +128,8 @@ def test_networks_take_a_sketch_if_and_only_if_they_are_guided():
             score(model, *given)
 
 
-def test_the_first_step_is_the_unguided_one_and_both_networks_learn_to_see_the_sketch():
-    plain = make_model("official", width=4)  # The step that test_steps has compiled too.
+def test_first_step_matches_the_unguided_one_and_sketch_channels_have_gradients():
+    plain = make_model("official", width=4)  # test_steps compiles the same step.
     grown = with_sketch_channels(plain)
     batch = random_batch()
     sketched = batch | {"sketch": batch["mask"] * (np.indices((64, 64)).sum(0) % 5 == 0)[..., None]}
@@ -143,13 +143,13 @@ def test_the_first_step_is_the_unguided_one_and_both_networks_learn_to_see_the_s
     for name, value in expected.items():
         if name.startswith(("l1/", "hinge/")):
             np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
-    # The gradients by the sketch's channels, which are still 0.
+    # The kernels of the sketch channels are still 0, but their gradients are not.
     first = state.generator.opt_state.gradients["coarse"]["encode1"]["kernel"]
     patch = state.discriminator.opt_state.gradients["patch1"]["kernel"]
     assert np.asarray(first[:, :, 3]).any() and np.asarray(patch[:, :, 4]).any()
 
 
-def test_model_files_and_their_descriptions_say_whether_they_are_guided(tmp_path):
+def test_model_file_and_its_description_contain_guided(tmp_path):
     path = tmp_path / "model.safetensors"
     model = make_model("mmagic", guided=True)
     weights.save(path, model)
@@ -161,7 +161,7 @@ def test_model_files_and_their_descriptions_say_whether_they_are_guided(tmp_path
         mmagic.write(tmp_path / "model.pth", model)
 
 
-def test_files_of_before_there_were_guided_models_are_unguided(tmp_path):
+def test_model_file_without_the_guided_key_is_unguided(tmp_path):
     path = tmp_path / "model.safetensors"
     weights.save(path, make_model("official"))
     rewrite(path, remove="guided")

@@ -1,9 +1,10 @@
-"""Runs of `main` as processes: several of them compute what one does; killed, they lose nothing.
+"""Multi-process runs of `main`: several processes match one, and killed runs lose nothing.
 
     PHOTOS=FOLDER KILLS=20 python -m pytest -n 0 -m slow -s tests/test_processes.py
 
-compares losses on photographs within 1e-5. Without PHOTOS the pictures are drawn, and the bound is
-5e-5: the adversarial loss, part of the generator's, is a mean near 0 of scores that cancel.
+This command compares losses on photographs with a relative tolerance of 1e-5. Without PHOTOS, the
+images are synthetic and the tolerance is 5e-5, because the adversarial term of the generator's loss
+is a mean near 0 of scores that cancel.
 """
 
 import json
@@ -35,7 +36,7 @@ READS = 20
 PHOTOS = os.environ.get("PHOTOS")
 same = partial(np.testing.assert_allclose, rtol=1e-5 if PHOTOS else 5e-5)
 
-# Runs `main` and writes down what goes to the devices: of each batch, checksums of each row.
+# Runs `main` and records the data that goes to the devices: checksums of each row of each batch.
 RECORDER = """
 import json, os, sys, zlib
 from deepfill_jax import main, sharding
@@ -49,7 +50,7 @@ def recorded(batch, mesh):
 shard_batch, sharding.shard_batch = sharding.shard_batch, recorded
 main.run_command(lambda: main.main(sys.argv))
 """
-# Before it: in process 1 alone, no checkpoint can be read.
+# Run before RECORDER, it makes all checkpoints unreadable in process 1.
 STALE = """
 import jax, orbax.checkpoint
 from deepfill_jax.checkpoint import faults
@@ -71,7 +72,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def nothing_goes_on():
+def end_all_processes():
     yield
     for process in Run.started:
         process.kill()
@@ -79,14 +80,18 @@ def nothing_goes_on():
 
 
 class Run:
-    """A run of `main` in some processes, each with some devices."""
+    """A run of `main` in one or more processes, each with one or more devices."""
 
     started = []
 
     def __init__(
         self, folder, workdir, *, processes=1, devices=1, changed=None, prelude="", **changes
     ):
-        """`changed` are more changes, of the last process alone; `prelude` is run before `main`."""
+        """Starts the processes.
+
+        `changes` are config values, `changed` more of them for the last process only. `prelude` is
+        code to run before `main`.
+        """
         self.workdir = workdir
         source = f"folder:{folder}"
         changes = {
@@ -98,7 +103,7 @@ class Run:
             "eval.every": 0,
             "checkpoint_every": 5,
         } | changes
-        # Compiled as users run it: unoptimised sums are in rows, 1e-5 from the truth.
+        # XLA compiles as for users, because unoptimized sums have rounding errors of 1e-5.
         environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
         environment["JAX_NUM_CPU_DEVICES"] = str(devices)
         with socket.socket() as free:
@@ -128,25 +133,25 @@ class Run:
         self.started += self.processes
 
     def end(self):
-        """Waits, and returns exit codes and what was said."""
-        said = [process.communicate(timeout=300)[0] for process in self.processes]
-        return [process.returncode for process in self.processes], said
+        """Waits for the processes, and returns their exit codes and outputs."""
+        outputs = [process.communicate(timeout=300)[0] for process in self.processes]
+        return [process.returncode for process in self.processes], outputs
 
     def done(self):
-        """Waits until it has succeeded."""
-        codes, said = self.end()
-        assert not any(codes), "\n".join(said)
+        """Waits until the run has succeeded."""
+        codes, outputs = self.end()
+        assert not any(codes), "\n".join(outputs)
         return self
 
     def wait_for(self, text):
-        """Reads what process 0 says until it says this; returns the line."""
+        """Reads the output of process 0 up to a line with this text; returns the line."""
         for line in self.processes[0].stdout:
             if text in line:
                 return line
-        raise AssertionError(f"{text!r} was never said")
+        raise AssertionError(f"{text!r} is not in the output")
 
     def losses(self):
-        """[STEPS, 2] of both networks, over all times that the run was started."""
+        """Reads the losses of both networks, [STEPS, 2], over all starts of the run."""
         events = EventAccumulator(str(self.workdir), size_guidance={"tensors": 0}).Reload()
         tags = "train/loss/generator", "train/loss/discriminator"
         found = {
@@ -158,7 +163,7 @@ class Run:
         return np.array([[found[tag][step + 1] for tag in tags] for step in range(STEPS)])
 
     def seen(self):
-        """Of each step: what checksums of pictures and of masks all processes saw together."""
+        """Reads the sorted checksums of images and masks of each step, over all processes."""
         records = [record.read_text().splitlines() for record in self.records]
         steps = [[json.loads(line) for line in lines] for lines in zip(*records, strict=True)]
         return [sorted(map(tuple, sum(step, []))) for step in steps]
@@ -171,56 +176,54 @@ def alone(folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("processes, devices", [(1, 8), (2, 2), (4, 1)])
-def test_any_processes_and_devices_compute_what_one_does(
-    folder, alone, tmp_path, processes, devices
-):
+def test_several_processes_and_devices_match_one(folder, alone, tmp_path, processes, devices):
     several = Run(folder, tmp_path, processes=processes, devices=devices).done()
     same(several.losses(), alone.losses())
     assert several.seen() == alone.seen() and len(alone.seen()) == STEPS
 
 
-def test_two_processes_stop_together_and_one_goes_on(folder, alone, tmp_path):
+def test_two_processes_stop_together_and_one_resumes(folder, alone, tmp_path):
     pair = Run(folder, tmp_path, processes=2, num_steps=10**6, checkpoint_every=0)
     pair.wait_for("step 1/")
     pair.processes[1].send_signal(signal.SIGTERM)
-    codes, said = pair.end()
+    codes, outputs = pair.end()
     assert codes == [75, 75]
-    assert re.search(r"Stopped after step \d+, as asked, and saved", said[1])
+    assert re.search(r"Stopped on request after step \d+; it is saved", outputs[1])
     pair = Run(folder, tmp_path / "half", processes=2, num_steps=5).done()
     one = Run(folder, tmp_path / "half").done()
     same(one.losses(), alone.losses())
     assert pair.seen() + one.seen() == alone.seen()
 
 
-def test_a_killed_peer_ends_the_others_at_once_with_a_line(folder, tmp_path):
+def test_killed_process_ends_the_others_with_an_error_line(folder, tmp_path):
     pair = Run(folder, tmp_path, processes=2, num_steps=10**6)
     pair.wait_for("step 20/")
     pair.processes[1].kill()
     killed = time.monotonic()
-    codes, said = pair.end()
-    assert time.monotonic() - killed < 20  # Before it counts as silent.
+    codes, outputs = pair.end()
+    assert time.monotonic() - killed < 20  # The heartbeat timeout is longer.
     assert codes == [1, -signal.SIGKILL]
-    last = said[0].strip().splitlines()[-1]
-    # In the middle of a step, or of a save.
+    last = outputs[0].strip().splitlines()[-1]
+    # The process is killed during a step or during a save.
     assert re.match(
         "error: (Process 0 of 2 has lost another process|A checkpoint could not be)", last
     )
 
 
-def test_what_is_read_beside_training_is_whole(folder, tmp_path):
-    # Each step is saved and replaces the one before, so readers meet every state of the folder.
+def test_checkpoints_read_during_training_are_intact(folder, tmp_path):
+    # Each step is saved and replaces the previous one, so readers meet every state of the folder.
     one = Run(folder, tmp_path, num_steps=10**6, checkpoint_every=1, keep_latest=1)
     one.wait_for("step 3/")  # Step 2 is being saved, so step 1 is there.
-    # Checksums are compared as it is read.
+    # `run.read` compares checksums.
     steps = [int(run.read(tmp_path).metadata["step"]) for _ in range(READS)]
-    print(f"{READS} reads beside steps {steps[0]} to {steps[-1]}")
+    print(f"{READS} reads during steps {steps[0]} to {steps[-1]}")
     assert steps == sorted(steps) and len(set(steps)) > READS / 4
     one.processes[0].terminate()
     assert one.end()[0] == [75]
 
 
 def final(workdir):
-    """The checksums of all arrays of the last checkpoint: both networks and their optimisers."""
+    """Reads the checksums of all arrays of the last checkpoint: both networks and optimizers."""
     folder = workdir.absolute() / "checkpoints"
     options = ocp.CheckpointManagerOptions(read_only=True)
     with ocp.CheckpointManager(folder, options=options) as manager:
@@ -229,7 +232,7 @@ def final(workdir):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_that_is_killed_again_and_again_loses_nothing(folder, tmp_path, number):
+def test_run_that_is_killed_repeatedly_loses_nothing(folder, tmp_path, number):
     steps = {"num_steps": 1000, "checkpoint_every": 7, "log_every": 3}
     unbroken = Run(folder, tmp_path / "unbroken", **steps).done()
     random.seed(0)
@@ -241,20 +244,20 @@ def test_a_run_that_is_killed_again_and_again_loses_nothing(folder, tmp_path, nu
         time.sleep(random.uniform(0, 0.5))
         assert broken.processes[0].poll() is None, "The run is too short for so many kills."
         broken.processes[0].send_signal(number)
-        codes, said = broken.end()
-        assert codes in ([-signal.SIGKILL], [75]), said
+        codes, outputs = broken.end()
+        assert codes in ([-signal.SIGKILL], [75]), outputs
     broken = Run(folder, tmp_path / "broken", **steps).done()
     assert final(broken.workdir) == final(unbroken.workdir)
     assert not (broken.workdir / "corrupt").exists()
 
 
-def test_error_in_one_of_two_processes_moves_nothing_and_ends_both(folder, tmp_path):
+def test_error_in_one_of_two_processes_moves_no_checkpoint_and_ends_both(folder, tmp_path):
     Run(folder, tmp_path, num_steps=5).done()
     pair = Run(folder, tmp_path, processes=2, prelude=STALE)
     started = time.monotonic()
-    codes, said = pair.end()
+    codes, outputs = pair.end()
     assert codes == [1, 1] and time.monotonic() - started < 200
-    for lines in said:
+    for lines in outputs:
         assert "Checkpoint 5 of" in lines and "cannot be read now in process 1 of 2" in lines
         assert "Stale file handle" in lines
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["5"]
@@ -263,7 +266,7 @@ def test_error_in_one_of_two_processes_moves_nothing_and_ends_both(folder, tmp_p
     assert (tmp_path / "checkpoints/6").is_dir()
 
 
-def test_processes_that_were_given_different_configs_say_so(folder, tmp_path):
-    codes, said = Run(folder, tmp_path, processes=2, changed={"optimizer.beta1": 0.25}).end()
+def test_different_configs_of_processes_raise_an_error(folder, tmp_path):
+    codes, outputs = Run(folder, tmp_path, processes=2, changed={"optimizer.beta1": 0.25}).end()
     assert codes == [2, 2]
-    assert all("The config must be the same for all 2 processes" in lines for lines in said)
+    assert all("The config must be the same for all 2 processes" in lines for lines in outputs)

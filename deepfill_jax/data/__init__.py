@@ -1,1 +1,1 @@
-"""The input pipeline: folders, lists and TFDS to batches of images and masks, with TensorFlow."""
+"""The input pipeline, in TensorFlow: batches of images and masks from folders, lists and TFDS."""

@@ -13,7 +13,7 @@ from deepfill_jax.errors import UsageError
 
 
 def open_source(config: ConfigDict, *, validation: bool = False) -> sources.Source:
-    """Opens the images to train or validate on, with their edge maps if the model takes sketches.
+    """Opens the training or validation images, with their edge maps if the model takes sketches.
 
     Raises:
         UsageError: Images or edge maps cannot be used.
@@ -36,7 +36,7 @@ def open_source(config: ConfigDict, *, validation: bool = False) -> sources.Sour
 def training_batches(
     config: ConfigDict, source: sources.Source | None = None
 ) -> Callable[[int], Iterator[pipeline.Batch]]:
-    """Opens the training images; returns a function from the first step to the batches.
+    """Opens the training images; returns a function that starts the batches at a given step.
 
     Args:
         config: Config of the run.
@@ -80,7 +80,7 @@ def validation_batches(
 def _stream(
     config: ConfigDict, source: sources.Source, *, seed: int, batch_size: int, flip: bool
 ) -> pipeline.Stream:
-    """Makes the stream, of which each process reads its own rows."""
+    """Makes the stream; each process reads its own rows of the batches."""
     stream = pipeline.Stream(
         source,
         Preprocessing(config.image_size, config.data.crop_size, config.data.enlarge, flip=flip),

@@ -1,10 +1,10 @@
-"""Training: from a config to the parts of a run, one step, and the loop around it."""
+"""Training: the parts of a run built from a config, the training step, and the training loop."""
 
 from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """Imports `train` on first use, as it imports TensorFlow."""
+    """Imports `train` on first use, because it imports TensorFlow."""
     if name == "train":
         from deepfill_jax.train.loop import train
 

@@ -1,4 +1,4 @@
-"""`deepfill train`: trains by a config, or resumes the run in the folder.
+"""`deepfill train`: starts the training run of a config, or resumes the run in the folder.
 
 It does the same as `python -m deepfill_jax.main`.
 """
@@ -11,7 +11,7 @@ from deepfill_jax.huge_pages import restart_with_huge_pages
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains as the command line says."""
+    """Parses a command line, `sys.argv[1:]` by default, and trains."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     run_command(lambda: _train(arguments))
 

@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: networks, optimisers, weights."""
+"""Builds the parts of a training run from a config: networks, optimizers, initial state."""
 
 import dataclasses
 
@@ -24,7 +24,11 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def variant(config: ConfigDict) -> Variant:
-    """The architecture."""
+    """Returns the architecture that a config describes.
+
+    Raises:
+        UsageError: The architecture or its width does not exist.
+    """
     return make_variant(
         config.model.architecture,
         width=config.model.width,
@@ -34,7 +38,7 @@ def variant(config: ConfigDict) -> Variant:
 
 
 def networks(config: ConfigDict) -> tuple[Generator, Discriminator]:
-    """Generator and discriminator.
+    """Builds the generator and the discriminator.
 
     Raises:
         UsageError: The architecture, its width, init or dtype does not exist.
@@ -58,12 +62,21 @@ def networks(config: ConfigDict) -> tuple[Generator, Discriminator]:
 def optimizers(
     config: ConfigDict,
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """The generator's and the discriminator's."""
+    """Builds the optimizers of the generator and of the discriminator."""
     return tuple(make_optimizer(**x) for x in (config.optimizer, config.discriminator_optimizer))
 
 
 def train_step(config: ConfigDict, mesh: Mesh, recipe: losses.Recipe | None = None) -> TrainStep:
-    """The training step, by the config's losses unless others are given."""
+    """Builds the training step.
+
+    Args:
+        config: The run's config.
+        mesh: The devices that the step runs on.
+        recipe: The losses; None takes those of the config.
+
+    Raises:
+        UsageError: See `networks`.
+    """
     return make_train_step(
         *networks(config),
         *optimizers(config),
@@ -76,10 +89,10 @@ def train_step(config: ConfigDict, mesh: Mesh, recipe: losses.Recipe | None = No
 
 
 def check_sizes(config: ConfigDict, mesh: Mesh) -> None:
-    """Checks what must be a multiple of what.
+    """Checks that the sizes of images and batches are multiples of the numbers that they must be.
 
     Raises:
-        UsageError: It is not; the message names the key and the nearest value.
+        UsageError: A size is not. The message names the key and suggests a value.
     """
     check_image_size(config.image_size, name="config.image_size")
     if config.grad_accum_steps < 1 or config.batch_size % config.grad_accum_steps:
@@ -87,7 +100,7 @@ def check_sizes(config: ConfigDict, mesh: Mesh) -> None:
             f"config.batch_size={config.batch_size} must be a multiple of "
             f"config.grad_accum_steps={config.grad_accum_steps}."
         )
-    # Every part of a batch is split over the devices.
+    # Each of the `grad_accum_steps` parts of a batch is split over the devices.
     part = config.batch_size // config.grad_accum_steps
     name = "config.batch_size" if part == config.batch_size else "A part of config.batch_size"
     sharding.check_batch_size(part, mesh, name=name)
@@ -95,10 +108,10 @@ def check_sizes(config: ConfigDict, mesh: Mesh) -> None:
 
 
 def check_best_metric(config: ConfigDict) -> None:
-    """Checks that validations can measure the metric of the best checkpoint.
+    """Checks that validations can measure the metric that selects the best checkpoint.
 
     Raises:
-        UsageError: They cannot.
+        UsageError: The metric does not exist, or cannot be measured. The message names the cause.
     """
     name = config.best_metric
     if name not in (*METRICS, "lpips"):
@@ -116,7 +129,9 @@ def check_best_metric(config: ConfigDict) -> None:
 
 
 def validation_measure(config: ConfigDict) -> scoring.Measure:
-    """What validations measure: LPIPS only if it chooses the best checkpoint, as it takes longer.
+    """Returns the function that computes the metrics of a validation.
+
+    They include LPIPS only if it selects the best checkpoint, because it takes longer.
 
     Raises:
         UsageError: The network that measures LPIPS is not installed.
@@ -128,15 +143,16 @@ def validation_measure(config: ConfigDict) -> scoring.Measure:
 
 
 def initial_state(config: ConfigDict, mesh: Mesh) -> TrainState:
-    """Draws the state of step 0, or takes what it can from the weights `config.init_from`.
+    """Makes the state of step 0 by random initialisation, or from the weights `config.init_from`.
 
-    Of an unguided model, a guided one computes the same at first, whatever the sketch.
+    A guided model that starts from an unguided one initially computes the same for any sketch.
 
     Raises:
-        UsageError: They cannot be read, or are of another architecture.
+        UsageError: The weights cannot be read or belong to another architecture.
+        RunError: `config.init_from` is a run whose checkpoint cannot be read now.
     """
     source, averaged = config.init_from, config.ema_decay > 0
-    # First, because it fails sooner than the state is drawn.
+    # The weights are read first, so that errors are raised before the slow initialisation.
     model = warm_start.read(source, variant(config)) if source else None
     state = create_train_state(
         *networks(config),
@@ -151,6 +167,6 @@ def initial_state(config: ConfigDict, mesh: Mesh) -> TrainState:
 
 
 def abstract_state(config: ConfigDict, mesh: Mesh) -> TrainState:
-    """Shapes and types of `initial_state`, without computing it."""
+    """Returns the shapes and dtypes of `initial_state` without computing it."""
     plain = ConfigDict({**config, "init_from": ""})
     return jax.eval_shape(lambda: initial_state(plain, mesh))

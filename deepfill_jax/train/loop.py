@@ -1,8 +1,8 @@
-"""The training loop: cadences and input/output, no arithmetic.
+"""The training loop: validation, checkpoints and logging at intervals; no arithmetic.
 
-A run's folder holds `config.json`, `parameters.txt`, `checkpoints/`, their record `saved.json`,
-TensorBoard event files and, if it started from weights, `parent.json`. Training again into the
-same folder resumes from the newest checkpoint as if it had never stopped.
+A run's folder contains `config.json`, `parameters.txt`, `checkpoints/`, their record `saved.json`,
+TensorBoard event files and, if the run started from weights, `parent.json`. Training again in the
+same folder resumes exactly from the newest checkpoint.
 """
 
 import time
@@ -29,25 +29,26 @@ from deepfill_jax.train.state import TrainState
 from deepfill_jax.train.step import Scalars
 
 PROFILED_STEPS = 5
-PRINTED_METRICS = ("l1_hole", "psnr", "ssim", *LPIPS)  # Of those that a validation measures.
-SAMPLES = 8  # Rows of the grid in TensorBoard,
-COLUMNS = ("masked", "coarse", "completed", "error", "attention", "truth")  # and its columns.
+PRINTED_METRICS = ("l1_hole", "psnr", "ssim", *LPIPS)  # Printed if a validation measures them.
+# Rows and columns of the grid of samples in TensorBoard.
+SAMPLES = 8
+COLUMNS = ("masked", "coarse", "completed", "error", "attention", "truth")
 
 
 def train(config: ConfigDict, workdir: str | Path, *, start_over: bool = False) -> None:
-    """Trains until `config.num_steps` are done, or until it is asked to stop.
+    """Trains until step `config.num_steps`, or until a stop is requested.
 
     Args:
         config: See `config.KEYS`.
-        workdir: The run's folder; created if it does not exist.
-        start_over: Begin at step 0 where the checkpoints of later steps are lost or corrupt.
+        workdir: The run's folder; it is created if it does not exist.
+        start_over: Begin at step 0 if the checkpoints of later steps are lost or corrupt.
 
     Raises:
         UsageError: A value of the config, or a file that it names, cannot be used; or checkpoints
-            are lost, without `start_over`.
-        RunError: A loss is not finite (the checkpoints are of steps where all were), a
-            checkpoint cannot be written or read now, or another process of the run is gone.
-        PreemptedError: On request, see `distributed.StopSignal`; everything is saved.
+            are lost and `start_over` is False.
+        RunError: A loss is not finite (checkpoints are saved only while all are), a checkpoint
+            cannot be written or read now, or another process of the run has ended.
+        PreemptedError: A stop was requested, see `distributed.StopSignal`. The state is saved.
     """
     workdir = Path(workdir)
     mesh = sharding.make_mesh()
@@ -75,9 +76,10 @@ def train(config: ConfigDict, workdir: str | Path, *, start_over: bool = False) 
     log = _Log(config, writer, first)
     batches = start_training_batches(first)
 
-    # A step is only enqueued here: while it runs, the next batch is read and put on the devices,
-    # and scalars of the steps before it are fetched. The host waits to validate and to save, and
-    # for the step before the one it enqueued: further ahead, it would be long in stopping.
+    # The loop only enqueues steps: while a step runs, the host reads the next batch, puts it on the
+    # devices, and fetches the scalars of earlier steps. The host waits for validations and saves,
+    # and for the step before the one it has enqueued: if it ran further ahead, stopping would take
+    # long.
     done, running = first, None
     with distributed.StopSignal() as stop:
         while done < config.num_steps:
@@ -107,7 +109,7 @@ def train(config: ConfigDict, workdir: str | Path, *, start_over: bool = False) 
     writer.flush()
     checkpoints.close()
     if done < config.num_steps:
-        raise PreemptedError(f"Stopped after step {done}, as asked, and saved: {workdir}")
+        raise PreemptedError(f"Stopped on request after step {done}; it is saved in {workdir}.")
     if is_main_process:
         print(f"{done} of {config.num_steps} steps are done: {workdir}")
 
@@ -117,7 +119,7 @@ def _is_due(done: int, every: int, config: ConfigDict) -> bool:
 
 
 def _describe(config: ConfigDict, workdir: Path, state: TrainState) -> None:
-    """Writes what the run is, and prints its size."""
+    """Writes the config and the list of parameters, and prints the number of parameters."""
     with atomic_write(workdir / CONFIG) as unfinished:
         unfinished.write_text(config.to_json(indent=2) + "\n")
     overview = {"generator": state.generator.params, "discriminator": state.discriminator.params}
@@ -133,7 +135,7 @@ def _describe(config: ConfigDict, workdir: Path, state: TrainState) -> None:
 
 
 def _make_validation(config: ConfigDict, mesh: Mesh) -> Callable[..., dict[str, float]]:
-    """Makes a function that scores a state, writes scores and samples, and returns the means."""
+    """Makes a function that validates a state, writes scores and samples, and returns the means."""
     generator, _ = build.networks(config)
     start_batches = streams.validation_batches(config)
     evaluation_step = make_evaluation_step(generator, mesh)
@@ -162,7 +164,11 @@ def _make_validation(config: ConfigDict, mesh: Mesh) -> Callable[..., dict[str, 
 
 
 def _draw_samples(batch: dict[str, np.ndarray]) -> np.ndarray:
-    """Lays `COLUMNS` of the first examples out, of a batch and what the network made of it."""
+    """Draws `COLUMNS` of the first examples as a grid, uint8 [H, W, 3].
+
+    Args:
+        batch: A batch of the data pipeline with the results of `make_inference_step`.
+    """
     batch = {name: rows[:SAMPLES] for name, rows in batch.items()}
     drawn = {
         **{
@@ -177,7 +183,7 @@ def _draw_samples(batch: dict[str, np.ndarray]) -> np.ndarray:
 
 
 class _Log:
-    """Collects the scalars of each step on the devices; fetches, checks and writes them rarely."""
+    """Collects scalars of steps on the devices; fetches, checks and writes them at intervals."""
 
     def __init__(self, config: ConfigDict, writer: metric_writers.MetricWriter, first: int):
         self._config = config
@@ -188,23 +194,23 @@ class _Log:
         self._restart_clock()
 
     def _restart_clock(self) -> None:
-        """Leaves what happened since the last `write` out of the speed."""
+        """Excludes the time since the last `write` from the speed."""
         self._since = time.perf_counter()
 
     def validated(self, l1_hole: float) -> None:
-        """Takes the score of a validation, whose time is not the training's."""
+        """Takes the score of a validation and excludes its time from the training speed."""
         self._warn(self._health.validation(l1_hole))
         self._restart_clock()
 
     def add(self, scalars: Scalars) -> None:
-        """Takes the scalars of the next step, which may still be running."""
+        """Adds the scalars of the next step, which may still be running."""
         self._pending.append(scalars)
 
     def write(self) -> None:
-        """Writes means over the steps since the last time, if there were any.
+        """Writes means over the steps since the last call, if there were any.
 
         Raises:
-            RunError: One of them is not finite.
+            RunError: A scalar is not finite.
         """
         if not self._pending:
             return

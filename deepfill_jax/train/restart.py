@@ -1,4 +1,4 @@
-"""Where a run begins: at its newest whole checkpoint, or at step 0 if it has never saved one."""
+"""The state in which a run starts: its newest intact checkpoint, or step 0 if it saved none."""
 
 from pathlib import Path
 
@@ -23,17 +23,18 @@ def starting_state(
     *,
     start_over: bool,
 ) -> TrainState:
-    """Restores the newest whole checkpoint, or makes the state of step 0.
+    """Restores the newest intact checkpoint, or makes the state of step 0.
 
     Args:
-        config: The run's.
+        config: The run's config.
         workdir: The run's folder.
-        checkpoints: Its checkpoints.
-        mesh: The devices.
+        checkpoints: The run's checkpoints.
+        mesh: The devices that the state is placed on.
         start_over: Begin at step 0 even if the checkpoints of later steps are lost.
 
     Raises:
-        UsageError: The run was at later steps and no checkpoint is whole, or they do not fit.
+        UsageError: The run was at later steps and no checkpoint is intact, the newest checkpoint
+            does not fit the config, or the initial weights cannot be used.
         RunError: A checkpoint cannot be read now.
     """
     abstract = build.abstract_state(config, mesh)
@@ -51,8 +52,9 @@ def starting_state(
 def _check_curves(workdir: Path) -> None:
     """Raises UsageError if the event files prove that a checkpoint was saved.
 
-    Runs of earlier versions have no other record. Saving is asynchronous, and the second save waits
-    for the first: so a checkpoint existed if the curves reach twice `checkpoint_every`.
+    Runs of earlier versions have no other record. A checkpoint must have existed if the curves
+    reach twice `checkpoint_every`, because saving is asynchronous and the second save waits for the
+    first.
     """
     failure = None
     if jax.process_index() == 0 and (workdir / CONFIG).is_file():
