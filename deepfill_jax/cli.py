@@ -1,4 +1,4 @@
-"""The console command `deepfill`: one name for the commands of this package."""
+"""The console command `deepfill`, which runs the other commands of this package."""
 
 import argparse
 import importlib
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from deepfill_jax import __version__
 
-# Module, and what its `main(arguments)` does. A module is imported only to run its command.
+# Module with `main(arguments)`, and description. A module is imported only to run its command.
 COMMANDS = {
     "inpaint": ("deepfill_jax.inpaint.__main__", "inpaint an image or a folder of images"),
     "convert": ("deepfill_jax.convert.__main__", "write a model file from a run or other weights"),
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epilog="\n".join(
             ["commands:"]
             + [f"  {name:{width}}  {about}" for name, (_, about) in COMMANDS.items()]
-            + ["", "deepfill COMMAND --help tells more of each."]
+            + ["", "deepfill COMMAND --help lists the options of a command."]
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -51,13 +51,13 @@ def _known(name: str) -> str:
         import difflib
 
         near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
-        raise argparse.ArgumentTypeError(f"no command is called {name}; {hint}")
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(COMMANDS)}"
+        raise argparse.ArgumentTypeError(f"there is no command {name}; {hint}")
     return name
 
 
 def number(kind: type, least: float, most: float = math.inf) -> Callable[[str], float]:
-    """An argument's type: a number, and no other than from `least` to `most`."""
+    """Makes an argparse type: a number of the type `kind` from `least` to `most`, inclusive."""
 
     def parse(text: str) -> float:
         number = kind(text)
@@ -66,5 +66,5 @@ def number(kind: type, least: float, most: float = math.inf) -> Callable[[str], 
             raise argparse.ArgumentTypeError(f"{text} is not {limits}")
         return number
 
-    parse.__name__ = kind.__name__  # For what argparse says of text that is no number.
+    parse.__name__ = kind.__name__  # argparse's message about other text contains this name.
     return parse

@@ -1,4 +1,4 @@
-"""The flags of training, evaluation and the doctor."""
+"""The command-line flags of training, evaluation and the pre-flight check."""
 
 import argparse
 import contextlib
@@ -28,10 +28,10 @@ config_flags.DEFINE_config_file(
     "variant; --config.KEY=VALUE changes a value.",
     lock_config=True,
 )
-flags.DEFINE_string("coordinator", None, "Address of process 0, if the run has several.")
+flags.DEFINE_string("coordinator", None, "Address of process 0 of a multi-process run.")
 flags.DEFINE_integer("num_processes", None, "Number of processes; srun and mpirun set it.")
 flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
-flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, logs.")
+flags.DEFINE_string("workdir", None, "Folder of the run, for checkpoints and logs.")
 flags.DEFINE_enum("mode", "train", ["train", "eval", "doctor"], "What the command does.")
 flags.DEFINE_string("model", None, "Name or file of a model, or weights that `convert` reads.")
 flags.DEFINE_string("baseline", None, "telea, navier_stokes, patchmatch, biharmonic or mean.")
@@ -40,14 +40,14 @@ flags.DEFINE_string("step", None, "Checkpoint of the run: a step, or best; defau
 flags.DEFINE_bool(
     "start_over",
     False,
-    "Begin at step 0 if the checkpoints of the run are lost or corrupt. A checkpoint that can be "
-    "read is resumed all the same.",
+    "Begin at step 0 if the checkpoints of the run are lost or corrupt. If one is intact, training "
+    "still resumes from it.",
 )
-flags.DEFINE_string("output", None, "Folder to write; default: WORKDIR/eval/NAME or REPORT/NAME.")
+flags.DEFINE_string("output", None, "Output folder; default: WORKDIR/eval/NAME or REPORT/NAME.")
 flags.DEFINE_string("report", None, "Folder for the HTML report, index.html.")
 flags.DEFINE_list("compare", "telea,navier_stokes,mean", "Baselines that the report compares.")
 
-# Flags by group, each with the placeholder of its value in the help; "" is a flag without a value.
+# Flags by group, each with the placeholder for its value in the help; "" marks flags without one.
 RUN = {"config": "NAME", "workdir": "DIR"}
 TRAINING = {"start_over": ""}
 PROCESSES = {"coordinator": "HOST:PORT", "num_processes": "N", "process_id": "I"}
@@ -64,7 +64,7 @@ MODE = {"mode": "MODE"}
 
 
 class Command(NamedTuple):
-    """A command that reads these flags: its name, the texts of its help, and its flags."""
+    """A command that reads these flags: program name, texts for the help, and flags by group."""
 
     program: str
     usage: str
@@ -76,7 +76,7 @@ COMMANDS = {
     "train": Command(
         "deepfill train",
         "--config=NAME [--config.KEY=VALUE ...] --workdir=DIR [--start_over]",
-        "Trains by a config. The same command resumes the run in the folder.",
+        "Trains a model as a config describes. The same command resumes the run in the folder.",
         {"run": RUN | TRAINING, "several processes": PROCESSES},
     ),
     "evaluate": Command(
@@ -90,9 +90,9 @@ COMMANDS = {
     "doctor": Command(
         "deepfill doctor",
         "--config=NAME [--config.KEY=VALUE ...] --workdir=DIR",
-        "Checks in about a minute whether a training run would work, and says how to fix what "
-        "would not: devices, versions, images, masks, disk space, memory, speed, and whether the "
-        "networks learn. The only file it writes is WORKDIR/doctor/batch.png.",
+        "Checks in about a minute whether a training run would work: devices, versions, images, "
+        "masks, disk space, memory, speed, and whether the networks learn. Each failed check "
+        "suggests a fix. The only file it writes is WORKDIR/doctor/batch.png.",
         {"run": RUN},
     ),
     "main": Command(
@@ -111,7 +111,7 @@ COMMANDS = {
 
 
 def parse(command: str, arguments: Sequence[str]) -> ConfigDict:
-    """Parses a command line, fills `FLAGS` and returns the config. With `--help`, it exits.
+    """Parses a command line, fills `FLAGS` and returns the config; exits after `--help`.
 
     Args:
         command: A key of `COMMANDS`.
@@ -139,20 +139,20 @@ def parse(command: str, arguments: Sequence[str]) -> ConfigDict:
     except UsageError:
         raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        # Of what the config library says, with tracebacks of its own, the last line is for users.
+        # Messages of the config library contain tracebacks; only their last line is for users.
         reason = str(error.args[0]).strip().splitlines()[-1].strip()
         raise UsageError(f"The command line cannot be used: {reason}") from error
-    # TensorFlow reads pictures later; what it says at its import helps nobody.
+    # TensorFlow is imported later to read images; its import messages are of no use to users.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     return FLAGS.config
 
 
 def require_workdir() -> str:
-    """The run's folder.
+    """Returns the run's folder.
 
     Raises:
-        UsageError: The flag is missing.
+        UsageError: `--workdir` is missing.
     """
     if not FLAGS.workdir:
         raise UsageError("--workdir is missing: the folder for checkpoints and logs.")
@@ -161,7 +161,9 @@ def require_workdir() -> str:
 
 @contextlib.contextmanager
 def joined_processes(config: ConfigDict) -> Iterator[None]:
-    """Joins the other processes of the run that the flags name; an error ends this one at once.
+    """Joins the other processes of the run that the flags name.
+
+    An error in the body of the context ends the process immediately, without waiting for others.
 
     Raises:
         UsageError: The processes cannot be joined, or differ in their config or workdir.
@@ -190,7 +192,7 @@ def _with_config_path(arguments: Sequence[str]) -> list[str]:
 
 
 def _refuse_flags_of_others(command: str, arguments: Sequence[str]) -> None:
-    """Refuses flags that only other commands read. The doctor takes those of training."""
+    """Raises UsageError for flags that only other commands read; the doctor allows training's."""
     given = [x.lstrip("-").partition("=")[0] for x in arguments if x.startswith("-")]
     if command == "main":
         own, program = {"eval": "evaluate"}.get(FLAGS.mode, FLAGS.mode), f"--mode={FLAGS.mode}"

@@ -1,4 +1,4 @@
-"""Trains, evaluates, or checks before training, by a config; `--mode` chooses.
+"""Trains a model, evaluates a method, or runs the pre-flight check, as `--mode` selects.
 
 python -m deepfill_jax.main --config=places --workdir=DIR
 
@@ -19,12 +19,12 @@ def main(argv: Sequence[str]) -> None:
     Raises:
         UsageError: A flag or a config key is wrong, or a file is missing.
         RunError: Training cannot continue, or the doctor found something wrong.
-        PreemptedError: Training was asked to stop.
+        PreemptedError: A stop of the training was requested.
     """
     config = parse("main", argv[1:])
     # Imported here, so that errors on the command line are reported before these slow imports.
     if FLAGS.mode == "doctor":
-        workdir = require_workdir()  # It checks one machine, so it joins no other processes.
+        workdir = require_workdir()  # The check is of one machine, so no processes are joined.
         from deepfill_jax.doctor import examination
 
         examination.run(config, workdir)

@@ -1,4 +1,4 @@
-"""Names changed in version 0.2: old files can be read, old flags and keys give clear errors."""
+"""Names that changed in version 0.2: old files are readable, old flags and keys raise errors."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

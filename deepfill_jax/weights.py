@@ -1,11 +1,12 @@
-"""The portable model file: one safetensors file with JSON metadata. No code is run to read it.
+"""The portable model file: one safetensors file with JSON metadata; reading it executes no code.
 
-Tensors are named by their path in the parameter tree, "generator/coarse/encode1/kernel"; those of
-a discriminator, if there is one, "discriminator/params/..." and "discriminator/spectral/..."; what
-Adam remembers, if it is kept, "moments/generator/mu/..." and so on. The metadata entry
-"deepfill_jax" is a JSON object: architecture, widths and what is known about the weights. The entry
-"format" is "flax", as in the Flax files of Hugging Face libraries: kernels are [height, width, in,
-out], which a PyTorch reader must transpose. Files without it (before version 0.2) are read as well.
+Tensors are named by their path in the parameter tree, such as "generator/coarse/encode1/kernel".
+The optional discriminator is in "discriminator/params/..." and "discriminator/spectral/...", and
+Adam's optional moments are in "moments/generator/mu/..." and so on. The metadata entry
+"deepfill_jax" is a JSON object with the architecture, its widths and facts about the weights. The
+entry "format" is "flax", as in the Flax files of Hugging Face libraries: kernels are [height,
+width, in, out], which a PyTorch reader must transpose. Files without it, written before version
+0.2, can be read too.
 """
 
 import dataclasses
@@ -35,7 +36,7 @@ from deepfill_jax.tensors import (
 
 METADATA_KEY = "deepfill_jax"
 FORMAT = 1
-LAYOUT = {"format": "flax"}  # The framework whose tensor layout a file has, for other readers.
+LAYOUT = {"format": "flax"}  # The framework that defines the tensor layout, for other readers.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,20 +46,25 @@ class Model:
     variant: Variant
     generator: PyTree  # The generator's parameters.
     discriminator: PyTree | None = None  # {"params": ..., "spectral": ...}.
-    # What a reader should know, values are JSON. Of a training: step, batch_size, image_size,
-    # recipe, data. Of a conversion: converted_from, release, step. And, if they are known, license
-    # and parent, the name of the model that the weights were made from.
+    # Facts about the weights as JSON values. Training runs add step, batch_size, image_size, recipe
+    # and data, conversions add converted_from, release and step. If known, there are also license
+    # and parent, the name of the model that the weights were derived from.
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    # What Adam remembers of "generator" and "discriminator", if it is kept: {"count": updates,
-    # "mu", "nu": trees like the parameters}, the fields of optax.ScaleByAdamState.
+    # Adam's moments of "generator" and "discriminator", if they are kept: {"count": number of
+    # updates, "mu", "nu": trees like the parameters}, the fields of optax.ScaleByAdamState.
     moments: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
 
 
 def save(path: str | Path, model: Model, *, dtype: np.typing.DTypeLike = np.float32) -> None:
-    """Writes a model file; the networks are stored as `dtype`, moments as they are.
+    """Writes a model file.
+
+    Args:
+        path: The file to write; missing folders are created.
+        model: The model.
+        dtype: The dtype of the networks in the file; moments keep theirs.
 
     Raises:
-        UsageError: It cannot be written there.
+        UsageError: The file cannot be written.
     """
     tree = jax.tree.map(lambda x: np.asarray(x).astype(dtype), networks(model))
     if model.moments:
@@ -78,10 +84,10 @@ def save(path: str | Path, model: Model, *, dtype: np.typing.DTypeLike = np.floa
 
 
 def with_metadata(content: bytes, description: Mapping[str, Any]) -> bytes:
-    """Replaces the metadata of a safetensors file; tensors stay bit for bit.
+    """Replaces the metadata of a safetensors file; the bytes of the tensors do not change.
 
-    `safetensors` itself writes the entries in random order, which would give the same model
-    another checksum each time.
+    The `safetensors` library itself writes the entries in random order, so that files of the same
+    model would have different checksums.
 
     Args:
         content: The file: eight bytes with the size of the header, the header, the tensors.
@@ -97,36 +103,39 @@ def with_metadata(content: bytes, description: Mapping[str, Any]) -> bytes:
 
 
 def load(name_or_path: str | Path) -> Model:
-    """Reads a model file; every tensor comes back as float32.
+    """Reads a model file.
 
     Args:
-        name_or_path: One of `trained.names`, or a file.
+        name_or_path: The name of a bundled model, see `trained.names`, or the path of a file.
+
+    Returns:
+        The model; all tensors are float32 NumPy arrays, except the int32 counts of Adam's updates.
 
     Raises:
-        UsageError: There is no such file, it is not a model file of ours, its metadata is wrong,
-            its tensors are not those of the architecture that it names, or they are not finite.
+        UsageError: The file does not exist, is not a model file of this package, its metadata is
+            invalid, or its tensors are not finite or not those of the architecture that it names.
     """
     path = trained.find(name_or_path)
     if not path.is_file():
         names = ", ".join(trained.names()) or "none"
-        raise UsageError(f"There is no model file {path}; by name there are {names}.")
+        raise UsageError(f"There is no model file {path}; models by name: {names}.")
     try:
         with safetensors.safe_open(path, "numpy") as file:
             described = (file.metadata() or {})[METADATA_KEY]
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{path} is not a model file of deepfill_jax ({error}); weights of other projects go "
-            "through `python -m deepfill_jax.convert`."
+            f"{path} is not a model file of deepfill_jax ({error}); convert weights of other "
+            "projects with `python -m deepfill_jax.convert`."
         ) from error
     description = model_metadata.parse(described, source=str(path))
     if description.pop("format") > FORMAT:
-        raise UsageError(f"{path} was written by a newer deepfill_jax; upgrade this one.")
+        raise UsageError(f"{path} was written by a newer version; upgrade deepfill_jax.")
     variant = make_variant(
         description.pop("architecture"),
         width=description.pop("width"),
         discriminator_width=description.pop("discriminator_width"),
-        guided=description.pop("guided", False),  # Files of before there were guided models.
+        guided=description.pop("guided", False),  # Files of earlier versions have no such key.
     )
     parts = {name.split("/")[0] for name in found}
     expected = expected_tensors(
@@ -152,7 +161,7 @@ def load(name_or_path: str | Path) -> Model:
 
 
 def is_model_file(path: Path) -> bool:
-    """Whether a file, of whatever suffix, begins as safetensors files do: with a JSON header."""
+    """Returns whether a file with any suffix starts with a JSON header, as safetensors files do."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -160,6 +169,6 @@ def is_model_file(path: Path) -> bool:
 
 
 def networks(model: Model) -> dict[str, PyTree]:
-    """The generator and, if there is one, the discriminator, as a tree."""
+    """Returns the generator's parameters and, if there is one, the discriminator, as a tree."""
     discriminator = {} if model.discriminator is None else {"discriminator": model.discriminator}
     return {"generator": model.generator, **discriminator}

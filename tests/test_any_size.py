@@ -1,6 +1,6 @@
-"""Any size, any hole: the size stays, known pixels stay, everything is finite.
+"""Images and holes of any size: size and known pixels are kept, and all values are finite.
 
-Ten thousand cases: ANY_SIZE_CASES=1250 pytest --dist load tests/test_any_size.py
+For ten thousand cases, run ANY_SIZE_CASES=1250 pytest --dist load tests/test_any_size.py
 """
 
 import os
@@ -13,7 +13,7 @@ from made import make_model
 
 from deepfill_jax.inpaint.inpainter import Inpainter
 
-CASES = int(os.environ.get("ANY_SIZE_CASES", 3))  # Of each architecture and band of heights.
+CASES = int(os.environ.get("ANY_SIZE_CASES", 3))  # Cases per architecture and band of heights.
 # Each band has fewer compiled sizes than an `Inpainter` keeps.
 HEIGHTS = [(1, 24), (25, 48), (49, 80), (81, 97)]
 
@@ -25,7 +25,7 @@ INPAINTERS = {
 
 @st.composite
 def masks(draw, height, width):
-    """Bool or soft [H, W, 1]: empty, full, one pixel, a border, boxes, noise."""
+    """Draws a mask, bool or float32 [H, W, 1]: empty, full, a pixel, a border, boxes, or noise."""
     kind = draw(st.sampled_from(["empty", "full", "pixel", "border", "boxes", "noise", "soft"]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     mask = np.zeros((height, width, 1), bool)
@@ -65,7 +65,7 @@ def cases(draw, heights):
     strategy=st.sampled_from(["auto", "original", "resize", "crop"]),
     care=st.sampled_from([(0, 0), (2, 0), (3, 3)]),
 )
-def test_size_and_known_pixels_stay_and_all_is_finite(name, heights, data, strategy, care):
+def test_result_keeps_size_and_known_pixels_and_is_finite(name, heights, data, strategy, care):
     images, masks = data.draw(cases(heights))
     dilate, feather = care
     edges = {"dilate": dilate, "feather": feather}
@@ -75,7 +75,7 @@ def test_size_and_known_pixels_stay_and_all_is_finite(name, heights, data, strat
     for image, mask, result in zip(images, masks, completed, strict=True):
         hole = mask[..., 0] > (0.5 if mask.max() <= 1 else 127.5)
         rows, columns = np.nonzero(hole)
-        known = np.ones(hole.shape, bool)  # Farther from the hole than it is widened.
+        known = np.ones(hole.shape, bool)  # Pixels farther from the hole than `dilate`.
         for down in range(-dilate, dilate + 1):
             for right in range(-dilate, dilate + 1):
                 if down**2 + right**2 <= dilate**2:

@@ -1,4 +1,4 @@
-"""The console command."""
+"""The console command `deepfill`, and the flags of its commands."""
 
 import configparser
 import importlib
@@ -14,13 +14,13 @@ from deepfill_jax.errors import UsageError
 
 
 def ended(capsys, main, *arguments):
-    """Exit code and output of a command that argparse ends."""
+    """Runs a command that argparse ends; returns exit code, output and error output."""
     with pytest.raises(SystemExit) as end:
         main(list(arguments))
     return end.value.code, *capsys.readouterr()
 
 
-def test_help_names_the_commands_and_imports_nothing(capsys):
+def test_help_lists_the_commands_and_imports_no_large_package(capsys):
     code, out, _ = ended(capsys, cli.main, "--help")
     assert code == 0
     assert all(f"\n  {name} " in out for name in cli.COMMANDS)
@@ -38,7 +38,7 @@ except SystemExit:
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_help_of_a_command_is_its_modules(name, capsys):
+def test_help_of_a_command_matches_that_of_its_module(name, capsys):
     module = importlib.import_module(cli.COMMANDS[name][0])
     assert ended(capsys, cli.main, name, "--help") == ended(capsys, module.main, "--help")
 
@@ -49,7 +49,7 @@ def test_help_shows_the_command_line(name, capsys):
     assert code == 0 and out.startswith(f"usage: deepfill {name} ")
 
 
-def test_version(capsys):
+def test_version_is_printed(capsys):
     assert ended(capsys, cli.main, "--version") == (0, f"deepfill {deepfill_jax.__version__}\n", "")
 
 
@@ -115,22 +115,22 @@ cli.main(["{command}", "--config=smoke", "--workdir=x"])
     assert len(ran.stderr.splitlines()) == 1
 
 
-def test_arguments_go_to_the_command(capsys):
+def test_arguments_are_passed_to_the_command(capsys):
     code, _, err = ended(capsys, cli.main, "convert", "--dtype", "int8", "here", "--output", "x")
     assert code == 2 and "argument --dtype: invalid choice: 'int8'" in err
 
 
-def test_unknown_command(capsys):
+def test_unknown_command_suggests_a_similar_one(capsys):
     code, _, err = ended(capsys, cli.main, "inpant", "--help")
     assert code == 2
     assert err.endswith(
-        "error: argument COMMAND: no command is called inpant; did you mean inpaint?\n"
+        "error: argument COMMAND: there is no command inpant; did you mean inpaint?\n"
     )
-    assert f"there are {', '.join(cli.COMMANDS)}" in ended(capsys, cli.main, "zzz")[2]
+    assert f"choose from {', '.join(cli.COMMANDS)}" in ended(capsys, cli.main, "zzz")[2]
     assert "required: COMMAND" in ended(capsys, cli.main)[2]
 
 
-def test_it_is_installed():
+def test_console_script_is_declared():
     setup = configparser.ConfigParser()
     setup.read(Path(__file__).parents[1] / "setup.cfg")
     assert setup["options.entry_points"]["console_scripts"].strip() == (

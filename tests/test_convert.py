@@ -197,7 +197,7 @@ def test_command_converts_pth_file_and_overwrites_only_if_asked(tmp_path, capsys
 
     before = output.read_bytes()
     assert run(source, "--output", output, "--dtype", "float16") == 2
-    assert f"{output} exists already; --overwrite" in capsys.readouterr().err
+    assert f"{output} already exists; --overwrite" in capsys.readouterr().err
     assert output.read_bytes() == before
     assert run(source, "--output", output, "--dtype", "float16", "--overwrite") == 0
     assert output.stat().st_size < len(before) - 8_000_000
@@ -292,7 +292,7 @@ def test_optimizer_state_flag_keeps_adam_moments(tmp_path, capsys):
         optimizer[module] = references.stepped_adam(trained, steps=steps)
     source = save(tmp_path / "iter_2.pth", tensors, optimizer=optimizer)
     assert run(source, "--output", tmp_path / "plain.safetensors") == 0
-    assert "Adam's moments are left out; --optimizer-state keeps them" in capsys.readouterr().out
+    assert "Adam's moments are omitted; --optimizer-state keeps them" in capsys.readouterr().out
     assert run(source, "--output", tmp_path / "full.safetensors", "--optimizer-state") == 0
     assert "adam_updates.discriminator  3" in capsys.readouterr().out
     assert not weights.load(tmp_path / "plain.safetensors").moments
@@ -448,20 +448,20 @@ def test_command_refuses_unsupported_sources_outputs_and_flags(tmp_path, capsys)
     source, output = tmp_path / "theirs.pth", tmp_path / "model.safetensors"
     assert run("absent.onnx", "--output", output) == 2
     told = capsys.readouterr().err
-    assert "There is no model file absent.onnx; by name there are faces, guided, scenes" in told
+    assert "There is no model file absent.onnx; models by name: faces, guided, scenes" in told
     (tmp_path / "theirs.onnx").write_text("another format")
     assert run(tmp_path / "theirs.onnx", "--output", output) == 2
     reason = (
-        "theirs.onnx is no known source of weights; "
-        "known are names (faces, guided, scenes), model files"
+        "theirs.onnx is not a supported source of weights. "
+        "Give the name of a model (faces, guided, scenes), a model file"
     )
     assert reason in capsys.readouterr().err
     assert run(source, "--output", tmp_path / "model.npz") == 2
-    assert "model.npz must end in .safetensors, as model files do" in capsys.readouterr().err
+    assert "model.npz must end in .safetensors for a model file" in capsys.readouterr().err
     for flags in (["--optimizer-state"], ["--dtype", "float16"]):
         assert run(source, "--output", tmp_path / "back.pth", *flags) == 2
         assert (
-            "back.pth is for MMagic: float32, and without --optimizer-state"
+            "back.pth is for MMagic, which takes float32 only and no optimizer state"
             in capsys.readouterr().err
         )
     assert not output.exists()

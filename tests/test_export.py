@@ -211,7 +211,7 @@ def test_command_refuses_invalid_arguments(folder, capsys, monkeypatch):
 
     output.write_text("precious")
     assert run(source, "--output", output) == 2
-    assert "exists already; --overwrite" in capsys.readouterr().err
+    assert "already exists; --overwrite" in capsys.readouterr().err
     assert output.read_text() == "precious"
 
 

@@ -1,4 +1,4 @@
-"""The command line, as a user types it."""
+"""The commands of training, evaluation and inpainting, run as a user runs them."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def source(folder):
         (["--config=configs/smoke.py"], "--workdir is missing"),
     ],
 )
-def test_wrong_use_is_one_line_and_exit_code_2(arguments, message):
+def test_usage_error_prints_one_line_and_returns_exit_code_2(arguments, message):
     result = run(*arguments)
     assert result.returncode == 2
     assert result.stderr.startswith("error: ") and message in result.stderr
@@ -50,9 +50,9 @@ def test_wrong_use_is_one_line_and_exit_code_2(arguments, message):
 
 
 def test_train_evaluate_export_inpaint(tmp_path):
-    """The way of a model from pictures to a filled hole, and bad pictures on it."""
+    """Runs all commands from training images to an inpainting result; one image is damaged."""
     folder = photos.write(tmp_path / "photos")
-    (folder / "notes.txt").write_text("not a picture")
+    (folder / "notes.txt").write_text("not an image")
     whole = (folder / "03.png").read_bytes()
     (folder / "03.png").write_bytes(whole[: len(whole) // 2])
     workdir = tmp_path / "run"

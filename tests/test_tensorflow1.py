@@ -321,7 +321,7 @@ def test_releases_are_recognised_by_names_and_checksums(tmp_path, monkeypatch):
 
 
 def test_folder_without_checkpoint_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="is no known source of weights"):
+    with pytest.raises(UsageError, match="is not a supported source of weights"):
         sources.read(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The models that come with the package, and their names."""
+"""The bundled models and their names."""
 
 import json
 
@@ -13,7 +13,7 @@ from deepfill_jax.errors import UsageError
 
 @pytest.fixture
 def dogs(tmp_path, monkeypatch):
-    """A folder of models with one in it, "dogs"."""
+    """A folder of bundled models with one model, "dogs"."""
     monkeypatch.setattr(trained, "FOLDER", tmp_path / "trained")
     model = make_model("official")
     metadata = {"image_size": 64, "license": "CC0 1.0"}
@@ -22,27 +22,27 @@ def dogs(tmp_path, monkeypatch):
     return path
 
 
-def test_a_name_is_taken_wherever_a_model_is(dogs, monkeypatch):
+def test_name_of_a_bundled_model_is_accepted_everywhere(dogs, monkeypatch):
     assert trained.names() == ["dogs"]
     assert trained.find("dogs") == dogs
     assert sources.read("dogs").files == (dogs,)
     assert Inpainter.load("dogs").working_size == 64
 
 
-def test_a_name_goes_before_a_folder_that_is_called_so(dogs, tmp_path, monkeypatch):
+def test_name_takes_precedence_over_a_folder_of_the_same_name(dogs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dogs").mkdir()
     assert weights.load("dogs").metadata["license"] == "CC0 1.0"
-    with pytest.raises(UsageError, match="dogs is no known source"):
+    with pytest.raises(UsageError, match="dogs is not a supported source"):
         sources.read("./dogs")
 
 
-def test_an_unknown_name_is_answered_with_those_that_there_are(dogs):
-    with pytest.raises(UsageError, match="no model file cats; by name there are dogs"):
+def test_unknown_name_lists_the_bundled_models(dogs):
+    with pytest.raises(UsageError, match="no model file cats; models by name: dogs"):
         Inpainter.load("cats")
 
 
-def test_inspect_lists_all(dogs, capsys):
+def test_inspect_without_arguments_describes_all_models(dogs, capsys):
     inspect.main([])
     assert "dogs.license" in capsys.readouterr().out
     inspect.main(["--json"])
@@ -52,19 +52,19 @@ def test_inspect_lists_all(dogs, capsys):
 SHIPPED = trained.names()
 
 
-def test_those_that_the_readme_names_are_there():
+def test_models_of_the_readme_are_bundled():
     assert SHIPPED == ["faces", "guided", "scenes"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_model_is_small_and_says_what_it_is(name):
+def test_bundled_model_is_small_and_has_license_step_and_model_card(name):
     path = trained.find(name)
     assert path.stat().st_size < 10_000_000
     metadata = inspect.inspect(name)
     assert metadata["dtype"] == "float16" and metadata["license"].startswith("Research use only")
     assert metadata["step"] > 0
     card = path.with_suffix(".md").read_text()
-    assert metadata["files"][path.name]["sha256"][:16] in card  # It is of this file.
+    assert metadata["files"][path.name]["sha256"][:16] in card  # The card describes this file.
 
 
 def slope_with_a_hole():
@@ -75,7 +75,7 @@ def slope_with_a_hole():
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_model_fills_a_slope_better_than_its_mean(name):
+def test_bundled_model_inpaints_a_gradient_better_than_the_mean(name):
     image, mask = slope_with_a_hole()
     completed = Inpainter.load(name)(image, mask).astype(float)
     hole = mask > 0
@@ -84,7 +84,7 @@ def test_a_shipped_model_fills_a_slope_better_than_its_mean(name):
 
 
 @pytest.mark.parametrize("column", [52, 64, 76])
-def test_a_line_changes_the_fill_where_it_was_drawn(column):
+def test_sketch_line_changes_the_result_near_the_line(column):
     image, mask = slope_with_a_hole()
     sketch = np.zeros_like(mask)
     sketch[40:88, column - 2 : column + 2] = 255

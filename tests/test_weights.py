@@ -1,4 +1,4 @@
-"""The model file: what goes in comes out, and nothing else gets in."""
+"""The model file: saving and loading are exact, and unusable files are refused."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ def assert_equal(ours, theirs, **tolerance):
 
 
 def rewrite(path, *, change=lambda tensors: None, description=None, remove=None):
-    """Changes the tensors or the description of a model file by hand."""
+    """Changes the tensors or the description of a model file, without `weights`."""
     with safetensors.safe_open(path, "numpy") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -49,7 +49,7 @@ def rewrite(path, *, change=lambda tensors: None, description=None, remove=None)
 
 
 @pytest.mark.parametrize("discriminator", [False, True])
-def test_float32_comes_back_bit_for_bit(tmp_path, discriminator):
+def test_float32_model_is_loaded_bit_for_bit(tmp_path, discriminator):
     model = make_model(discriminator=discriminator)
     path = tmp_path / "new" / "model.safetensors"
     weights.save(path, model)
@@ -71,7 +71,7 @@ def make_moments(params, count):
     }
 
 
-def test_moments_come_back_bit_for_bit_whatever_the_dtype(tmp_path):
+def test_moments_are_loaded_bit_for_bit_for_any_dtype_of_the_networks(tmp_path):
     model = make_model(discriminator=True)
     params = {"generator": model.generator, "discriminator": model.discriminator["params"]}
     moments = {net: make_moments(x, count=n) for n, (net, x) in enumerate(params.items(), 5)}
@@ -84,7 +84,7 @@ def test_moments_come_back_bit_for_bit_whatever_the_dtype(tmp_path):
         np.testing.assert_array_equal(x, y)
 
 
-def test_moments_without_their_network_or_in_part_are_refused(tmp_path):
+def test_incomplete_moments_and_moments_without_a_network_are_refused(tmp_path):
     path = tmp_path / "model"
     model = make_model()
     moments = {"generator": make_moments(model.generator, 1)}
@@ -102,7 +102,8 @@ def test_float16_halves_the_size_of_both_networks(tmp_path):
     weights.save(tmp_path / "full", model)
     weights.save(tmp_path / "half", model, dtype=np.float16)
     loaded = weights.load(tmp_path / "half")
-    # Half a unit in the last of 11 bits, and half of the smallest float16 step below those.
+    # Rounding to 11 significant bits has a relative error of at most 2**-11; for subnormal numbers,
+    # the absolute error is at most half of the spacing 2**-24.
     assert_equal(loaded.generator, model.generator, rtol=2**-11, atol=2**-25)
     assert_equal(loaded.discriminator, model.discriminator, rtol=2**-11, atol=2**-25)
     saved = 2 * sum(x.size for x in jax.tree.leaves((model.generator, model.discriminator)))
@@ -110,7 +111,7 @@ def test_float16_halves_the_size_of_both_networks(tmp_path):
     assert abs(sizes["full"] - sizes["half"] - saved) < 100  # The header is a bit longer.
 
 
-def test_a_description_cannot_be_overruled_by_what_is_told_about_it(tmp_path):
+def test_metadata_cannot_override_the_architecture(tmp_path):
     model = dataclasses.replace(make_model(), metadata={"architecture": "official", "width": 4})
     weights.save(tmp_path / "model", model)
     assert weights.load(tmp_path / "model").variant == model.variant
@@ -135,7 +136,7 @@ def test_missing_extra_and_misshapen_tensors_are_all_listed(tmp_path):
     )
 
 
-def test_half_a_discriminator_is_missed(tmp_path):
+def test_missing_tensor_of_the_discriminator_is_named(tmp_path):
     path = tmp_path / "model.safetensors"
     weights.save(path, make_model(discriminator=True))
     rewrite(path, change=lambda tensors: tensors.pop("discriminator/spectral/patch3/u"))
@@ -143,7 +144,7 @@ def test_half_a_discriminator_is_missed(tmp_path):
         weights.load(path)
 
 
-def test_no_tensor_in_common_is_said_without_a_list():
+def test_error_lists_no_tensors_if_none_is_in_common():
     expected = {f"ours{i}": (1,) for i in range(100)}
     with pytest.raises(UsageError) as error:
         check_tensors({"fc.weight": (1,), "fc.bias": (1,)}, expected, source="x.pth")
@@ -156,14 +157,14 @@ def test_no_tensor_in_common_is_said_without_a_list():
 
 
 @pytest.mark.parametrize("content", [b"", b"no such thing", b"\xff" * 100, b"PK\x03\x04" * 20])
-def test_files_of_another_kind_are_refused(tmp_path, content):
+def test_files_of_other_formats_are_refused(tmp_path, content):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(UsageError, match="model.safetensors is not a model file of deepfill_jax"):
         weights.load(path)
 
 
-def test_a_truncated_file_is_refused(tmp_path):
+def test_truncated_file_is_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     weights.save(path, make_model())
     path.write_bytes(path.read_bytes()[:-1])
@@ -172,14 +173,14 @@ def test_a_truncated_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"deepfill_jax": "{}"}])
-def test_weights_of_others_are_sent_to_convert(tmp_path, metadata):
+def test_weights_of_other_projects_are_refused_with_a_hint_to_convert(tmp_path, metadata):
     path = tmp_path / "others.safetensors"
     safetensors.numpy.save_file({"conv.weight": np.zeros(3, np.float32)}, path, metadata)
-    with pytest.raises(UsageError, match="go through `python -m deepfill_jax.convert`"):
+    with pytest.raises(UsageError, match="with `python -m deepfill_jax.convert`"):
         weights.load(path)
 
 
-def test_missing_newer_and_unknown(tmp_path):
+def test_missing_file_newer_format_and_unknown_architecture_are_refused(tmp_path):
     with pytest.raises(UsageError, match="There is no model file .*absent"):
         weights.load(tmp_path / "absent")
     with pytest.raises(UsageError, match="There is no model file"):
@@ -187,7 +188,7 @@ def test_missing_newer_and_unknown(tmp_path):
     path = tmp_path / "model"
     weights.save(path, make_model())
     rewrite(path, description={"format": weights.FORMAT + 1})
-    with pytest.raises(UsageError, match="written by a newer deepfill_jax"):
+    with pytest.raises(UsageError, match="written by a newer version; upgrade deepfill_jax"):
         weights.load(path)
     rewrite(path, description={"format": weights.FORMAT, "architecture": "lama"})
     with pytest.raises(
@@ -196,7 +197,7 @@ def test_missing_newer_and_unknown(tmp_path):
         weights.load(path)
 
 
-def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
+def test_interrupted_save_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "model"
     weights.save(path, make_model())
     before = path.read_bytes()
@@ -215,7 +216,7 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert weights.load(path).variant.width == 4
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
+def test_path_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UsageError, match="file/model cannot be written: "):
         weights.save(tmp_path / "file" / "model", make_model())

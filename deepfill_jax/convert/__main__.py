@@ -1,8 +1,8 @@
-"""The command that makes a model file of a training run, or of another implementation's weights.
+"""`deepfill convert`: writes a model file from a training run or other implementations' weights.
 
 python -m deepfill_jax.convert SOURCE --output MODEL.safetensors [--dtype float16] [--report -]
 
-And back: with `--output MODEL.pth` it writes weights that MMagic loads.
+With `--output MODEL.pth`, it writes weights that MMagic can load.
 """
 
 import argparse
@@ -31,32 +31,36 @@ def convert(
     overwrite: bool,
     step: int | str | None = None,
 ) -> None:
-    """Converts weights and prints what they are.
+    """Converts weights and prints their description.
 
     Args:
         source: See `sources.read`.
-        output: The file to write: a model file, `.safetensors`, or MMagic's `.pth`.
-        dtype: "float32" or "float16", for the networks in a model file.
-        moments: Keep what Adam remembers, if the source has it; only a model file holds it.
-        generator_only: Leave the discriminator out, and all moments: filling needs neither.
-        license: License of the weights, for the model file; None keeps the source's.
-        report_to: File for a line about every tensor; "-" prints them.
-        overwrite: `output` may be replaced.
-        step: Of a run's checkpoint, a number or "best"; the newest if None.
+        output: The file to write: a model file, `.safetensors`, or weights for MMagic, `.pth`.
+        dtype: "float32" or "float16", the dtype of the networks in a model file.
+        moments: Keep Adam's moments, if the source has them; only a model file can contain them.
+        generator_only: Omit the discriminator and all moments, which inference does not need.
+        license: License of the weights, written into the model file; None keeps the source's.
+        report_to: File for a table with a line per tensor; "-" prints it, None omits it.
+        overwrite: Replace `output` if it exists.
+        step: Step of a run's checkpoint: a number, or "best"; the newest if None.
 
     Raises:
-        UsageError: The source cannot be converted, or the output not be written.
+        UsageError: The source cannot be converted, or the output cannot be written.
+        RunError: A run's checkpoint cannot be read now.
     """
     suffix = output.suffix
     if suffix not in (trained.SUFFIX, MMAGIC_SUFFIX):
         raise UsageError(
-            f"{output} must end in {trained.SUFFIX}, as model files do, or in {MMAGIC_SUFFIX}, "
-            "for MMagic."
+            f"The name of the output {output} must end in {trained.SUFFIX} for a model file, or in "
+            f"{MMAGIC_SUFFIX} for MMagic."
         )
     if suffix == MMAGIC_SUFFIX and (moments or dtype != "float32"):
-        raise UsageError(f"{output} is for MMagic: float32, and without --optimizer-state.")
+        raise UsageError(
+            f"{output} is for MMagic, which takes float32 only and no optimizer state; omit "
+            "--dtype and --optimizer-state."
+        )
     if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists already; --overwrite replaces it.")
+        raise UsageError(f"{output} already exists; --overwrite replaces it.")
     conversion = sources.read(source, step=step)
     model = conversion.model
     left_out = model.moments and not (moments or generator_only)
@@ -86,12 +90,12 @@ def convert(
     if license and known and license != known:
         print(f"The license of {source} was {known!r}; --license replaces it.")
     if left_out:
-        print("Adam's moments are left out; --optimizer-state keeps them, to go on training.")
+        print("Adam's moments are omitted; --optimizer-state keeps them for further training.")
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Converts the weights that the command line names."""
+    """Parses a command line, `sys.argv[1:]` by default, and converts weights."""
     parser = argparse.ArgumentParser("deepfill convert")
     parser.add_argument(
         "source",
@@ -105,8 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--step",
-        help="checkpoint of a run, by its number, or best, by the run's config.best_metric; "
-        "default: the newest",
+        help="checkpoint of a run: a step, or best (by the run's config.best_metric); default: the "
+        "newest",
     )
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
     parts = parser.add_mutually_exclusive_group()
@@ -116,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parts.add_argument(
         "--generator-only",
         action="store_true",
-        help="leave the discriminator out, which filling does not need",
+        help="omit the discriminator, which inference does not need",
     )
     parser.add_argument(
         "--license",
@@ -124,9 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="license of the weights, written into the model file; default: the source's",
     )
     parser.add_argument(
-        "--report", metavar="FILE", help="write a line about every tensor; - prints them"
+        "--report", metavar="FILE", help="write a table with a line per tensor; - prints it"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     run_command(lambda: renamed.refuse_old_flags(sys.argv if arguments is None else arguments))
     options = parser.parse_args(arguments)
     run_command(

@@ -1,4 +1,4 @@
-"""A training run of ours: the folder that `main --workdir` wrote."""
+"""Reads the folder of a training run, which `deepfill train --workdir` writes."""
 
 import json
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ CONFIG = "config.json"
 
 
 def read_config(workdir: str | Path) -> dict[str, Any]:
-    """Reads the config of a run, as a nested dictionary, by the names of today.
+    """Reads the config of a run as a nested dictionary, with the current names of keys.
 
     Raises:
-        UsageError: This is not the folder of a run, or its config is damaged.
+        UsageError: `workdir` is not the folder of a run, or its config is damaged.
     """
     path = Path(workdir) / CONFIG
     if not path.is_file():
@@ -33,11 +33,11 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
 
 
 def best_metric(config: Mapping[str, Any]) -> str:
-    """The name under which a run's validations measure its `config.best_metric`.
+    """Returns the name under which a run's validations record its `config.best_metric`.
 
-    LPIPS is named after the network that measures it, see `perceptual.judge`.
+    The name of LPIPS depends on the network that measures it, see `perceptual.judge`.
     """
-    name = config.get("best_metric", "l1_hole")  # Runs of before it could be chosen.
+    name = config.get("best_metric", "l1_hole")  # Runs of earlier versions have no such key.
     if name != "lpips":
         return name
     loss = config["loss"]
@@ -46,7 +46,7 @@ def best_metric(config: Mapping[str, Any]) -> str:
 
 
 def parse_step(text: str | None) -> int | str | None:
-    """Reads a step from a command line: a number or "best"; None stays None, the newest step.
+    """Parses a step from a command line: a number or "best"; None means the newest step.
 
     Raises:
         UsageError: The text is neither.
@@ -61,16 +61,17 @@ def parse_step(text: str | None) -> int | str | None:
 def read(workdir: str | Path, *, step: int | str | None = None) -> weights.Model:
     """Reads the networks of a checkpoint.
 
-    Of the generator it is the running average, if the run kept one. A discriminator is read from
-    a run that trained one.
+    The generator's parameters are their exponential moving average if the run kept one. The model
+    has a discriminator if the run trained one.
 
     Args:
         workdir: The run's folder.
-        step: Of the checkpoint; the newest if None, "best" for the best by the
-            run's `config.best_metric`.
+        step: The checkpoint's step; None for the newest, "best" for the best by the run's
+            `config.best_metric`.
 
     Raises:
-        UsageError: This is no such folder, there is no such checkpoint, or it is corrupt.
+        UsageError: `workdir` is not the folder of a run, or the checkpoint does not exist or is
+            corrupt.
         RunError: The checkpoint cannot be read now.
     """
     config = read_config(workdir)
@@ -78,7 +79,7 @@ def read(workdir: str | Path, *, step: int | str | None = None) -> weights.Model
         config["model"]["architecture"],
         width=config["model"]["width"],
         discriminator_width=config["model"]["discriminator_width"],
-        guided=config["model"].get("guided", False),  # Runs of before there were guided models.
+        guided=config["model"].get("guided", False),  # Runs of earlier versions have no such key.
     )
     trained = config["loss"]["adversarial"] > 0
     shapes = expected_tensors(variant, discriminator=trained)
@@ -102,13 +103,13 @@ def _load_networks(workdir: str | Path, abstract: Any, **options: Any) -> tuple[
         from deepfill_jax import checkpoint  # Imported here, because Orbax takes half a second.
     except ImportError as error:
         raise UsageError(
-            f"{workdir} is the folder of a run, which needs {error.name}: pip install "
-            "'deepfill_jax[train]'; or convert it where that is installed."
+            f"{workdir} is the folder of a run; reading it needs {error.name}: pip install "
+            "'deepfill_jax[train]', or convert it on a machine that has it."
         ) from error
     return checkpoint.load_networks(workdir, abstract, **options)
 
 
 def _without_folders(source: str) -> str:
-    """Keeps where the pictures lay on this machine out of a file that is shared."""
+    """Shortens a data source to its last two folders: model files are shared, local paths not."""
     kind, _, place = source.partition(":")
     return source if kind == "tfds" else f"{kind}:{'/'.join(Path(place).parts[-2:])}"

@@ -1,4 +1,4 @@
-"""Whatever holds weights, read by the reader that knows it."""
+"""Reads weights from any supported source: model files, runs, and files of other projects."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,13 +15,17 @@ TORCH_SUFFIXES = (".pth", ".pt")
 
 
 def find(source: str | Path, step: int | str | None = None) -> tuple[Path, int | str | None]:
-    """Splits RUN@STEP, the folder of a run with a step, into the two; finds models by name.
+    """Resolves the name of a bundled model, and splits RUN@STEP into a run's folder and a step.
+
+    Args:
+        source: See `read`.
+        step: The step to return if `source` contains none.
 
     Returns:
-        The path and the step: that of RUN@STEP, otherwise the argument.
+        The path and the step.
 
     Raises:
-        UsageError: STEP is not a number or "best".
+        UsageError: STEP is neither a number nor "best".
     """
     path = trained.find(source)
     folder, at, named = str(source).rpartition("@")
@@ -34,15 +38,18 @@ def read(source: str | Path, *, step: int | str | None = None) -> Conversion:
     """Reads weights.
 
     Args:
-        source: A model file, or a name of `trained.names`. The folder of a run of
-            ours, for the networks of its newest checkpoint; FOLDER@STEP or FOLDER@best for
-            another one. A file of MMagic or of nipponjo, `.pth`, `.pt`. A TF1 checkpoint: its
-            prefix, one of its files, or its folder.
-        step: Of a run's checkpoint, instead of @STEP: a number, or "best".
+        source: One of the following.
+
+            - The name of a bundled model, see `trained.names`, or the path of a model file.
+            - The folder of a training run, for its newest checkpoint; FOLDER@STEP or FOLDER@best
+              for another one.
+            - A file of MMagic or nipponjo, `.pth` or `.pt`.
+            - A TF1 checkpoint: its prefix, one of its files, or its folder.
+        step: Step of a run's checkpoint, instead of @STEP: a number, or "best".
 
     Raises:
-        UsageError: It is none of these, is damaged, holds another network, or its weights are not
-            finite.
+        UsageError: The source is none of these, is damaged, contains another network, or its
+            weights are not finite.
         RunError: A run's checkpoint cannot be read now.
     """
     conversion = _read(*find(source, step))
@@ -66,11 +73,12 @@ def _read(path: Path, step: int | str | None) -> Conversion:
     if prefix := tensor_bundle.find_prefix(path):
         return tensorflow1.read(prefix)
     if not path.exists():
-        return _read_own(path)  # Which says so.
+        return _read_own(path)  # It raises an error that says so.
     raise UsageError(
-        f"{path} is no known source of weights; known are names ({', '.join(trained.names())}), "
-        f"model files ({trained.SUFFIX}), the folders of training runs, files of MMagic and "
-        f"nipponjo ({', '.join(TORCH_SUFFIXES)}), and TF1 checkpoints (their prefix or folder)."
+        f"{path} is not a supported source of weights. Give the name of a model "
+        f"({', '.join(trained.names())}), a model file ({trained.SUFFIX}), the folder of a "
+        f"training run, a file of MMagic or nipponjo ({', '.join(TORCH_SUFFIXES)}), or a TF1 "
+        "checkpoint (its prefix or folder)."
     )
 
 

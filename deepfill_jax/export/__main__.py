@@ -51,7 +51,7 @@ def export(source: str | Path, output: Path, *, overwrite: bool, options: dict[s
             f"--platforms must include {platform}, because the exported file is checked on it."
         )
     if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists already; --overwrite replaces it.")
+        raise UsageError(f"{output} already exists; --overwrite replaces it.")
     model = sources.read(source).model
     kind = FORMATS[output.suffix]
     with atomic_write(output) as unfinished:
