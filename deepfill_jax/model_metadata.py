@@ -77,7 +77,7 @@ def parse(text: str, *, source: str) -> dict[str, Any]:
 
 
 _REMEDY = "convert or export the model again"
-_OTHERS = "weights of other projects go through `python -m deepfill_jax.convert`"
+_OTHERS = "convert weights of other projects with `python -m deepfill_jax.convert`"
 
 
 def check_values(tensors: Mapping[str, np.ndarray], *, source: str) -> None:

@@ -18,7 +18,7 @@ renamed
 atomic_write cli compile_cache compiler config distributed huge_pages image memory metric_table \
 perceptual sharding trained
 flags models pictures
-checkpoint masks tensors
+checkpoint masks model_metadata tensors
 data weights
 convert
 inpaint

@@ -228,13 +228,14 @@ def test_options_of_the_network(here, monkeypatch, capsys):
         calls.append((model, working_size))
         return Fake()
 
-    read = types.SimpleNamespace(model="model of places", files=())
+    model = types.SimpleNamespace(metadata={})
+    read = types.SimpleNamespace(model=model, files=())
     monkeypatch.setattr(sources, "read", {"places": read}.__getitem__)
     monkeypatch.setattr("deepfill_jax.inpaint.inpainter.Inpainter", load)
     flags = "--working-size 256 --dilate 3 --feather 2".split()
     assert command(*flags, images="images/a.bmp", model="places") == 0
     chosen = {"strategy": "auto", "dilate": 3, "feather": 2, "check_mask": False}
-    assert calls == [("model of places", 256), chosen]
+    assert calls == [(model, 256), chosen]
     assert "images/a.bmp -> out/a.png: 5x7, 20 % hole, resize, " in capsys.readouterr().out
 
 
