@@ -22,7 +22,7 @@ from deepfill_jax.pictures import read_mask, resize_mask, rgb
 DrawMask = Callable[[np.random.Generator, int, int], np.ndarray]
 
 PUBLISHED_SIZE = 256  # The picture side that every length below is for.
-MAX_DRAWS = 10_000  # Of one irregular mask, before its area bounds count as out of reach.
+MAX_DRAWS = 10_000  # Attempts per irregular mask, before its area bounds count as unreachable.
 
 
 def box(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -121,7 +121,7 @@ def _bent_strokes(rng: np.random.Generator, height: int, width: int) -> np.ndarr
         bends = rng.integers(1, 6)
         # Whole radians below max_angle = 6. The 0.01 keeps a line off the axis.
         angles = 0.01 + rng.integers(6, size=bends)
-        if stroke % 2 == 0:  # Of the stroke, not of the bend as in the paper: all its bends turn.
+        if stroke % 2 == 0:  # This tests the stroke, not the bend as in the paper: all bends turn.
             angles = 2 * math.pi - angles
         lengths = np.maximum(1, rng.integers(20, 128, size=bends) * scale)
         brushes = np.maximum(1, (rng.integers(10, 45, size=bends) * scale).astype(int)).tolist()

@@ -20,7 +20,7 @@ NETWORKS = ("alexnet", "vgg16")
 # in smooth regions.
 STRIDES = {"alexnet": 4, "vgg16": 1}
 WINDOWS = {"vgg16": 64}  # Side in pixels of what the loss looks at in a step.
-MIN_SIDE = 63  # Of images, in pixels.
+MIN_SIDE = 63  # Minimum side of images, in pixels.
 METRIC_NAMES = {"alexnet": "lpips", "vgg16": "lpips_vgg16"}  # In `metric_table.LPIPS`.
 
 

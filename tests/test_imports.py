@@ -55,7 +55,7 @@ def imports(path):
 
 
 def own(path):
-    """Names of the files of ours that a file imports."""
+    """Yields the names of the package's modules that a file imports."""
     for name in imports(path):
         if name.startswith("deepfill_jax."):
             inner = name.removeprefix("deepfill_jax.")

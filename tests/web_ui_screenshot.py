@@ -22,7 +22,7 @@ from skimage import data
 
 ROOT = Path(__file__).parents[1]
 WINDOW = (1200, 1130)  # Pixels.
-COLORS = 256  # Of the palette: a quarter of the file size of RGB.
+COLORS = 256  # Size of the palette, which makes the file a quarter of the size of RGB.
 # The mast to the right of the rocket, from its tip down, in pixels of the photograph.
 MAST = [(447, 120), (450, 200), (452, 260), (446, 300), (460, 310), (448, 345), (464, 350)]
 

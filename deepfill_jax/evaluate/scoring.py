@@ -199,7 +199,7 @@ def _write_pictures(folder: Path, batch: Batch, result: Mapping[str, np.ndarray]
             (folder / kind).mkdir(exist_ok=True)
             paths = [folder / kind / f"{index:06d}.png" for index in batch["index"][batch["valid"]]]
             list(pool.map(_write_png, paths, arrays))
-    masked = np.asarray(composite(baselines.MID_GREY, image, mask))  # As the generator sees it.
+    masked = np.asarray(composite(baselines.MID_GREY, image, mask))  # The generator's input.
     return np.stack([masked, pictures["completed"], image], axis=1)
 
 
