@@ -10,14 +10,13 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import encoding
 from deepfill_jax.pictures.decoding import (
     MAX_PIXELS,
-    READABLE,
     Picture,
     RefusalError,
     decode,
     describe,
     reason,
 )
-from deepfill_jax.pictures.encoding import WRITABLE
+from deepfill_jax.pictures.formats import READABLE, WRITABLE, format_of, own_suffix
 from deepfill_jax.pictures.mask_options import ORIENTATIONS, MaskOptions, Orientation
 from deepfill_jax.pictures.masks import (
     check_hole,
@@ -40,11 +39,15 @@ __all__ = [
     "Picture",
     "Source",
     "check_hole",
+    "check_writable",
     "describe",
     "encode",
+    "format_of",
     "hole_of_picture",
     "hole_of_values",
+    "left_out",
     "opaque",
+    "own_suffix",
     "read",
     "read_mask",
     "resize_mask",
@@ -123,9 +126,9 @@ def encode(name: str | Path, pixels: np.ndarray, like: Picture) -> bytes:
     """Makes a file of pixels with the alpha and metadata of the picture that they were made from.
 
     PNG, TIFF, BMP and WebP are lossless; TIFF is not compressed, and grey in WebP becomes RGB.
-    JPEG is compressed as `like` was; if that was none, hardly. BMP loses EXIF, WebP the resolution;
-    thumbnails and maker's notes, which may show what was in a hole, are never kept. The same pixels
-    make the same bytes.
+    JPEG is compressed as `like` was, and lies as it lay, with the orientation tag; if that was
+    none, hardly. `left_out` names the metadata that a format loses; thumbnails and maker's notes,
+    which may show what was in a hole, are never kept. The same pixels make the same bytes.
 
     Args:
         name: Its suffix chooses the format; messages begin with it.
@@ -147,6 +150,30 @@ def encode(name: str | Path, pixels: np.ndarray, like: Picture) -> bytes:
         raise UsageError(f"{name} {error}.") from error
     except Exception as error:  # Pillow's writers raise many kinds.
         raise UsageError(f"{name} cannot be written: {reason(error)}.") from error
+
+
+def check_writable(name: str | Path, like: Picture) -> None:
+    """Checks, before the work, that `encode` can write a completed picture.
+
+    Args:
+        name: Its suffix chooses the format; the message begins with it.
+        like: What `read` returned, opaque where the hole was.
+
+    Raises:
+        UsageError: As of `encode`.
+    """
+    try:
+        encoding.check(like, Path(name).suffix)
+    except RefusalError as error:
+        raise UsageError(f"{name} {error}.") from error
+
+
+def left_out(name: str | Path, like: Picture) -> tuple[str, ...]:
+    """Names what a file of the suffix of `name` loses of what `like` was read from.
+
+    Such as "thumbnail", "EXIF" or "text 'Title'"; without those that are about pixels.
+    """
+    return encoding.left_out(like, Path(name).suffix)
 
 
 def size(pixels: np.ndarray) -> str:

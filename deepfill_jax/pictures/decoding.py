@@ -4,12 +4,9 @@ Pillow has no colours of 16 bits a channel and silently cuts them to 8: those go
 HEIC goes through `pillow-heif`. The extra `pictures` installs both.
 """
 
-import contextlib
 import io
 import os
-import threading
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -19,18 +16,15 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from PIL.ExifTags import Base
 
 from deepfill_jax.errors import UsageError
-from deepfill_jax.pictures import metadata
+from deepfill_jax.pictures import formats, metadata
 from deepfill_jax.pictures.sources import Source, content
 
 MAX_PIXELS = 120_000_000  # Cameras of 100 megapixels and phones of 108 pass.
 
-READABLE = frozenset(".jpg .jpeg .png .webp .bmp .tif .tiff .gif .avif .heic .heif .hif".split())
-# Pillow knows dozens more, some read by other programs (EPS), some cut to 8 bits (JPEG 2000, PPM).
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF")
 _KINDS = "JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC"
+# Number of color bands by TIFF's PhotometricInterpretation: RGB, CMYK, YCbCr, three kinds of Lab.
+_COLOUR_BANDS = {2: 3, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}
 _EXTRA = "pip install 'deepfill_jax[pictures]'"
-
-_lock = threading.RLock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +34,12 @@ class Picture:
     Attributes:
         pixels: [H, W, 1] grey or [H, W, 3] RGB, uint8 or uint16.
         alpha: Opacity, [H, W, 1] of the same type, or None.
-        metadata: What Pillow's `save` takes in most formats: `icc_profile`, `exif`, `dpi`.
-        jpeg: What it takes for JPEG: the `qtables` and `subsampling` that the picture came with.
+        metadata: What is kept beside pixels, see `metadata.read`.
+        jpeg: How a JPEG was compressed and which way it lay, see `metadata.jpeg`.
         orientation: EXIF orientation, 1 to 8, by which the stored pixels were turned upright; 1 if
             they were not turned.
+        format: Of the file, a key of `formats.SUFFIXES`; empty for a PIL picture without a file.
+        left_out: What the file held that no result keeps, such as "thumbnail".
     """
 
     pixels: np.ndarray
@@ -51,6 +47,8 @@ class Picture:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     jpeg: Mapping[str, Any] = field(default_factory=dict)
     orientation: int = 1
+    format: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 class RefusalError(Exception):
@@ -89,12 +87,11 @@ def decode(source: Source, max_pixels: int, *, as_stored: bool = False) -> Pictu
     """
     data = b""
     try:
-        with _pillow():
-            if isinstance(source, Image.Image):
-                return _decode(source, data, max_pixels, as_stored)
-            data = content(source)
-            with _open(data) as opened:
-                return _decode(opened, data, max_pixels, as_stored)
+        if isinstance(source, Image.Image):
+            return _decode(source, data, max_pixels, as_stored)
+        data = content(source)
+        with _open(data) as opened:
+            return _decode(opened, data, max_pixels, as_stored)
     except RefusalError as error:
         raise UsageError(f"{describe(source)} {error}.") from error
     except UnidentifiedImageError as error:
@@ -105,36 +102,15 @@ def decode(source: Source, max_pixels: int, *, as_stored: bool = False) -> Pictu
         raise UsageError(f"{describe(source)} {problem}.") from error
 
 
-@contextlib.contextmanager
-def _pillow() -> Iterator[None]:
-    """Silences Pillow's warnings and lifts its limit of pixels, which names no size; ours is next.
-
-    One thread at a time: the limit and the filters of warnings belong to the process.
-    """
-    with _lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
 def _open(data: bytes) -> Image.Image:
     """Reads a picture's header."""
-    if data[4:8] == b"ftyp" and data[8:12] not in (b"avif", b"avis"):
-        _register_heif()
-    Image.init()
-    formats = [name for name in _FORMATS if name in Image.OPEN]
-    return Image.open(io.BytesIO(data), formats=formats)
-
-
-def _register_heif() -> None:
+    name = formats.file_format(data[: formats.HEAD_BYTES])
+    if name is None:
+        raise UnidentifiedImageError
     try:
-        import pillow_heif
+        return formats.open_as(name, io.BytesIO(data))
     except ImportError as error:
         raise RefusalError(f"is a HEIC picture, which needs pillow-heif: {_EXTRA}") from error
-    pillow_heif.register_heif_opener()
 
 
 def _check_size(opened: Image.Image, max_pixels: int) -> None:
@@ -155,6 +131,10 @@ def _decode(opened: Image.Image, data: bytes, max_pixels: int, as_stored: bool) 
     # The others of a phone's picture are its previews and depths.
     if frames > 1 and opened.format not in ("MPO", "HEIF"):
         raise RefusalError(f"holds {frames} frames or pages; save the one that you mean by itself")
+    _check_bands(opened)
+    if opened.format == "TIFF" and data:
+        # Memory of our own, as Pillow checks what it allocates against the limit of the process.
+        opened.im = Image.new(opened.mode, getattr(opened, "_tile_size", opened.size)).im
     bits = data[24:25] if opened.format == "PNG" else _tiff_tag(opened, Base.BitsPerSample, ())
     stored = metadata.orientation(opened)
     opened.load()  # Raises if the file is cut short; turns a TIFF upright.
@@ -165,13 +145,35 @@ def _decode(opened: Image.Image, data: bytes, max_pixels: int, as_stored: bool) 
     else:
         pixels, alpha = _bytes(opened)
     orientation = 1 if as_stored else metadata.orientation(opened)
+    kept, left_out = metadata.read(opened, data, is_upright=stored == 1)
     return Picture(
         metadata.upright(pixels, orientation),
         None if alpha is None else metadata.upright(alpha, orientation),
-        metadata.metadata(opened),
-        metadata.jpeg(opened),
+        kept,
+        metadata.jpeg(opened, orientation),
         1 if as_stored else stored,
+        {"MPO": "JPEG"}.get(opened.format, opened.format or ""),
+        left_out,
     )
+
+
+def _check_bands(opened: Image.Image) -> None:
+    """Refuses TIFF files with bands that are neither colors nor opacity, which would be lost."""
+    if opened.format != "TIFF":
+        return
+    if formats.is_raw(opened):
+        raise RefusalError("is a raw photograph, of which only a preview can be read; develop it")
+    colours = _COLOUR_BANDS.get(_tiff_tag(opened, Base.PhotometricInterpretation, 1), 1)
+    bands = _tiff_tag(opened, Base.SamplesPerPixel, colours)
+    extra = tuple(_tiff_tag(opened, Base.ExtraSamples, ()))
+    # Pillow itself writes grey with opacity without saying that the second band is opacity.
+    has_opacity = extra in ((1,), (2,)) or (colours, extra) == (1, (0,))
+    if bands > colours and not (bands == colours + 1 and has_opacity and colours in (1, 3)):
+        raise RefusalError(
+            f"has {bands} bands, of which the file declares {colours} as color; the others "
+            "(infrared, spot colors) could not be kept: save the colors, with opacity if there is "
+            "any, as a file of their own"
+        )
 
 
 def _tiff_tag(opened: Image.Image, tag: int, default: Any) -> Any:
@@ -196,11 +198,7 @@ def _numbers(opened: Image.Image) -> np.ndarray:
 def _colours_of_16_bits(opened: Image.Image, data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
     """Colours of 16 bits by OpenCV; grey with alpha comes as RGB, as OpenCV has it."""
     cv2 = opencv()
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        wide = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+    wide = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     cut = np.asarray(opened)
     # Two decoders that agree on the upper 8 bits: neither guessed the form of a TIFF file.
     if wide is not None and wide.dtype == np.uint16 and wide.ndim == 3 and cut.ndim == 3:

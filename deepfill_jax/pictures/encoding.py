@@ -2,37 +2,51 @@
 
 import io
 import struct
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 from PIL.ExifTags import Base
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from deepfill_jax.pictures.decoding import Picture, RefusalError, opencv
+from deepfill_jax.pictures.formats import WRITABLE
+from deepfill_jax.pictures.metadata import as_it_lay, with_orientation
 
-WRITABLE = {
-    ".png": "PNG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-}
 # Pillow does not tell how well a WebP was compressed, and nothing less keeps known pixels.
 _WEBP = {"lossless": True, "exact": True}
 _JPEG = {"quality": 95, "subsampling": 0}  # Of what was no JPEG.
 _PNG_HEAD = 33  # Signature and IHDR.
 _METRE = 1 / 0.0254  # In inches.
+_XMP_TAG = 700
+# What each format holds of `metadata.read`, and what that is called.
+_HOLDS = {
+    "PNG": ("exif", "icc_profile", "dpi", "xmp", "comment", "png"),
+    "TIFF": ("exif", "icc_profile", "dpi", "xmp", "tiff"),
+    "WEBP": ("exif", "icc_profile", "xmp"),
+    "BMP": ("icc_profile", "dpi"),  # With a profile it is refused.
+    "JPEG": ("exif", "icc_profile", "dpi", "xmp", "comment", "iptc"),
+}
+_NAMES = {
+    "exif": "EXIF",
+    "dpi": "resolution",
+    "xmp": "XMP",
+    "comment": "comment",
+    "tiff": "map coordinates (GeoTIFF)",
+    "iptc": "IPTC",
+}
+_LONGEST = {"xmp": 65504, "comment": 65533, "iptc": 65000}  # Bytes in a JPEG.
+_PROFILES = {b"RGB ": 3, b"GRAY": 1}  # Channels by the colour space in a profile's header.
+_MAX_SIDES = {"WEBP": 16383, "JPEG": 65500}
 
 
-def encode(pixels: np.ndarray, like: Picture, suffix: str) -> bytes:
-    """Encodes pixels with the alpha and metadata of `like`; see `pictures.write`.
+def check(like: Picture, suffix: str) -> str:
+    """Returns the format of a suffix if it can hold a completed picture.
 
     Raises:
-        RefusalError: The format of this suffix is unknown or cannot hold them.
+        RefusalError: The format is unknown, or cannot hold the picture.
     """
     name = WRITABLE.get(suffix.lower())
     if name is None:
@@ -40,26 +54,134 @@ def encode(pixels: np.ndarray, like: Picture, suffix: str) -> bytes:
             f"cannot be written: {suffix or 'no suffix'} is no format of ours; use .png"
         )
     alpha = like.alpha
-    if name in ("JPEG", "BMP") and alpha is not None:
-        if (alpha != np.iinfo(alpha.dtype).max).any():
-            raise RefusalError(f"cannot be written: {name} holds no transparency; use .png")
-        alpha = None
+    if name in ("JPEG", "BMP") and alpha is not None and (alpha != np.iinfo(alpha.dtype).max).any():
+        raise RefusalError(f"cannot be written: {name} holds no transparency; use .png")
     if name == "BMP" and "icc_profile" in like.metadata:
         raise RefusalError("cannot be written: BMP holds no colour profile; use .png")
-    is_wide = pixels.dtype == np.uint16
-    if is_wide and name not in ("PNG", "TIFF"):
+    if like.pixels.dtype == np.uint16 and name not in ("PNG", "TIFF"):
         raise RefusalError(f"cannot be written: {name} holds no 16 bits a channel; use .png")
-    whole = pixels if alpha is None else np.concatenate([pixels, alpha], axis=2)
-    if is_wide and whole.shape[2] > 1:
-        if whole.shape[2] == 2:
-            whole = whole[..., [0, 0, 0, 1]]  # Neither OpenCV nor Pillow reads grey and alpha.
-        return (_wide_png if name == "PNG" else _wide_tiff)(whole, like.metadata)
-    file = io.BytesIO()
+    if like.pixels.dtype == np.uint16 and (like.pixels.shape[2] > 1 or alpha is not None):
+        opencv()
+    longest, most = max(like.pixels.shape[:2]), _MAX_SIDES.get(name, 2**31)
+    if longest > most:
+        raise RefusalError(
+            f"cannot be written: {name} holds at most {most} pixels a side, and the image has "
+            f"{longest}; use .png"
+        )
+    return name
+
+
+def encode(pixels: np.ndarray, like: Picture, suffix: str) -> bytes:
+    """Encodes pixels with the alpha and metadata of `like`; see `pictures.encode`.
+
+    Raises:
+        RefusalError: The format of this suffix is unknown or cannot hold them.
+    """
+    name = check(like, suffix)
+    whole = _channels(pixels, like, name)
+    kept, _ = _kept(like, name, whole)
+    if name == "PNG":
+        return _png(whole, kept)
+    if name == "TIFF" and whole.dtype == np.uint16 and whole.shape[2] > 1:
+        return _wide_tiff(whole, kept)
     options = {"WEBP": _WEBP, "JPEG": like.jpeg or _JPEG}.get(name, {})
-    Image.fromarray(whole.squeeze(2) if whole.shape[2] == 1 else whole).save(
-        file, name, **options, **like.metadata
-    )
+    if name == "JPEG":
+        whole, options, kept = _jpeg(whole, options, kept)
+    if name == "TIFF":
+        kept = {"tiffinfo": _directory(kept)} | {x: kept[x] for x in ("dpi",) if x in kept}
+    return _saved(whole, name, **options, **kept)
+
+
+def left_out(like: Picture, suffix: str) -> tuple[str, ...]:
+    """Names what a file of this format loses of what `like` was read from."""
+    name = WRITABLE[suffix.lower()]
+    _, lost = _kept(like, name, _channels(like.pixels, like, name))
+    return (*like.left_out, *lost)
+
+
+def _channels(pixels: np.ndarray, like: Picture, name: str) -> np.ndarray:
+    """Joins pixels and alpha as a format holds them: [H, W, 1 to 4]."""
+    if like.alpha is None or name in ("JPEG", "BMP"):
+        return pixels.repeat(3, axis=2) if name == "WEBP" and pixels.shape[2] == 1 else pixels
+    whole = np.concatenate([pixels, like.alpha], axis=2)
+    if whole.shape[2] == 2 and (whole.dtype == np.uint16 or name == "WEBP"):
+        return whole[..., [0, 0, 0, 1]]  # Neither OpenCV nor Pillow reads wide grey and alpha.
+    return whole
+
+
+def _kept(like: Picture, name: str, whole: np.ndarray) -> tuple[dict[str, Any], list[str]]:
+    """Returns the metadata that a format holds, and names of the others."""
+    kept = {key: x for key, x in like.metadata.items() if key in _HOLDS[name]}
+    lost = [_NAMES[key] for key in like.metadata if key in _NAMES and key not in kept]
+    if name != "PNG":
+        lost += [_chunk_name(*chunk) for chunk in like.metadata.get("png", ())]
+    for key, most in _LONGEST.items() if name == "JPEG" else ():
+        if len(kept.get(key, b"")) > most:
+            del kept[key]
+            lost.append(_NAMES[key])
+    profile = kept.get("icc_profile", b"")
+    colours = 1 if whole.shape[2] < 3 else 3
+    if profile and _PROFILES.get(profile[16:20], colours) != colours:
+        del kept["icc_profile"]
+        lost.append("color profile, which is for " + ("gray" if colours == 3 else "RGB"))
+    return kept, lost
+
+
+def _chunk_name(name: bytes, content: bytes) -> str:
+    if name.lower().endswith(b"txt"):
+        return f"text {content.split(bytes(1))[0].decode('latin-1')!r}"
+    return f"PNG {name.decode()}"
+
+
+def _saved(whole: np.ndarray, name: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image = Image.fromarray(whole.squeeze(2) if whole.shape[2] == 1 else whole)
+    image.save(file, name, **options)
     return file.getvalue()
+
+
+def _jpeg(
+    whole: np.ndarray, options: Mapping[str, Any], kept: dict[str, Any]
+) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
+    """Turns a JPEG back to how it lay, so that its blocks and tables fit, and keeps the tag."""
+    options, kept = dict(options), dict(kept)
+    orientation = options.pop("orientation", 1)
+    if orientation != 1:
+        exif = Image.Exif()
+        exif.load(kept.get("exif", b""))
+        exif[Base.Orientation] = orientation
+        kept["exif"] = exif.tobytes()
+        if "xmp" in kept:
+            kept["xmp"] = with_orientation(kept["xmp"], orientation)
+    if caption := kept.pop("iptc", b""):
+        resource = struct.pack(">4sHHI", b"8BIM", 0x0404, 0, len(caption)) + caption
+        content = b"Photoshop 3.0\0" + resource + bytes(len(caption) % 2)
+        options["extra"] = struct.pack(">BBH", 0xFF, 0xED, len(content) + 2) + content
+    return as_it_lay(whole, orientation), options, kept
+
+
+def _png(whole: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
+    """PNG of 8 or 16 bits, [H, W, 1 to 4]."""
+    chunks = list(metadata.get("png", ()))
+    if "xmp" in metadata:
+        chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata["xmp"]))
+    if "comment" in metadata:
+        chunks.append((b"tEXt", b"Comment\0" + metadata["comment"].replace(b"\0", b"")))
+    if whole.dtype == np.uint16 and whole.shape[2] > 1:
+        encoded = _wide_png(whole, metadata)
+        if "dpi" in metadata:
+            per_metre = (round(x * _METRE) for x in metadata["dpi"])
+            chunks.append((b"pHYs", struct.pack(">IIB", *per_metre, 1)))
+    else:
+        names = ("exif", "icc_profile", "dpi")
+        encoded = _saved(whole, "PNG", **{x: metadata[x] for x in names if x in metadata})
+    added = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+        # A profile says what this chunk says; the two exclude each other.
+        if not (name == b"sRGB" and "icc_profile" in metadata)
+    )
+    return encoded[:_PNG_HEAD] + added + encoded[_PNG_HEAD:]
 
 
 def _wide_png(pixels: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
@@ -72,26 +194,32 @@ def _wide_png(pixels: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
     kept = {kind: np.frombuffer(value, np.uint8) for kind, value in kept.items() if value}
     bgr = np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
     _, encoded = cv2.imencodeWithMetadata(".png", bgr, list(kept), list(kept.values()))
-    file = io.BytesIO()
-    file.write(encoded[:_PNG_HEAD])
-    if "dpi" in metadata:
-        per_metre = (round(x * _METRE) for x in metadata["dpi"])
-        PngImagePlugin.putchunk(file, b"pHYs", struct.pack(">IIB", *per_metre, 1))
-    file.write(encoded[_PNG_HEAD:])
-    return file.getvalue()
+    return encoded.tobytes()
+
+
+def _directory(metadata: Mapping[str, Any]) -> ImageFileDirectory_v2:
+    """The part of a TIFF file's directory that does not say how its pixels lie."""
+    directory = ImageFileDirectory_v2()
+    exif = Image.Exif()
+    exif.load(metadata.get("exif", b""))
+    for tag in exif:
+        directory[tag] = exif.get_ifd(tag) or exif[tag]
+    for tag, (kind, value) in metadata.get("tiff", {}).items():
+        directory.tagtype[tag] = kind
+        directory[tag] = value
+    if "xmp" in metadata:
+        directory.tagtype[_XMP_TAG] = 1  # Bytes.
+        directory[_XMP_TAG] = metadata["xmp"]
+    if "icc_profile" in metadata:
+        directory[Base.InterColorProfile] = metadata["icc_profile"]
+    return directory
 
 
 def _wide_tiff(pixels: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
     """TIFF of 16 bits, of [H, W, 3 or 4]; OpenCV's would lose the metadata."""
     height, width, channels = pixels.shape
     data = pixels.astype("<u2").tobytes()
-    directory = ImageFileDirectory_v2()
-    exif = Image.Exif()
-    exif.load(metadata.get("exif", b""))
-    for tag in exif:
-        directory[tag] = exif.get_ifd(tag) or exif[tag]
-    if "icc_profile" in metadata:
-        directory[Base.InterColorProfile] = metadata["icc_profile"]
+    directory = _directory(metadata)
     if "dpi" in metadata:
         directory[Base.XResolution], directory[Base.YResolution] = metadata["dpi"]
         directory[Base.ResolutionUnit] = 2  # Inches.

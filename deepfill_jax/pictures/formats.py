@@ -1,0 +1,114 @@
+"""File formats: which one a file has, by its content, and which suffixes belong to it."""
+
+import io
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+# Pillow knows dozens more, some read by other programs (EPS), some cut to 8 bits (JPEG 2000, PPM).
+# The first suffix of a format is its usual one.
+SUFFIXES = {
+    "PNG": (".png",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "GIF": (".gif",),
+    "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif", ".hif"),
+}
+READABLE = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+WRITABLE = {
+    suffix: name for name in ("PNG", "TIFF", "WEBP", "BMP", "JPEG") for suffix in SUFFIXES[name]
+}
+HEAD_BYTES = 64  # That `file_format` needs.
+_START = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",  # BigTIFF.
+    b"MM\0+": "TIFF",
+}
+_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # Sizes in bytes; "BM" alone also starts texts.
+_HEIF_BRANDS = frozenset(b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split())
+_NEW_SUBFILE_TYPE, _DNG_VERSION = 254, 50706
+
+
+def file_format(head: bytes) -> str | None:
+    """Returns the format of a file, a key of `SUFFIXES`, from its first `HEAD_BYTES` bytes.
+
+    None if the format is unknown.
+    """
+    for start, name in _START.items():
+        if head.startswith(start):
+            return name
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[:2] == b"BM" and head[14:18] in (struct.pack("<I", size) for size in _BMP_HEADERS):
+        return "BMP"
+    if head[4:8] == b"ftyp":
+        brands = {head[start : start + 4] for start in (8, *range(16, len(head) - 3, 4))}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        if head[8:12] in _HEIF_BRANDS:
+            return "HEIF"
+    return None
+
+
+def format_of(path: Path) -> str | None:
+    """Returns the format of a file on disk, or None if it is unknown or a raw photograph's.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        name = file_format(file.read(HEAD_BYTES))
+        if name == "TIFF" and path.suffix.lower() not in SUFFIXES["TIFF"]:
+            try:
+                file.seek(0)
+                return None if is_raw(open_as("TIFF", file)) else name
+            except Exception:  # As many kinds as ways to be corrupt.
+                return None
+    return name
+
+
+def own_suffix(suffix: str, name: str) -> str:
+    """Returns the suffix of a file in the format `name`: its own, unless that means another one."""
+    return suffix if suffix.lower() in SUFFIXES[name] else SUFFIXES[name][0]
+
+
+def opener(name: str) -> Callable[[io.IOBase, str], Image.Image]:
+    """Returns Pillow's reader of a format.
+
+    Raises:
+        UnidentifiedImageError: Pillow was built without it.
+        ImportError: HEIC needs pillow-heif.
+    """
+    if name == "HEIF":
+        from pillow_heif import HeifImageFile  # Not registered, which would change Pillow for all.
+
+        return HeifImageFile
+    Image.init()
+    if name not in Image.OPEN:
+        raise UnidentifiedImageError
+    return Image.OPEN[name][0]
+
+
+def open_as(name: str, file: io.IOBase) -> Image.Image:
+    """Reads the header of an image file in a format, whatever its size.
+
+    `Image.open` would apply Pillow's limit of pixels, a global of the process with no size in its
+    message; `decoding` has a limit of its own.
+    """
+    return opener(name)(file, "")
+
+
+def is_raw(opened: Image.Image) -> bool:
+    """Whether a TIFF file is a raw photograph (DNG, NEF, ARW, CR2), of which a preview is read."""
+    tags = getattr(opened, "tag_v2", {})
+    return bool(tags.get(_NEW_SUBFILE_TYPE, 0) & 1) or _DNG_VERSION in tags
