@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def atomic_write(path: Path, *, make_parents: bool = True) -> Iterator[Path]:
 def unfinished_path(path: Path) -> Path:
     """Returns the hidden temporary path of `atomic_write`; a killed process may leave it behind."""
     # The name is a digest, because a long name with another suffix could exceed the system's limit.
-    return path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.tmp")
+    return path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.tmp")
 
 
 def is_current(path: Path, sources: Iterable[Path | None]) -> bool:

@@ -83,7 +83,9 @@ def assert_same_on_all_processes(what: str, value: str) -> None:
     Raises:
         UsageError: The values differ. It is raised in all processes.
     """
-    checksums = multihost_utils.process_allgather(np.uint32(zlib.crc32(value.encode()))).flatten()
+    # Names of files are bytes, which need not be UTF-8.
+    checksum = np.uint32(zlib.crc32(value.encode("utf-8", "surrogateescape")))
+    checksums = multihost_utils.process_allgather(checksum).flatten()
     different = [str(i) for i, checksum in enumerate(checksums) if checksum != checksums[0]]
     if different:
         raise UsageError(

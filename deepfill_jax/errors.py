@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 
 
@@ -31,6 +32,21 @@ class PreemptedError(Exception):
 EXIT_CODES = {UsageError: 2, RunError: 1, PreemptedError: 75}
 
 
+def printable(text: str) -> str:
+    r"""Escapes what would not show or would move a terminal's cursor, such as a newline in a name.
+
+    A byte of a file name that is not UTF-8 becomes `\xe9`, a newline `\n`.
+    """
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # How Python holds bytes that are not UTF-8.
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
 def report(error: Exception) -> int:
     """Prints one of the errors above in one line, any other error with its traceback.
 
@@ -41,13 +57,22 @@ def report(error: Exception) -> int:
         traceback.print_exception(error)
         return 1
     label = "" if isinstance(error, PreemptedError) else "error: "
-    print(f"{label}{error}", file=sys.stderr, flush=True)
+    lines = f"{label}{error}".split("\n")
+    print("\n".join(map(printable, lines)), file=sys.stderr, flush=True)
     return EXIT_CODES[type(error)]
 
 
 def run_command(command: Callable[[], None]) -> None:
-    """Runs the body of a command and converts the errors above to a line and an exit code."""
+    """Runs the body of a command and converts the errors above to a line and an exit code.
+
+    Standard output escapes what the console's encoding lacks, as standard error always does.
+    Warnings of Pillow about odd files are not shown.
+    """
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        command()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            command()
     except tuple(EXIT_CODES) as error:
         sys.exit(report(error))

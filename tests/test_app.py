@@ -196,6 +196,30 @@ def test_format_same_keeps_format_and_metadata(client, inpainter):
     assert answer.content == expected
 
 
+@pytest.mark.parametrize("name", ["photo.png", "photo", "blob"])
+def test_own_format_is_that_of_the_content(client, inpainter, name):
+    picture, mask, files = make_request()
+    files["image"] = (name, file(picture, "JPEG"))
+    answer = ask(client, files, format="same")
+    assert answer.headers["content-type"] == "image/jpeg", answer.text
+    stem = name.partition(".")[0]
+    assert answer.headers["content-disposition"].endswith(f"{stem}_completed.jpg")
+    like = pictures.read(pictures.Encoded(files["image"][1]))
+    expected = pictures.encode("x.jpg", inpainter(like.pixels, mask), like)
+    assert answer.content == expected
+
+
+def test_own_format_is_refused_before_the_work(client, service, monkeypatch):
+    def fill(*arguments):
+        raise AssertionError("The hole was filled first.")
+
+    monkeypatch.setattr(service, "fill", fill)
+    _, _, files = make_request()
+    files["image"] = ("photo.png", file(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "GIF"))
+    message = refused(ask(client, files, format="same"), 422)
+    assert message == "photo_completed.gif cannot be written: .gif is no format of ours; use .png."
+
+
 def test_16_bit_images_stay_16_bit(client, inpainter):
     picture, mask, files = make_request()
     wide = picture.astype(np.uint16) * 257
@@ -370,8 +394,7 @@ PICTURE, MASK, _ = make_request()
             "s.png is 56x9, but a.png is 56x40 (width x height); a sketch needs its image's size",
         ),
         ({"sketch": ("s.txt", b"x")}, {"model": "guided"}, 422, "s.txt cannot be read as a pic"),
-        ({"image": ("a.gif", file(PICTURE))}, {"format": "same"}, 422, ".gif is no format of ours"),
-        ({"image": ("a", file(PICTURE))}, {"format": "same"}, 422, "no suffix is no format of"),
+        ({"image": ("a", file(PICTURE, "GIF"))}, {"format": "same"}, 422, ".gif is no format of"),
         ({"image": ("a.png", bytes(200_000))}, {}, 413, "larger than the limit of 200,000 bytes"),
         ({}, {"feather": "3", "dilate": "2"}, 422, "feather=3 must be from 0 to dilate=2"),
         ({}, {"dilate": "-1"}, 422, "dilate: Input should be greater than or equal to 0."),

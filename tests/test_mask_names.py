@@ -7,7 +7,8 @@ from PIL import Image
 
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint import mask_names
-from deepfill_jax.inpaint.plan import Failure, masks_without_picture, plan
+from deepfill_jax.inpaint.pairing import pair
+from deepfill_jax.inpaint.plan import Failure, plan
 
 
 @pytest.mark.parametrize(
@@ -50,8 +51,8 @@ def test_masks_that_belong_to_no_image_are_named(tmp_path, monkeypatch):
         "images/b.png: masks holds no mask named b, b_mask, b-mask, mask_b or b.png; masks without "
         "a picture: masks/x.png, masks/y.png."
     )
-    assert masks_without_picture(images, masks) == [masks / "x.png", masks / "y.png"]
-    assert masks_without_picture(images, None) == masks_without_picture(images, images) == []
+    assert pair(images, masks).rest == [masks / "x.png", masks / "y.png"]
+    assert not pair(images, None).rest and not pair(images, images).rest
     with pytest.raises(UsageError, match="x.gif cannot be written: .gif is not among"):
         plan(images / "a.png", masks, Path("x.gif"))
     assert not Path("x.gif").exists()

@@ -61,7 +61,7 @@ class Actions:
         if session.result is None:
             raise UsageError("There is no result yet; fill the hole first.")
         with session.taking(session.result.png) as image:
-            source = Source(image, session.chosen().name, session.chosen().jpeg)
+            source = replace(session.chosen(), image=image, mask=None)
             changes = await self._open(session, source)
         return changes | dict.fromkeys(self._parts.sides, 0)
 
@@ -196,11 +196,12 @@ class Actions:
 
         def show():
             picture, hole = source.read(self._service.max_pixels)
-            return picture.jpeg, session.show(picture, hole)
+            return picture, session.show(picture, hole)
 
         async with self._looking:  # Limits memory to one decoded image.
-            jpeg, shown = await asyncio.to_thread(show)
-        session.keep(source=replace(source, jpeg=jpeg), shown=shown)
+            picture, shown = await asyncio.to_thread(show)
+        source = replace(source, jpeg=picture.jpeg, format=picture.format)
+        session.keep(source=source, shown=shown)
         return {"background": str(shown), "layers": [], "composite": None}
 
 

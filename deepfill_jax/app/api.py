@@ -187,8 +187,10 @@ def make_api(service: Service, *, login: bool = False) -> FastAPI:
             # Reading in the exclusive slot keeps waiting requests on disk and one image in memory.
             encoded = map(_encoded, (image, mask, sketch))
             inputs = read(*encoded, mask_options, max_pixels=service.max_pixels)
-            filled = service.fill(inputs.picture, inputs.hole, inputs.sketch, options, stop)
-            result = result_name(plain_name(image.filename), format)
+            picture = inputs.picture
+            result = result_name(plain_name(image.filename), format, picture.format)
+            pictures.check_writable(result, picture)
+            filled = service.fill(picture, inputs.hole, inputs.sketch, options, stop)
             encoded = pictures.encode(result, filled.pixels, filled.before)
             return filled, result, encoded, inputs.warnings
 

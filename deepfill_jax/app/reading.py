@@ -7,7 +7,7 @@ import numpy as np
 
 from deepfill_jax import pictures
 from deepfill_jax.inpaint.inputs import Inputs, read_inputs
-from deepfill_jax.pictures import WRITABLE, Encoded, MaskOptions
+from deepfill_jax.pictures import WRITABLE, Encoded, MaskOptions, own_suffix
 from deepfill_jax.pictures.mask_options import CHECKED
 
 Format = Literal["png", "same"]
@@ -40,10 +40,16 @@ def read(
     return inputs
 
 
-def result_name(name: str, format: Format) -> str:
-    """Returns what the result of a picture of this name is called, in a format."""
+def result_name(name: str, format: Format, own: str) -> str:
+    """Returns what the result of a picture of this name is called.
+
+    Args:
+        name: The picture's name, with or without a suffix.
+        format: "same" for the picture's own format.
+        own: That format, by the file's content: `Picture.format`.
+    """
     path = Path(name)
-    return f"{path.stem}_completed{path.suffix if format == 'same' else '.png'}"
+    return f"{path.stem}_completed{own_suffix(path.suffix, own) if format == 'same' else '.png'}"
 
 
 def mask_name(name: str) -> str:
@@ -51,9 +57,9 @@ def mask_name(name: str) -> str:
     return f"{Path(name).stem}_mask.png"
 
 
-def can_keep(name: str) -> bool:
-    """Whether a picture of this name can be written in its own format, and that is not PNG."""
-    return WRITABLE.get(Path(name).suffix.lower(), "PNG") != "PNG"
+def can_keep(own: str) -> bool:
+    """Whether a picture can be written in its own format, and that is not PNG."""
+    return own != "PNG" and own in WRITABLE.values()
 
 
 def plain_name(filename: str | None) -> str:

@@ -30,6 +30,7 @@ class Source:
     image: Path
     name: str  # File name given by the client.
     jpeg: Mapping[str, Any] = field(default_factory=dict)  # See `Picture`; PNG files lose it.
+    format: str = ""  # As `jpeg`.
     mask: Path | None = None
     mask_name: str = ""
 
@@ -38,7 +39,8 @@ class Source:
         image = Encoded(self.image.read_bytes(), self.name)
         mask = self.mask and Encoded(self.mask.read_bytes(), self.mask_name)
         picture, hole, *_ = read(image, mask, max_pixels=max_pixels)
-        return replace(picture, jpeg=self.jpeg or picture.jpeg), hole
+        kept = {"jpeg": self.jpeg or picture.jpeg, "format": self.format or picture.format}
+        return replace(picture, **kept), hole
 
 
 class Result(NamedTuple):
@@ -101,11 +103,13 @@ class Session:
         shown = folder / "before.jpg", folder / "after.jpg"
         for path, picture in zip(shown, (before, after), strict=True):
             preview(picture).save(path, quality=_PREVIEW_QUALITY)
-        png = folder / result_name(name, "png")
+        png = folder / result_name(name, "png", before.format)
         pictures.write(png, after.pixels, after)
         mask, white = folder / mask_name(name), hole * np.uint8(255)
         pictures.write(mask, white, Picture(white))
-        own = folder / result_name(name, "same") if can_keep(name) else None
+        own = None
+        if can_keep(before.format):
+            own = folder / result_name(name, "same", before.format)
         if own is not None:
             try:
                 pictures.write(own, after.pixels, after)

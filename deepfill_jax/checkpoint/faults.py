@@ -126,7 +126,7 @@ def _exchange(failure: Exception | None) -> list[tuple[int, str]]:
     if jax.process_count() == 1:
         return [own]
     message = np.zeros(1 + TEXT_BYTES, np.uint8)
-    text = np.frombuffer(own[1].encode()[:TEXT_BYTES], np.uint8)
+    text = np.frombuffer(own[1].encode("utf-8", "backslashreplace")[:TEXT_BYTES], np.uint8)
     message[0], message[1 : 1 + len(text)] = own[0], text
     return [
         (int(row[0]), bytes(row[1:]).rstrip(b"\0").decode(errors="ignore"))

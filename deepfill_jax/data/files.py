@@ -3,6 +3,7 @@
 An item of this source is the index of a file, int64.
 """
 
+import codecs
 import collections
 import concurrent.futures
 import logging
@@ -158,8 +159,9 @@ def from_folder(name: str, folder: str) -> Files:
         for file in files
     ]
     paths = sorted(path for path in all_files if os.path.splitext(path)[1].lower() in readable)
-    if ignored := len(all_files) - len(paths):
-        logging.info("%s: ignored %d files that are not images.", name, ignored)
+    found = collections.Counter(os.path.splitext(path)[1].lower() for path in all_files)
+    if ignored := [f"{n} {suffix}" for suffix, n in found.items() if suffix not in readable]:
+        logging.info("%s: ignored by suffix: %s.", name, ", ".join(ignored))
     return _checked(name, paths, folder)
 
 
@@ -173,12 +175,19 @@ def from_list(name: str, path: str) -> Files:
         UsageError: The list or all of its files cannot be read.
     """
     try:
-        lines = [line.strip() for line in Path(path).read_text("utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        # Names are bytes, which need not be UTF-8 and may hold what else would end a line.
+        text = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
+    except OSError as error:
         raise UsageError(
             f"{name}: the list {path} cannot be read ({error}); it must be a text file with one "
             "path per line."
         ) from error
+    if b"\0" in text:  # UTF-16, or not a text.
+        raise UsageError(
+            f"{name}: the list {path} cannot be read (it holds null bytes); it must be a text file "
+            "with one path per line."
+        )
+    lines = [os.fsdecode(line.strip()) for line in text.split(b"\n")]
     folder = os.path.dirname(path)
     paths = [os.path.join(folder, line) for line in lines if line and not line.startswith("#")]
     return _checked(name, paths, folder)

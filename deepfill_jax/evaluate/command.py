@@ -165,5 +165,5 @@ def write_report(
         curves=curves,
     )
     with atomic_write(folder / "index.html") as unfinished:
-        unfinished.write_text(page, encoding="utf-8")
+        unfinished.write_text(page, encoding="utf-8", errors="backslashreplace")
     print(f"Report: {folder / 'index.html'}")

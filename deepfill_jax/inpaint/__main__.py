@@ -20,19 +20,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from deepfill_jax.errors import RunError, UsageError, run_command
+from deepfill_jax.errors import RunError, UsageError, printable, run_command
 from deepfill_jax.inpaint import batch
 from deepfill_jax.inpaint.arguments import parse
-from deepfill_jax.inpaint.plan import (
-    Failure,
-    Job,
-    clean,
-    first_few,
-    masks_without_picture,
-    names_a_file,
-    plan,
-    remaining,
-)
+from deepfill_jax.inpaint.finding import find
+from deepfill_jax.inpaint.pairing import first_few, pair
+from deepfill_jax.inpaint.plan import Failure, Job, clean, names_a_file, plan, remaining
 from deepfill_jax.pictures import MaskOptions
 
 
@@ -63,6 +56,7 @@ def run(options: argparse.Namespace) -> None:
             options.output,
             sketches=options.sketches,
             keep_format=keep_format,
+            recursive=options.recursive,
         )
     )
     clean(planned)
@@ -80,15 +74,28 @@ def run(options: argparse.Namespace) -> None:
         ended = batch.complete(todo, load=load, fill=fill, report=report)
     failures = [end for end in ended if isinstance(end, Failure)]
     if len(planned) == 1 and failures and failures[0].is_wrong_use:
-        raise UsageError(failures[0].reason)
+        raise UsageError(printable(failures[0].reason))
     print(
         f"{len(ended) - len(failures)} completed, {len(planned) - len(todo)} already there, "
         f"{len(failures)} failed, in {time.monotonic() - started:.1f} s"
     )
-    if rest := masks_without_picture(options.images, options.masks):
-        print(f"{len(rest)} masks belong to no picture and were not used: {first_few(rest)}")
+    _print_unused(options)
     if failures:
-        raise RunError("\n  ".join(["not completed:", *(failure.reason for failure in failures)]))
+        raise RunError(
+            "\n  ".join(["not completed:", *(printable(failure.reason) for failure in failures)])
+        )
+
+
+def _print_unused(options: argparse.Namespace) -> None:
+    """Prints which masks and which other files were found, but not used."""
+    places = options.images, options.masks, options.sketches, options.output
+    search = functools.partial(find, recursive=options.recursive, skip=places)
+    rest = pair(options.images, options.masks, search).rest if options.images.is_dir() else ()
+    if rest:
+        few = printable(first_few(rest))
+        print(f"{len(rest)} masks belong to no picture and were not used: {few}")
+    if passed_over := search(options.images).passed_over():
+        print(passed_over)
 
 
 def _mask_options(options: argparse.Namespace) -> MaskOptions:

@@ -115,6 +115,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="I/N",
         help="do the I-th of N parts, counted from 1",
     )
+    add("--recursive", action="store_true", help="search the folders in these folders too")
     add("--overwrite", action="store_true", help="do again what is there")
     options = parser.parse_args(arguments)
     _check(parser, options)

@@ -6,7 +6,7 @@ A file that cannot be used stops no other: a `Failure`, with the reason, takes i
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from deepfill_jax import pictures
-from deepfill_jax.errors import UsageError
+from deepfill_jax.errors import UsageError, printable
 from deepfill_jax.inpaint.inputs import Inputs, read_inputs
 from deepfill_jax.inpaint.plan import Failure, Item, Job
 from deepfill_jax.pictures import MaskOptions, Picture, check_hole, size
@@ -38,12 +38,16 @@ class Done(NamedTuple):
     strategy: str
     seconds: float  # Of filling; reading and writing go on beside it.
     warnings: tuple[str, ...] = ()  # See `Inputs`.
+    left_out: Sequence[str] = ()  # Metadata that the result does not have.
 
     def __str__(self) -> str:
         image, _, result, _ = self.job
         share = f"{100 * self.hole:.3g} % hole"
         line = f"{image} -> {result}: {self.size}, {share}, {self.strategy}, {self.seconds:.1f} s"
-        return "\n".join([line, *(f"warning: {warning}" for warning in self.warnings)])
+        if self.left_out:
+            line += f"; left out: {', '.join(self.left_out)}"
+        warnings = (f"warning: {warning}" for warning in self.warnings)
+        return "\n".join(map(printable, (line, *warnings)))
 
 
 def load(
@@ -57,13 +61,14 @@ def load(
         max_pixels: See `pictures.read`; of the mask as well.
 
     Raises:
-        UsageError: One of them cannot be used.
+        UsageError: One of them cannot be used, or the result's format cannot hold the picture.
     """
     inputs = read_inputs(job.image, job.mask, job.sketch, options, max_pixels=max_pixels)
     if inputs.hole is None:
         raise UsageError(f"{job.image} has no transparency to be the hole; give --masks.")
     if job.mask is None:
         check_hole(inputs.hole, options, name=f"The transparency of {job.image}")
+    pictures.check_writable(job.result, inputs.picture)
     return inputs
 
 
@@ -109,7 +114,7 @@ def complete(
     @_stage
     def written(job: Job, picture: Picture, pixels: np.ndarray, done: Done):
         write(job.result, pixels, picture)
-        return done
+        return done._replace(left_out=pictures.left_out(job.result, picture))
 
     def ended(item: tuple) -> Done | Failure:
         end = written(item)

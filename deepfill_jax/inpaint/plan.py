@@ -3,18 +3,21 @@
 A file that cannot be used stops no other: a `Failure`, with the reason, takes its job's place.
 """
 
+import functools
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from PIL import Image
 
 from deepfill_jax.atomic_write import is_current, unfinished_path
-from deepfill_jax.errors import UsageError
+from deepfill_jax.errors import UsageError, printable
 from deepfill_jax.inpaint import mask_names
-from deepfill_jax.pictures import READABLE, WRITABLE
+from deepfill_jax.inpaint.finding import Found, find
+from deepfill_jax.inpaint.pairing import below, first_few, pair
+from deepfill_jax.pictures import READABLE, WRITABLE, format_of, own_suffix
 
 Item = TypeVar("Item")
 
@@ -35,7 +38,7 @@ class Failure(NamedTuple):
     is_wrong_use: bool = True  # And not of the disk, the memory, the device.
 
     def __str__(self) -> str:
-        return f"failed: {self.reason}"
+        return f"failed: {printable(self.reason)}"
 
 
 class Shard(NamedTuple):
@@ -56,6 +59,7 @@ def plan(
     *,
     sketches: Path | None = None,
     keep_format: bool = False,
+    recursive: bool = False,
 ) -> list[Job | Failure]:
     """Finds each picture's masks and a name for each result, and makes the results' folder.
 
@@ -64,7 +68,7 @@ def plan(
     mask, of the mask's name; of its own, if the mask is shared or there is none.
 
     Args:
-        images: A picture, or a folder of them; folders in it are not searched.
+        images: A picture, or a folder of them.
         masks: A mask for all; a folder of masks, also that of the pictures, where only names that
             differ from the picture's are masks; or None, if the hole is what is transparent in the
             pictures.
@@ -72,7 +76,9 @@ def plan(
             folder.
         sketches: A sketch for all; a folder of sketches, each of its picture's or mask's name up to
             the suffix; or None.
-        keep_format: Results in a folder have their picture's suffix instead of `.png`.
+        keep_format: Results in a folder have their picture's format, by its content, instead of
+            PNG.
+        recursive: Folders in these folders are searched too; the results lie as the pictures do.
 
     Returns:
         A job for each result, sorted by picture and mask. A failure in its place where a picture
@@ -84,21 +90,24 @@ def plan(
             that cannot be written, or a result would take the place of what is read.
     """
     is_file = names_a_file(images, output)
-    found, masks_of = _pair(images, masks)
-    rest = _unmatched(masks_of, masks)
+    places = images, masks, sketches, output
+    search = functools.partial(find, recursive=recursive, skip=places)
+    masks_of, rest = pair(images, masks, search)
     others = f"; masks without a picture: {first_few(rest)}" if rest else ""
     folder = output.parent if is_file else output
     planned: list[Job | Failure] = []
-    for image in found:
-        if not masks_of[image]:
+    for image, own in masks_of.items():
+        if not own:
             names = mask_names.names_of(image)
             planned.append(Failure(f"{image}: {masks} holds no mask named {names}{others}."))
-        for mask in masks_of[image]:
+        for mask in own:
             stem = image.stem if mask in (None, masks) else mask.stem
-            name = stem + (image.suffix if keep_format else ".png")
-            planned.append(Job(image, mask, output if is_file else folder / name))
-    planned = _with_sketches(_writable(planned), sketches)
-    _make_folder(folder)
+            name = stem + (_own_suffix(image) if keep_format else ".png")
+            result = output if is_file else folder / below(images, image) / name
+            planned.append(Job(image, mask, result))
+    planned = _with_sketches(_writable(planned), sketches, images, search)
+    for parent in sorted({folder, *(job.result.parent for job in _jobs(planned))}):
+        _make_folder(parent)
     for path in () if is_file else (images, masks, sketches):
         if path and path.is_dir() and path.samefile(folder):
             raise UsageError(f"{folder} is read from; results need another folder.")
@@ -107,46 +116,6 @@ def plan(
         if job.result.resolve() in (path.resolve() for path in read if path):
             raise UsageError(f"{job.result} is read from; its result needs another name.")
     return planned
-
-
-def _pair(
-    images: Path, masks: Path | None
-) -> tuple[list[Path], dict[Path, list[Path] | list[None]]]:
-    """The pictures, and the masks of each; no masks where none is found."""
-    found = _pictures(images)
-    if masks is None:
-        return found, {image: [None] for image in found}
-    candidates = _pictures(masks)
-    if masks.is_file():
-        if images.is_dir():  # Which may hold the mask as well.
-            found = [image for image in found if image.resolve() != masks.resolve()]
-        return found, {image: candidates for image in found}
-    if masks.samefile(images if images.is_dir() else images.parent):
-        candidates = mask_names.marked_as_masks(candidates)
-        names = {file.name for file in candidates} if images.is_dir() else set()
-        found = [image for image in found if image.name not in names]
-    masks_of = mask_names.match(candidates, found)
-    return found, {image: masks_of[image] for image in found}
-
-
-def _unmatched(masks_of: Mapping[Path, Sequence[Path | None]], masks: Path | None) -> list[Path]:
-    """The files of the folder `masks` that are neither a picture nor the mask of one."""
-    if masks is None or not masks.is_dir():
-        return []
-    used = {mask for own in masks_of.values() for mask in own}
-    folders = {image.parent.resolve() for image in masks_of}
-    return [] if masks.resolve() in folders else [x for x in _pictures(masks) if x not in used]
-
-
-def masks_without_picture(images: Path, masks: Path | None) -> list[Path]:
-    """The masks of a folder that belong to none of a folder's pictures."""
-    return _unmatched(_pair(images, masks)[1], masks) if images.is_dir() else []
-
-
-def first_few(paths: Sequence[Path]) -> str:
-    """Names up to five paths, and says how many more there are."""
-    more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
-    return ", ".join(map(str, paths[:5])) + more
 
 
 def names_a_file(images: Path, output: Path) -> bool:
@@ -169,13 +138,13 @@ def names_a_file(images: Path, output: Path) -> bool:
     return True
 
 
-def _pictures(path: Path) -> list[Path]:
-    """The picture, or those in a folder, sorted."""
-    in_folder = (file for file in path.glob("[!.]*") if file.suffix.lower() in READABLE)
-    found = [path] if path.is_file() else sorted(in_folder)
-    if not found:
-        raise UsageError(f"{path} is neither a picture nor a folder that holds pictures.")
-    return found
+def _own_suffix(image: Path) -> str:
+    """The suffix of a picture's own format, which its content decides."""
+    try:
+        name = format_of(image)
+    except OSError:  # Reported when it is read.
+        name = None
+    return image.suffix if name is None else own_suffix(image.suffix, name)
 
 
 def _writable(planned: list[Job | Failure]) -> list[Job | Failure]:
@@ -197,18 +166,24 @@ def _writable(planned: list[Job | Failure]) -> list[Job | Failure]:
     return [check(item) for item in planned]
 
 
-def _with_sketches(planned: list[Job | Failure], sketches: Path | None) -> list[Job | Failure]:
+def _with_sketches(
+    planned: list[Job | Failure],
+    sketches: Path | None,
+    images: Path,
+    search: Callable[[Path], Found],
+) -> list[Job | Failure]:
     """Gives each job its sketch, or puts a failure where there is none."""
     if sketches is None:
         return planned
-    found = _pictures(sketches)
-    by_stem = {file.stem: file for file in found}
+    found = search(sketches).files
+    by_stem = {(below(sketches, file), file.stem): file for file in found}
 
     def give(item: Job | Failure) -> Job | Failure:
         if isinstance(item, Failure):
             return item
         stems = list(dict.fromkeys(path.stem for path in (item.mask, item.image) if path))
-        named = found if sketches.is_file() else [by_stem[s] for s in stems if s in by_stem]
+        keys = [(below(images, item.image), stem) for stem in stems]
+        named = found if sketches.is_file() else [by_stem[key] for key in keys if key in by_stem]
         if not named:
             return Failure(f"{item.image}: {sketches} holds no sketch named {' or '.join(stems)}.")
         return item._replace(sketch=named[0])

@@ -94,7 +94,7 @@ def encode(pixels: np.ndarray, like: Picture, suffix: str) -> bytes:
 
 def left_out(like: Picture, suffix: str) -> tuple[str, ...]:
     """Names what a file of this format loses of what `like` was read from."""
-    name = WRITABLE[suffix.lower()]
+    name = WRITABLE.get(suffix.lower(), "PNG")
     _, lost = _kept(like, name, _channels(like.pixels, like, name))
     return (*like.left_out, *lost)
 

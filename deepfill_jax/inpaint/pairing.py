@@ -1,0 +1,73 @@
+"""Finds the images and masks of a command, and which mask belongs to which image."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from deepfill_jax.inpaint import mask_names
+from deepfill_jax.inpaint.finding import Found, find
+
+
+class Pairs(NamedTuple):
+    """Images with their masks.
+
+    Attributes:
+        masks_of: The masks of each image, sorted by image; [None] if the hole is what is
+            transparent in the image, [] if no mask was found.
+        rest: Masks of a folder of their own that belong to none of the images.
+    """
+
+    masks_of: dict[Path, list[Path] | list[None]]
+    rest: Sequence[Path] = ()
+
+
+def pair(images: Path, masks: Path | None, search: Callable[[Path], Found] = find) -> Pairs:
+    """Finds images and masks, and matches them by their names within the same relative folder.
+
+    Args:
+        images: An image, or a folder of images.
+        masks: A mask for all; a folder of masks, which may be that of the images; or None.
+        search: Finds the image files at a path; see `find`.
+
+    Raises:
+        UsageError: There are no images or no masks.
+    """
+    found = search(images).files
+    if masks is None:
+        return Pairs({image: [None] for image in found})
+    candidates = search(masks).files
+    if masks.is_file():
+        if images.is_dir():  # Which may hold the mask as well.
+            found = [image for image in found if image.resolve() != masks.resolve()]
+        return Pairs({image: candidates for image in found})
+    is_shared = masks.samefile(images if images.is_dir() else images.parent)
+    if is_shared:
+        folders = _by_folder(candidates, masks).values()
+        candidates = [file for folder in folders for file in mask_names.marked_as_masks(folder)]
+        marked = {file.resolve() for file in candidates} if images.is_dir() else set()
+        found = [image for image in found if image.resolve() not in marked]
+    in_folder, matched = _by_folder(candidates, masks), {}
+    for folder, own in _by_folder(found, images).items():
+        matched |= mask_names.match(in_folder[folder], own)
+    used = {mask for own in matched.values() for mask in own}
+    rest = [] if is_shared else [mask for mask in candidates if mask not in used]
+    return Pairs({image: matched.get(image, []) for image in found}, rest)
+
+
+def below(searched: Path, file: Path) -> Path:
+    """The folder of a file, relative to the path that was searched."""
+    return file.parent.relative_to(searched) if file != searched else Path()
+
+
+def first_few(paths: Sequence[Path]) -> str:
+    """Names up to five paths, and says how many more there are."""
+    more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+    return ", ".join(map(str, paths[:5])) + more
+
+
+def _by_folder(files: Iterable[Path], searched: Path) -> defaultdict[Path, list[Path]]:
+    folders = defaultdict(list)
+    for file in files:
+        folders[below(searched, file)].append(file)
+    return folders
