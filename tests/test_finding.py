@@ -121,6 +121,6 @@ def test_folders_are_searched_on_request(here):
         "failed: images/deep/a.png: masks holds no mask named a, a_mask, a-mask, mask_a or a.png"
         "; masks without a picture: masks/deep/b.png.",
         "masks/deep/deeper/mask_b.png",
-        "failed: images/out/old.png: masks holds no mask named old, old_mask, old-mask, mask_old or "
-        "old.png; masks without a picture: masks/deep/b.png.",
+        "failed: images/out/old.png: masks holds no mask named old, old_mask, old-mask, mask_old "
+        "or old.png; masks without a picture: masks/deep/b.png.",
     ]

@@ -44,7 +44,8 @@ def filled(monkeypatch):
     return made_of
 
 
-def invert(pixels, mask, sketch=None):
+def invert(picture, mask, sketch=None):
+    pixels = getattr(picture, "pixels", picture)
     return np.where(mask, 255 - pixels, pixels), "crop"
 
 
@@ -219,10 +220,10 @@ def test_options_of_the_network(here, monkeypatch, capsys):
     calls = []
 
     class Fake:
-        def complete(self, pixels, mask, sketch, **options):
+        def complete(self, picture, mask, sketch, **options):
             assert mask.shape == (7, 5, 1) and sketch is None
             calls.append(options)
-            return pixels, "resize"
+            return picture.pixels, "resize"
 
     def load(model, *, working_size):
         calls.append((model, working_size))
@@ -234,7 +235,8 @@ def test_options_of_the_network(here, monkeypatch, capsys):
     monkeypatch.setattr("deepfill_jax.inpaint.inpainter.Inpainter", load)
     flags = "--working-size 256 --dilate 3 --feather 2".split()
     assert command(*flags, images="images/a.bmp", model="places") == 0
-    chosen = {"strategy": "auto", "dilate": 3, "feather": 2, "check_mask": False}
+    chosen = {"strategy": "auto", "dilate": 3, "feather": 2}
+    chosen |= {"mask_orientation": "upright", "check_mask": False}
     assert calls == [(model, 256), chosen]
     assert "images/a.bmp -> out/a.png: 5x7, 20 % hole, resize, " in capsys.readouterr().out
 
@@ -298,9 +300,9 @@ import signal, sys, time
 import numpy as np
 from deepfill_jax.inpaint import __main__ as inpaint
 
-def slow(pixels, mask, sketch):
+def slow(picture, mask, sketch):
     time.sleep(0.1)
-    return np.where(mask, 255 - pixels, pixels), "crop"
+    return np.where(mask, 255 - picture.pixels, picture.pixels), "crop"
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # Background jobs ignore it.
 inpaint._filler = lambda options: (slow, [])

@@ -249,13 +249,42 @@ def test_strategies_differ(small_worker):
 
 def test_the_hole_may_be_what_is_transparent(small_worker, tmp_path):
     picture, mask = make_picture(20, 30)
-    opacity = np.where(mask, 100, 150).astype(np.uint8)  # Both sides of one half.
+    opacity = np.where(mask, 0, 150).astype(np.uint8)
     rgba = np.dstack([picture, opacity])
     expected = small_worker(picture, mask)
     np.testing.assert_array_equal(small_worker(rgba), expected)
     np.testing.assert_array_equal(small_worker(Image.fromarray(rgba)), expected)
     Image.fromarray(rgba).save(tmp_path / "picture.png")
     np.testing.assert_array_equal(small_worker(tmp_path / "picture.png"), expected)
+
+
+def test_partly_transparent_pixels_are_filled_and_blended(small_worker):
+    picture, mask = make_picture(20, 30)
+    opacity = np.where(mask, 64, 255).astype(np.uint8)
+    filled = small_worker(picture, mask).astype(float)
+    blended = small_worker(np.dstack([picture, opacity]))
+    expected = picture + (1 - opacity[..., np.newaxis] / 255) * (filled - picture)
+    np.testing.assert_allclose(blended, expected, atol=0.51)
+    # A wider hole is filled as a whole.
+    wider = {"dilate": 1}
+    np.testing.assert_array_equal(
+        small_worker(np.dstack([picture, opacity]), **wider), small_worker(picture, mask, **wider)
+    )
+
+
+@pytest.mark.parametrize("strategy", ["original", "resize", "crop"])
+def test_colors_under_opacity_0_do_not_matter(small_worker, strategy):
+    picture, _ = make_picture(60, 80)
+    opacity, mask = np.full((60, 80), 255, np.uint8), np.zeros((60, 80), np.uint8)
+    opacity[10:40, 10:50] = 0
+    mask[20:35, 15:60] = 255
+    hidden = np.where(opacity[..., np.newaxis] == 0, np.uint8(255), picture)
+    first, second = (
+        small_worker(np.dstack([image, opacity]), mask, strategy=strategy)
+        for image in (picture, hidden)
+    )
+    np.testing.assert_array_equal(first[mask > 0], second[mask > 0])
+    np.testing.assert_array_equal(first[mask == 0], np.dstack([picture, opacity])[mask == 0])
 
 
 def test_several_pictures(small_worker, tmp_path):

@@ -131,12 +131,13 @@ class Service:
         inpainter = self._inpainters[options.model]
         inpainter.stop = stop
         completed = inpainter.complete(
-            picture.pixels,
+            picture,
             hole,
             sketch,
             strategy=options.strategy,
             dilate=options.dilate,
             feather=options.feather,
+            mask_orientation="upright",  # The mask was turned as the image was.
             check_mask=options.mask.check,
         )
         return Filled(picture, hole, *completed, time.monotonic() - began)
@@ -156,7 +157,9 @@ class Service:
         if alpha is not None:
             opaque = pictures.opaque(alpha)
             alpha = np.where(new, opaque, extend(alpha, *sides)[0]).astype(alpha.dtype)
-        return replace(picture, pixels=pixels, alpha=alpha), extend(hole, *sides)[0] | new
+        kept = None if picture.kept_share is None else extend(picture.kept_share, *sides)[0]
+        extended = replace(picture, pixels=pixels, alpha=alpha, kept_share=kept)
+        return extended, extend(hole, *sides)[0] | new
 
 
 class _Stoppable(Inpainter):

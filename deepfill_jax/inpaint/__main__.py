@@ -129,7 +129,8 @@ def _filler(options: argparse.Namespace) -> tuple[batch.Fill, Sequence[Path]]:
         strategy=options.strategy,
         dilate=options.dilate,
         feather=options.feather,
-        check_mask=False,  # The mask's file was checked.
+        mask_orientation="upright",  # The mask was read, turned and checked with the image.
+        check_mask=False,
     )
     step = read.model.metadata.get("step")  # Of a run's folder, which is FOLDER or FOLDER@STEP.
     run = Path(options.model.rpartition("@")[0] or options.model)

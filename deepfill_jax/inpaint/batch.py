@@ -25,8 +25,8 @@ WRITE_BEHIND = 4  # Pictures that are being written.
 IN_MEMORY = READ_AHEAD + WRITE_BEHIND - 1  # While one is filled, its place with a writer is free.
 
 Made = TypeVar("Made")
-# Completed pixels, and by what strategy, of pixels, mask and sketch, which may be None.
-Fill = Callable[[np.ndarray, np.ndarray, np.ndarray | None], tuple[np.ndarray, str]]
+# Completed pixels, and by what strategy, of image, mask and sketch, which may be None.
+Fill = Callable[[Picture, np.ndarray, np.ndarray | None], tuple[np.ndarray, str]]
 
 
 class Done(NamedTuple):
@@ -56,7 +56,7 @@ def load(
     """Reads a job's picture, its mask and its sketch, if it has one.
 
     Args:
-        job: Without a mask, the hole is where alpha is below one half, and becomes opaque.
+        job: Without a mask, the hole is what is not fully opaque, and becomes opaque.
         options: How its mask is read, checked and fitted to the picture.
         max_pixels: See `pictures.read`; of the mask as well.
 
@@ -106,7 +106,7 @@ def complete(
     def filled(job: Job, inputs: Inputs):
         picture, hole, sketch, warnings = inputs
         began = time.monotonic()
-        pixels, strategy, *_ = fill(picture.pixels, hole, sketch)
+        pixels, strategy, *_ = fill(picture, hole, sketch)
         seconds = time.monotonic() - began
         done = Done(job, size(pixels), float(hole.mean()), strategy, seconds, warnings)
         return job, picture, pixels, done

@@ -18,6 +18,7 @@ class Canvas:
         hole: bool [H, W, 1], what is still to be filled.
         windows: Through which to do it.
         sketch: bool [H, W, 1], the lines that guide it, or None.
+        unknown: bool [H, W, 1], pixels that have no color but are not filled, or None.
     """
 
     def __init__(
@@ -26,9 +27,10 @@ class Canvas:
         hole: np.ndarray,
         windows: Sequence[Window],
         sketch: np.ndarray | None = None,
+        unknown: np.ndarray | None = None,
     ):
         self.pixels, self.hole, self.windows = pixels.copy(), hole.copy(), list(windows)
-        self.sketch = sketch
+        self.sketch, self.unknown = sketch, unknown
 
     def pop_independent(self) -> list[Window]:
         """Removes and returns the windows that see no hole of one that is before them.
@@ -48,9 +50,12 @@ class Canvas:
 
         With a sketch also the lines in this hole, bool [h, w, 1]. h and w are those at which the
         window is filled. A pixel that holds a bit of the hole is hole, and so no known pixel holds
-        any of it; one that holds a bit of a line is a line, however thin.
+        any of it; one that holds a bit of a line is a line, however thin. Pixels without a color
+        are hole for the network.
         """
         pixels, hole = self.pixels[window.view.slices], self.hole[window.view.slices]
+        if self.unknown is not None:
+            hole = hole | self.unknown[window.view.slices]
         areas = [hole] if self.sketch is None else [hole, self.sketch[window.view.slices] & hole]
         image = _to_float(pixels)
         if image.shape[2] == 1:

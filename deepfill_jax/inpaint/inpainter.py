@@ -138,7 +138,7 @@ class Inpainter:
             mask: Of the image's size: anything like a file or PIL picture, see
                 `pictures.read_mask`; or an array for `pictures.hole_of_values`. One for all images,
                 or a list or batch of as many as there are images. None: the hole is where the
-                image's opacity is below one half.
+                image is not fully opaque; what is partly transparent is blended with its fill.
             sketch: Of guided models, lines that the fill shall follow (section 3.3), read as masks
                 are: white on black, or one colour on transparency. Only those in the hole count.
                 None: no lines.

@@ -38,8 +38,8 @@ class Inputs(NamedTuple):
     """One image to inpaint, as arrays.
 
     Attributes:
-        picture: The image; of an array of floats, its pixels are floats. Opaque in the hole, where
-            its transparency was the hole.
+        picture: The image; of an array of floats, its pixels are floats. Opaque, with
+            `Picture.kept_share`, where its transparency was the hole.
         hole: bool [H, W, 1]; None if neither a mask nor transparency says where it is.
         sketch: bool [H, W, 1], true on lines, or None.
         warnings: Sentences on what may have been understood wrongly.
@@ -66,7 +66,7 @@ def read_inputs(
             PIL picture with a mask or sketch that is an array is not turned upright, as the array
             was probably made from its pixels.
         mask: See `pictures.read_mask` and `pictures.hole_of_values`. None: the hole is where the
-            image's opacity is below one half, if it has opacity.
+            image is not fully opaque, if it has opacity; see `pictures.split_hole`.
         sketch: White lines, read as a mask is; or None.
         options: How the mask is read, checked and fitted to the image.
         max_pixels: Larger files are refused before they are decoded.

@@ -1,8 +1,8 @@
 """A picture while it is completed: from what the caller gave to what the caller gets."""
 
 import collections
-import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -38,20 +38,31 @@ class Work(NamedTuple):
     canvas: Canvas
     scale: float
     is_flat: bool  # Given as an array [H, W].
+    has_alpha: bool  # Whether the result has an opacity channel.
     settings: Settings
     warnings: tuple[str, ...]  # See `Inputs`.
 
     def completed(self) -> Completed:
         """Returns the result when all windows of the canvas are filled."""
         pixels, original, settings = self.canvas.pixels, self.picture.pixels, self.settings
-        if settings.feather:
-            share = mask_edges.feather(self.hole, self.dilated, settings.feather)
+        share = self._share_of_fill()
+        if share is not None:
             unit = value_range.to_unit(original, self.dilated, settings.value_range)
             pixels = blend(unit, pixels, share)
         pixels = value_range.from_unit(pixels, original, self.dilated, settings.value_range)
-        if self.picture.alpha is not None:
+        if self.has_alpha:
             pixels = np.concatenate([pixels, self.picture.alpha], axis=2)
         return Completed(pixels[..., 0] if self.is_flat else pixels, self.strategy, self.scale)
+
+    def _share_of_fill(self) -> np.ndarray | None:
+        """The share of the fill in each pixel, float32 [H, W, 1]; None: the hole is all fill."""
+        if self.settings.feather:
+            return mask_edges.feather(self.hole, self.dilated, self.settings.feather)
+        kept = self.picture.kept_share
+        if kept is None or self.dilated is not self.hole:  # A dilated hole is filled as a whole.
+            return None
+        # What is opaque in the hole was masked by other means.
+        return np.where(self.hole & (kept == 1), 1, 1 - kept).astype(np.float32)
 
 
 def begin(
@@ -82,12 +93,11 @@ def begin(
         raise UsageError("The image has no opacity that could say where its hole is; give a mask.")
     if mask is None:
         check_hole(hole, options, name="The transparency of the image")
-    if isinstance(image, Picture):
-        picture = dataclasses.replace(picture, alpha=None)
-    elif isinstance(image, Source):  # The result of a file is RGB.
-        picture = Picture(picture.pixels.repeat(3 // picture.pixels.shape[2], axis=2))
-    elif mask is None:
-        picture = Picture(picture.pixels)
+    if isinstance(image, Source):  # The result of a file is RGB.
+        rgb = picture.pixels.repeat(3 // picture.pixels.shape[2], axis=2)
+        picture = replace(picture, pixels=rgb)
+    is_array = not isinstance(image, Source | Picture)
+    has_alpha = is_array and mask is not None and picture.alpha is not None
     if guided and lines is None:
         lines = np.zeros_like(hole)
     unit = value_range.to_unit(picture.pixels, hole, settings.value_range)
@@ -98,10 +108,13 @@ def begin(
     if strategy == "auto":
         strategy = choose_strategy(dilated, working_size)
     windows = find_windows(dilated, strategy, working_size)
-    canvas = Canvas(unit, dilated, windows, lines)
-    is_flat = not isinstance(image, Source) and np.ndim(image) == 2
+    unknown = None if picture.alpha is None else (picture.alpha == 0) & ~dilated
+    canvas = Canvas(unit, dilated, windows, lines, unknown)
+    is_flat = is_array and np.ndim(image) == 2
     scale = min((window.scale for window in windows), default=1.0)
-    return Work(picture, hole, dilated, strategy, canvas, scale, is_flat, settings, warnings)
+    return Work(
+        picture, hole, dilated, strategy, canvas, scale, is_flat, has_alpha, settings, warnings
+    )
 
 
 def fill(canvases: Sequence[Canvas], run: Callable[..., Prediction]) -> None:

@@ -85,15 +85,17 @@ def read(source: Source, *, max_pixels: int = MAX_PIXELS, as_stored: bool = Fals
 
 
 def split_hole(picture: Picture) -> tuple[Picture, np.ndarray]:
-    """Parts a picture with alpha into the picture that fills its hole, and that hole.
+    """Takes the opacity of a picture as its mask.
 
     Returns:
-        The picture, opaque in the hole, and bool [H, W, 1], true where alpha is below one half.
+        The picture, everywhere as opaque as its most opaque pixels, with `Picture.kept_share`; and
+        its hole: bool [H, W, 1], true where it is less opaque than they are.
     """
     full = opaque(picture.alpha)
-    hole = picture.alpha < full / 2
-    alpha = np.where(hole, full, picture.alpha).astype(picture.alpha.dtype)
-    return replace(picture, alpha=alpha), hole
+    # A picture that is transparent everywhere becomes opaque.
+    highest = (picture.alpha.max() or full) if picture.alpha.dtype.kind == "u" else full
+    kept = picture.alpha / np.float32(highest)
+    return replace(picture, alpha=np.full_like(picture.alpha, highest), kept_share=kept), kept < 1
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -33,11 +33,12 @@ class Picture:
 
     Attributes:
         pixels: [H, W, 1] grey or [H, W, 3] RGB, uint8 or uint16.
-        alpha: Opacity, [H, W, 1] of the same type, or None.
+        alpha: Opacity, [H, W, 1] of the same type, or None. Colors under opacity 0 are arbitrary.
+        kept_share: float32 [H, W, 1] in [0, 1] where opacity was the mask, or None: how much of
+            each pixel's color is kept; the result takes the rest from the fill.
         metadata: What is kept beside pixels, see `metadata.read`.
         jpeg: How a JPEG was compressed and which way it lay, see `metadata.jpeg`.
-        orientation: EXIF orientation, 1 to 8, by which the stored pixels were turned upright; 1 if
-            they were not turned.
+        orientation: EXIF orientation, 1 to 8, that was undone; 1 if the pixels lie as stored.
         format: Of the file, a key of `formats.SUFFIXES`; empty for a PIL picture without a file.
         left_out: What the file held that no result keeps, such as "thumbnail".
     """
@@ -49,6 +50,7 @@ class Picture:
     orientation: int = 1
     format: str = ""
     left_out: tuple[str, ...] = ()
+    kept_share: np.ndarray | None = None
 
 
 class RefusalError(Exception):
