@@ -1,9 +1,11 @@
 """Errors that commands report to the user in one line, and their exit codes."""
 
+import contextlib
+import logging
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 class UsageError(ValueError):
@@ -62,16 +64,39 @@ def report(error: Exception) -> int:
     return EXIT_CODES[type(error)]
 
 
+class _ToStderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        # Looked up for each record, because progress bars replace `sys.stderr`.
+        print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def logging_to_stderr() -> Iterator[None]:
+    """Writes what the package logs to stderr, one line per record, until the block ends.
+
+    The package itself only logs, under the name `deepfill_jax`; commands add this handler.
+    """
+    logger, handler = logging.getLogger("deepfill_jax"), _ToStderr()
+    propagate = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False  # Other libraries add a handler to the root: a second line.
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+
+
 def run_command(command: Callable[[], None]) -> None:
     """Runs the body of a command and converts the errors above to a line and an exit code.
 
-    Standard output escapes what the console's encoding lacks, as standard error always does.
-    Warnings of Pillow about odd files are not shown.
+    The package's log goes to standard error. Standard output escapes what the console's encoding
+    lacks, as standard error always does. Warnings of Pillow about odd files are not shown.
     """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with warnings.catch_warnings():
+        with logging_to_stderr(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")
             command()
     except tuple(EXIT_CODES) as error:

@@ -18,6 +18,8 @@ import numpy as np
 from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import read_mask, resize_mask, rgb
 
+logger = logging.getLogger(__name__)
+
 # From rng, height and width to a mask. It can be pickled: other processes draw with it.
 DrawMask = Callable[[np.random.Generator, int, int], np.ndarray]
 
@@ -233,5 +235,5 @@ def _draw_file(
         except UsageError as error:
             if path not in named:
                 named.add(path)
-                logging.warning("%s The next mask of the folder takes its place.", error)
+                logger.warning("%s The next mask of the folder takes its place.", error)
     raise UsageError(f"The mask folder {folder} holds no usable mask; see the warnings.")

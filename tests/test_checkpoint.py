@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import logging
 
 from deepfill_jax import checkpoint, sharding
 from deepfill_jax.checkpoint import content, faults
@@ -106,13 +105,12 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_corrupt_checkpoint_is_moved_and_the_previous_one_is_restored(
-    config, mesh, states, workdir, monkeypatch, damage
+    config, mesh, states, workdir, caplog, damage
 ):
-    errors = []
-    monkeypatch.setattr(logging, "error", lambda message, *values: errors.append(message % values))
     DAMAGES[damage](workdir / "checkpoints/2")
     assert_equal(restore(config, workdir, mesh), states[0])
-    assert "Checkpoint 2 is corrupt" in errors[-1] and str(workdir / "corrupt/2") in errors[-1]
+    message = caplog.messages[-1]
+    assert "Checkpoint 2 is corrupt" in message and str(workdir / "corrupt/2") in message
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["1"]
     assert (workdir / "corrupt/2").is_dir()
     # The run resumes and saves that step again.
@@ -126,7 +124,6 @@ def test_corrupt_checkpoint_is_moved_and_the_previous_one_is_restored(
 def test_flipped_bit_in_any_file_never_restores_a_wrong_state(
     config, mesh, states, saved, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(logging, "error", lambda *_: None)
     folder = saved / "checkpoints/2"
     files = sorted(
         x.relative_to(folder) for x in folder.rglob("*") if x.is_file() and x.stat().st_size
@@ -150,7 +147,6 @@ def test_corrupt_array_is_named(states):
 
 
 def test_error_names_the_corrupt_checkpoints_if_none_is_intact(config, mesh, workdir, monkeypatch):
-    monkeypatch.setattr(logging, "error", lambda *_: None)
     for step in (1, 2):
         truncate(workdir / f"checkpoints/{step}")
     with pytest.raises(

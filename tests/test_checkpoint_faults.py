@@ -7,7 +7,6 @@ import shutil
 import jax
 import orbax.checkpoint as ocp
 import pytest
-from absl import logging
 from test_checkpoint import (
     assert_equal,
     config,
@@ -101,7 +100,6 @@ def test_tensorstore_error_about_content_means_corruption(
     message,
     wrapped,
 ):
-    monkeypatch.setattr(logging, "error", lambda *_: None)
     error = ValueError(message)
     if wrapped:
         error = Exception("Encountered error while reading array index")
@@ -127,7 +125,6 @@ def test_metadata_that_cannot_be_opened_does_not_mean_corruption(
 def test_missing_file_means_corruption_only_if_the_record_lists_it(
     config, mesh, workdir, monkeypatch
 ):
-    monkeypatch.setattr(logging, "error", lambda *_: None)
     largest_file(workdir / "checkpoints/2").unlink()
     saved_record = (workdir / "saved.json").read_text()
     (workdir / "saved.json").unlink()
@@ -178,7 +175,6 @@ def test_checkpoint_that_is_corrupt_in_one_process_only_raises_an_error(monkeypa
 
 
 def test_corrupt_checkpoints_of_one_step_are_all_kept(config, mesh, states, workdir, monkeypatch):
-    monkeypatch.setattr(logging, "error", lambda *_: None)
     for _ in range(3):
         truncate(workdir / "checkpoints/2")
         assert restore(config, workdir, mesh).step == 1

@@ -12,7 +12,7 @@ import pytest
 from made import make_model, make_picture, truncate
 from PIL import Image
 
-from deepfill_jax import pictures, weights
+from deepfill_jax import pictures, trained, weights
 from deepfill_jax.atomic_write import unfinished_path
 from deepfill_jax.convert import sources
 from deepfill_jax.inpaint import __main__ as inpaint
@@ -167,10 +167,11 @@ def test_failures_stop_no_other_and_are_listed(here, filled, capsys):
     assert command() == 1
     assert names() == ["a.png"]
     out, err = capsys.readouterr()
-    assert "\n1 completed, 0 already there, 3 failed, in " in out
-    assert sum(line.startswith("failed: ") for line in out.splitlines()) == 3
-    title, unreadable, misfit, maskless = err.splitlines()
-    assert title == "error: not completed:"
+    assert "\n1 completed, 0 already there, 3 failed, in " in out and "failed: " not in out
+    *failed, summary = err.splitlines()
+    assert summary == "error: 3 of 4 images failed, see the lines above."
+    assert all(line.startswith("failed: ") for line in failed)
+    unreadable, misfit, maskless = sorted(failed, key=lambda line: line.partition("/")[2])
     assert "images/b.1.bmp cannot be read as a picture" in unreadable
     assert "masks/c.png is 3x3, but images/c.bmp is 5x7" in misfit
     assert "images/d.png: masks holds no mask named d, d_mask, d-mask, mask_d or d.png" in maskless
@@ -291,6 +292,25 @@ def test_a_terminal_has_a_bar(here, filled, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "3/3" in out and "->" not in out
     assert "failed: images/c.bmp cannot be read" in out.replace("\n", " ")
+
+
+def test_a_single_failure_has_one_line(here, filled, capsys):
+    Image.new("L", (3, 3), 255).save("masks/a.png")
+    flags = ("--no-mask-check",)
+    assert command(*flags, images="images/a.bmp", masks="masks/a.png") == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith("error: masks/a.png is 3x3, but images/a.bmp is 5x7")
+
+
+def test_singular_names_of_options_and_the_default_model(here, filled, capsys):
+    inpaint.main("--image images/a.bmp --mask masks/a.png --output out".split())
+    np.testing.assert_array_equal(pictures.read("out/a.png").pixels, expected("a"))
+    assert [options.model for options in filled] == [trained.DEFAULT]
+    assert capsys.readouterr().err == "model: scenes; choose another with --model\n"
+    with pytest.raises(SystemExit) as end:
+        inpaint.main("--image images/a.bmp --sketch nowhere --output out2 --model m".split())
+    assert end.value.code == 2 and "nowhere is neither a picture" in capsys.readouterr().err
 
 
 # Stopped runs.

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import photos
 import pytest
-from absl import logging
 from clu import metric_writers
 from references import random_variables
 
@@ -389,15 +388,13 @@ class Watched:
         self.events.append(f"waited {self.value:.0f}")
 
 
-def test_run_logs_warnings_about_its_health(folder, tmp_path, monkeypatch):
-    warnings = []
+def test_run_logs_warnings_about_its_health(folder, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(loop.health, "MIN_BATCH_SIZE", 9)
-    log = lambda message, *values: warnings.append(message % values)  # noqa: E731
-    monkeypatch.setattr(logging, "warning", log)
     monkeypatch.setattr(
         loop, "_make_validation", lambda *_: lambda state, _: {"l1_hole": float(state.step)}
     )
     loop.train(make_config(folder, **{"eval.every": 1, "checkpoint_every": 4}), tmp_path)
+    warnings = [x.getMessage() for x in caplog.records if x.name == loop.logger.name]
     assert [text.partition(":")[0] for text in warnings] == [
         "config.batch_size=8 is small for a discriminator",
         "Validation got worse 3 times in a row",

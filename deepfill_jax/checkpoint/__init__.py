@@ -7,6 +7,7 @@ function of the seed and n.
 
 import contextlib
 import dataclasses
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
@@ -30,6 +30,8 @@ from deepfill_jax.checkpoint.reading import (
 )
 from deepfill_jax.checkpoint.record import Record
 from deepfill_jax.errors import RunError, UsageError
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["FOLDER", "Checkpoints", "load_networks", "saved_steps"]
 
@@ -207,7 +209,7 @@ class Checkpoints:
                     f"Checkpoint {step} of {self._folder} is corrupt ({error}) and cannot be moved "
                     f"to {place}: {failure}."
                 ) from failure
-            logging.error("Checkpoint %d is corrupt: %s. It is now in %s.", step, error, place)
+            logger.error("Checkpoint %d is corrupt: %s. It is now in %s.", step, error, place)
         multihost_utils.sync_global_devices(f"checkpoint {step} set aside")
         self._metrics.pop(step, None)
         self._manager.reload()

@@ -1,6 +1,7 @@
 """Reads the networks and metrics of training checkpoints, even while the run writes new ones."""
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 
 from deepfill_jax.checkpoint import content, faults
 from deepfill_jax.checkpoint.faults import CorruptCheckpointError, UnreadableCheckpointError
@@ -16,6 +16,8 @@ from deepfill_jax.checkpoint.record import Record
 from deepfill_jax.distributed import assert_same_on_all_processes
 from deepfill_jax.errors import RunError, UsageError
 from deepfill_jax.metric_table import LPIPS, METRICS
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
 # Given instead of a step, it selects the best checkpoint by the run's `config.best_metric`.
@@ -57,7 +59,7 @@ def read_all_metrics(folder: Path, steps: Sequence[int]) -> dict[int, dict[str, 
         try:
             metrics[step] = read_metrics(folder, step)
         except CorruptCheckpointError as error:
-            logging.error("The metrics of checkpoint %d cannot be used: %s.", step, error)
+            logger.error("The metrics of checkpoint %d cannot be used: %s.", step, error)
         except UnreadableCheckpointError as error:
             failure = error
     faults.agree(failure, f"The metrics of a checkpoint in {folder}")

@@ -5,15 +5,16 @@ or that a run whose checkpoints have vanished was past step 0.
 """
 
 import json
+import logging
 import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from absl import logging
-
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.checkpoint.faults import CorruptCheckpointError
+
+logger = logging.getLogger(__name__)
 
 FILE = "saved.json"
 METADATA = "_CHECKPOINT_METADATA"  # Name of a checkpoint's metadata file.
@@ -101,7 +102,7 @@ class Record:
         except FileNotFoundError:  # A run of an earlier version, or a new one.
             return nothing
         except ValueError as error:
-            logging.error("%s is corrupt (%s) and not used.", self._path, error)
+            logger.error("%s is corrupt (%s) and not used.", self._path, error)
             return nothing
 
     def _write(self, record: Mapping) -> None:

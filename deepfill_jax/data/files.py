@@ -18,6 +18,8 @@ from deepfill_jax.data import examples
 from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import rgb
 
+logger = logging.getLogger(__name__)
+
 MAX_REPLACEMENTS = 100  # More unreadable files in a row mean that the disk is gone.
 _CHECK_THREADS = 16  # More threads than cores, because on network disks a check mostly waits.
 _FILES_PER_CHECK = 256
@@ -133,7 +135,7 @@ class Files:
             except (OSError, rgb.UnreadableImageError) as error:
                 if path not in self._reported:
                     self._reported.add(path)
-                    logging.warning(
+                    logger.warning(
                         "%s has become unreadable; the next file replaces it: %s", path, error
                     )
         raise UsageError(
@@ -161,7 +163,7 @@ def from_folder(name: str, folder: str) -> Files:
     paths = sorted(path for path in all_files if os.path.splitext(path)[1].lower() in readable)
     found = collections.Counter(os.path.splitext(path)[1].lower() for path in all_files)
     if ignored := [f"{n} {suffix}" for suffix, n in found.items() if suffix not in readable]:
-        logging.info("%s: ignored by suffix: %s.", name, ", ".join(ignored))
+        logger.info("%s: ignored by suffix: %s.", name, ", ".join(ignored))
     return _checked(name, paths, folder)
 
 
@@ -199,7 +201,7 @@ def _checked(name: str, paths: Sequence[str], root: str) -> Files:
     Raises:
         UsageError: All files are unreadable.
     """
-    logging.info("%s: checking %d image files.", name, len(paths))
+    logger.info("%s: checking %d image files.", name, len(paths))
     parts = [paths[i : i + _FILES_PER_CHECK] for i in range(0, len(paths), _FILES_PER_CHECK)]
     with concurrent.futures.ThreadPoolExecutor(_CHECK_THREADS) as pool:
         bad = [path for unreadable in pool.map(_unreadable, parts) for path in unreadable]
@@ -209,7 +211,7 @@ def _checked(name: str, paths: Sequence[str], root: str) -> Files:
             "in a format that Pillow reads."
         )
     if bad:
-        logging.warning(
+        logger.warning(
             "%s: left out %d of %d image files that cannot be read: %s%s",
             name,
             len(bad),

@@ -1,6 +1,6 @@
 """The command that completes a picture, or a folder of them.
 
-python -m deepfill_jax.inpaint --model MODEL --images PATH --masks PATH --output PATH
+python -m deepfill_jax.inpaint --images PATH --masks PATH --output PATH
 """
 
 import argparse
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UsageError: No work can be done: see `plan.plan` and `Inpainter.load`; or the only picture
             cannot be used.
-        RunError: In the end, if some pictures could not be completed.
+        RunError: In the end, if some pictures could not be completed; each was reported before.
     """
     started = time.monotonic()
     keep_format = options.format == "same"
@@ -70,20 +70,20 @@ def run(options: argparse.Namespace) -> None:
         options=_mask_options(options),
         max_pixels=int(1e6 * options.max_megapixels),
     )
-    with _progress(len(todo)) as report:
+    is_single = len(planned) == 1
+    with _progress(len(todo), show_failures=not is_single) as report:
         ended = batch.complete(todo, load=load, fill=fill, report=report)
     failures = [end for end in ended if isinstance(end, Failure)]
-    if len(planned) == 1 and failures and failures[0].is_wrong_use:
-        raise UsageError(printable(failures[0].reason))
+    if is_single and failures:
+        error = UsageError if failures[0].is_wrong_use else RunError
+        raise error(printable(failures[0].reason))
     print(
         f"{len(ended) - len(failures)} completed, {len(planned) - len(todo)} already there, "
         f"{len(failures)} failed, in {time.monotonic() - started:.1f} s"
     )
     _print_unused(options)
     if failures:
-        raise RunError(
-            "\n  ".join(["not completed:", *(printable(failure.reason) for failure in failures)])
-        )
+        raise RunError(f"{len(failures)} of {len(planned)} images failed, see the lines above.")
 
 
 def _print_unused(options: argparse.Namespace) -> None:
@@ -123,7 +123,10 @@ def _filler(options: argparse.Namespace) -> tuple[batch.Fill, Sequence[Path]]:
     read = sources.read(options.model)
     inpainter = Inpainter(read.model, working_size=options.working_size)
     if options.sketches and not inpainter.guided:
-        raise UsageError(f"{options.model} takes no sketches; leave out --sketches.")
+        raise UsageError(
+            f"{options.model} takes no sketches; leave out --sketches, or take a guided model: "
+            "--model guided."
+        )
     fill = functools.partial(
         inpainter.complete,
         strategy=options.strategy,
@@ -138,7 +141,9 @@ def _filler(options: argparse.Namespace) -> tuple[batch.Fill, Sequence[Path]]:
 
 
 @contextlib.contextmanager
-def _progress(count: int) -> Iterator[Callable[[batch.Done | Failure], None]]:
+def _progress(
+    count: int, *, show_failures: bool
+) -> Iterator[Callable[[batch.Done | Failure], None]]:
     """Gives what to tell each end to: a bar on a terminal with failures above; elsewhere lines."""
     terminal = sys.stdout.isatty()
     columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
@@ -146,7 +151,10 @@ def _progress(count: int) -> Iterator[Callable[[batch.Done | Failure], None]]:
         task = progress.add_task("", total=count)
 
         def report(end):
-            if isinstance(end, Failure) or not terminal:
+            if isinstance(end, Failure):
+                if show_failures:
+                    print(end, file=sys.stderr, flush=True)
+            elif not terminal:
                 print(end, flush=True)
             progress.advance(task)
 

@@ -1,10 +1,11 @@
 """The arguments of the command that completes pictures."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepfill_jax import pictures
+from deepfill_jax import pictures, trained
 from deepfill_jax.cli import number
 from deepfill_jax.convert import MODEL_HELP
 from deepfill_jax.inpaint import batch
@@ -28,7 +29,7 @@ clusters:
     sbatch --array=1-16 --wrap 'deepfill inpaint ... --shard $SLURM_ARRAY_TASK_ID/16'
 
 exit codes:
-  0: all done; 1: some could not be, and are listed in the end; 2: wrong use; 130: interrupted
+  0: all done; 1: some failed, each with a line on stderr; 2: wrong use; 130: interrupted
 """
 
 
@@ -41,17 +42,27 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", required=True, metavar="MODEL", help=MODEL_HELP)
-    add("--images", type=Path, required=True, metavar="PATH", help="picture, or folder of them")
     add(
-        "--masks",
+        "--model",
+        metavar="MODEL",
+        help=f"{MODEL_HELP} (default: {trained.DEFAULT}, for {trained.PURPOSES[trained.DEFAULT]})",
+    )
+    add(
+        *("--images", "--image"),
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="picture, or folder of them",
+    )
+    add(
+        *("--masks", "--mask"),
         type=Path,
         metavar="PATH",
         help="mask for all, or folder, also that of the pictures; without it, the hole is what is "
         "transparent in the pictures",
     )
     add(
-        "--sketches",
+        *("--sketches", "--sketch"),
         type=Path,
         metavar="PATH",
         help="of guided models: white lines that the fill shall follow; a picture for all, or a "
@@ -119,6 +130,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="do again what is there")
     options = parser.parse_args(arguments)
     _check(parser, options)
+    if options.model is None:
+        options.model = trained.DEFAULT
+        print(f"model: {trained.DEFAULT}; choose another with --model", file=sys.stderr)
     return options
 
 

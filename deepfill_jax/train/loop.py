@@ -5,13 +5,13 @@ TensorBoard event files and, if the run started from weights, `parent.json`. Tra
 same folder resumes exactly from the newest checkpoint.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
-from absl import logging
 from clu import metric_writers, parameter_overview, periodic_actions
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -27,6 +27,8 @@ from deepfill_jax.metric_table import LPIPS
 from deepfill_jax.train import build, health, restart
 from deepfill_jax.train.state import TrainState
 from deepfill_jax.train.step import Scalars
+
+logger = logging.getLogger(__name__)
 
 PROFILED_STEPS = 5
 PRINTED_METRICS = ("l1_hole", "psnr", "ssim", *LPIPS)  # Printed if a validation measures them.
@@ -234,7 +236,7 @@ class _Log:
 
     def _warn(self, warnings: list[str]) -> None:
         for warning in warnings if jax.process_index() == 0 else ():
-            logging.warning("%s (docs/losses.md)", warning)
+            logger.warning("%s (docs/losses.md)", warning)
 
     def _check_finite(self, history: list[Scalars]) -> None:
         for step, scalars in enumerate(history, start=self._written + 1):

@@ -1,10 +1,10 @@
 """Starting a training run from existing weights (`config.init_from`)."""
 
+import logging
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 from jax.sharding import Mesh
 
 from deepfill_jax import sharding
@@ -14,6 +14,8 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.models import Variant
 from deepfill_jax.train.state import TrainState, with_moments
 from deepfill_jax.weights import Model
+
+logger = logging.getLogger(__name__)
 
 
 def read(source: str, asked: Variant) -> Model:
@@ -56,7 +58,7 @@ def take(model: Model, state: TrainState, *, averaged: bool, mesh: Mesh, source:
         opt_state = with_moments(nets[name].opt_state, **moments)
         nets[name] = nets[name].replace(opt_state=opt_state)
         taken.append(f"Adam's moments of the {name} after {moments['count']} updates")
-    logging.info("Took from %s: %s. Training starts at step 0.", source, ", ".join(taken))
+    logger.info("Took from %s: %s. Training starts at step 0.", source, ", ".join(taken))
     return state.replace(**nets)
 
 
