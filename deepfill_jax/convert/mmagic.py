@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deepfill_jax import weights
-from deepfill_jax.convert import parent, releases, torch_file
+from deepfill_jax.convert import parent, releases, torch_file, wrapped
 from deepfill_jax.convert.layout import (
     TORCH_KERNEL,
     Conversion,
@@ -102,12 +102,13 @@ def from_state_dict(
     )
 
 
-def from_file(path: Path, content: Any) -> Conversion:
+def from_file(path: Path, content: Any, *, generator: str | None = None) -> Conversion:
     """Converts the content of a file: a training checkpoint, or a bare state dict.
 
     Args:
         path: The file.
         content: Its content, from `torch_file.load`.
+        generator: "generator" or "generator_ema", if the file holds both.
 
     Raises:
         UsageError: The weights are not of this network; the message lists every difference.
@@ -117,7 +118,8 @@ def from_file(path: Path, content: Any) -> Conversion:
         value if isinstance(value := content.get(key), Mapping) else {}
         for key in ("meta", "optimizer")
     )
-    state_dict = torch_file.tensors(content.get("state_dict", content))
+    state_dict = wrapped.unwrap(torch_file.tensors(wrapped.find_state(content)))
+    state_dict = wrapped.choose_generator(state_dict, generator, source=str(path))
     metadata = releases.find_mmagic(path)
     if isinstance(meta.get("iter"), int):
         metadata = {**metadata, "step": meta["iter"]}
@@ -129,6 +131,8 @@ def from_file(path: Path, content: Any) -> Conversion:
             for name in state_dict
             if name.startswith(f"{module}.") and name != FUSE_KERNEL and not name.endswith(VECTORS)
         ]
+        if generator == "generator_ema" and net == "generator":
+            continue  # Adam's moments are of the generator that was trained.
         if adam := torch_file.adam(optimizers.get(module), trained):
             moments[net] = adam
     return from_state_dict(

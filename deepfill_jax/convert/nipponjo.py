@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from deepfill_jax.convert import releases, tensorflow1, torch_file
+from deepfill_jax.convert import releases, tensorflow1, torch_file, wrapped
 from deepfill_jax.convert.crc32c import crc32c, masked
 from deepfill_jax.convert.layout import (
     TORCH_KERNEL,
@@ -95,7 +95,7 @@ def from_file(path: Path, content: Mapping[str, Any]) -> Conversion:
     """
     tensors, moments = {}, {}
     for net, key in {"generator": "G", "discriminator": "D"}.items():
-        states = torch_file.tensors(content.get(key))
+        states = wrapped.unwrap(torch_file.tensors(content.get(key)))
         named = {f"{key}.{name}": x for name, x in states.items() if f"{key}.{name}" != CONSTANT}
         tensors |= named
         trained = [name for name in named if not name.endswith("weight_u")]

@@ -6,12 +6,21 @@ from pathlib import Path
 import safetensors
 
 from deepfill_jax import model_metadata, trained, weights
-from deepfill_jax.convert import mmagic, nipponjo, run, tensor_bundle, tensorflow1, torch_file
+from deepfill_jax.convert import (
+    mmagic,
+    nipponjo,
+    run,
+    tensor_bundle,
+    tensorflow1,
+    torch_file,
+    wrapped,
+)
 from deepfill_jax.convert.layout import Conversion
 from deepfill_jax.errors import UsageError
 from deepfill_jax.tensors import flatten
 
-TORCH_SUFFIXES = (".pth", ".pt")
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt")
+GENERATORS = ("generator", "generator_ema")
 
 
 def find(source: str | Path, step: int | str | None = None) -> tuple[Path, int | str | None]:
@@ -43,7 +52,8 @@ def read(source: str | Path, *, step: int | str | None = None) -> Conversion:
             - The name of a bundled model, see `trained.names`, or the path of a model file.
             - The folder of a training run, for its newest checkpoint; FOLDER@STEP or FOLDER@best
               for another one.
-            - A file of MMagic or nipponjo, `.pth` or `.pt`.
+            - A file of MMagic or nipponjo, `.pth`, `.pt` or `.ckpt`; FILE@generator or
+              FILE@generator_ema for one of two generators.
             - A TF1 checkpoint: its prefix, one of its files, or its folder.
         step: Step of a run's checkpoint, instead of @STEP: a number, or "best".
 
@@ -61,11 +71,14 @@ def read(source: str | Path, *, step: int | str | None = None) -> Conversion:
 def _read(path: Path, step: int | str | None) -> Conversion:
     if step is not None and not (path / run.CONFIG).is_file():
         raise UsageError(f"{path} is not the folder of a run, so it has no step {step}.")
-    if path.suffix.lower() in TORCH_SUFFIXES:
-        content = torch_file.load(path)
-        if isinstance(content, Mapping) and "G" in content:
-            return nipponjo.from_file(path, content)
-        return mmagic.from_file(path, content)
+    file, _, generator = str(path).rpartition("@")
+    if generator in GENERATORS and not path.exists() and Path(file).is_file():
+        path = Path(file)
+    else:
+        generator = None
+    # A TF1 checkpoint's prefix may end in .ckpt as well, but is not a file.
+    if path.suffix.lower() in TORCH_SUFFIXES and (path.suffix != ".ckpt" or path.is_file()):
+        return _read_torch(path, generator)
     if path.suffix.lower() == trained.SUFFIX or weights.is_model_file(path):
         return _read_own(path)
     if (path / run.CONFIG).is_file():
@@ -80,6 +93,20 @@ def _read(path: Path, step: int | str | None) -> Conversion:
         f"training run, a file of MMagic or nipponjo ({', '.join(TORCH_SUFFIXES)}), or a TF1 "
         "checkpoint (its prefix or folder)."
     )
+
+
+def _read_torch(path: Path, generator: str | None) -> Conversion:
+    content = torch_file.load(path)
+    if isinstance(content, Mapping) and "G" in content:
+        return nipponjo.from_file(path, content)
+    state = wrapped.find_state(content)
+    if isinstance(state, Mapping):
+        plain = wrapped.unwrap(state)
+        if wrapped.is_bare_nipponjo(
+            plain, {*nipponjo.LAYERS.values(), *nipponjo.TF_LAYERS.values()}
+        ):
+            return nipponjo.from_file(path, {"G": plain})
+    return mmagic.from_file(path, content, generator=generator)
 
 
 def _read_own(path: Path) -> Conversion:

@@ -100,6 +100,10 @@ def read(
         left_out += without
     if opened.format in ("MPO", "HEIF") and getattr(opened, "n_frames", 1) > 1:
         left_out.append("further images")
+    if opened.mode == "CMYK":
+        left_out.append("print colors (CMYK), converted to sRGB")
+    if opened.format == "HEIF" and opened.info.get("bit_depth", 8) > 8:
+        left_out.append("bits of color beyond 8")
     return {name: x for name, x in found.items() if x}, tuple(dict.fromkeys(left_out))
 
 
