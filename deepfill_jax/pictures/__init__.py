@@ -91,9 +91,7 @@ def split_hole(picture: Picture) -> tuple[Picture, np.ndarray]:
         The picture, everywhere as opaque as its most opaque pixels, with `Picture.kept_share`; and
         its hole: bool [H, W, 1], true where it is less opaque than they are.
     """
-    full = opaque(picture.alpha)
-    # A picture that is transparent everywhere becomes opaque.
-    highest = (picture.alpha.max() or full) if picture.alpha.dtype.kind == "u" else full
+    highest = picture.alpha.max() or opaque(picture.alpha)  # All transparent: all is hole.
     kept = picture.alpha / np.float32(highest)
     return replace(picture, alpha=np.full_like(picture.alpha, highest), kept_share=kept), kept < 1
 
