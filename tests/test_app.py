@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gradio as gr
@@ -593,10 +594,14 @@ def called(client):
 
     def call(name, *data, session="me"):
         body = {"data": data, "fn_index": functions[name], "session_hash": session}
-        assert client.post("/gradio_api/queue/join", json=body).status_code == 200
+        joined = client.post("/gradio_api/queue/join", json=body)
+        assert joined.status_code == 200
+        own = joined.json()
         events = client.get("/gradio_api/queue/data", params={"session_hash": session}).text
         messages = [json.loads(x[6:]) for x in events.splitlines() if x.startswith("data: ")]
-        (completed,) = (x for x in messages if x["msg"] == "process_completed")
+        (completed,) = (
+            x for x in messages if x["msg"] == "process_completed" and own.items() <= x.items()
+        )
         return completed["output"].get("error") or completed["output"]["data"]
 
     return call
@@ -795,6 +800,28 @@ def test_start_over_removes_image_and_result(uploaded, called, folder):
     assert {"interactive": False, "__type__": "update"} in updates
     assert "choose one first" in filled(uploaded, called, layer, *OPTIONS, session="over")
     called("leave", session="over")
+
+
+def test_cancel_ends_the_running_request(client, uploaded, called, service, monkeypatch):
+    dependencies = client.get("/config").json()["dependencies"]
+    functions = {function["api_name"]: function["id"] for function in dependencies}
+    begun = threading.Event()
+
+    def slow(*arguments):
+        begun.set()
+        assert arguments[-1].wait(30)
+        raise CancelledError
+
+    called("open_picture", uploaded(file(PICTURE)), session="slow")
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
+        patch.setattr(service, "fill", slow)
+        filling = pool.submit(filled, uploaded, called, stroke()[0], *OPTIONS, session="slow")
+        assert begun.wait(30)
+        body = {"data": [], "fn_index": functions["cancel"], "session_hash": "slow"}
+        assert client.post("/gradio_api/queue/join", json=body).status_code == 200
+        assert "The request was cancelled." in str(filling.result(30))
+    assert filled(uploaded, called, stroke()[0], *OPTIONS, session="slow")[-1]
+    called("leave", session="slow")
 
 
 def test_waiting_users_are_told_what_happens(service, monkeypatch):

@@ -211,7 +211,10 @@ def pixels_of(data):
 
 def test_paint_undo_erase_and_fill(browser):
     picture = smooth_picture()
+    assert not browser.find("#fill").is_enabled()
+    assert browser.text("#status") == "Choose an image first."
     browser.open(picture)
+    assert browser.find("#fill").is_enabled()
     browser.stroke((-60, -40), (60, -40))
     browser.shot("painted", "#editor")
     first = pixels_of(browser.fill())
@@ -234,6 +237,9 @@ def test_paint_undo_erase_and_fill(browser):
     browser.until(lambda: "There is nothing to fill" in browser.text("body"))
     browser.until(lambda: not browser.text("#status"))
     browser.shot("nothing")
+    browser.click("#start-over")
+    browser.until(lambda: browser.text("#status") == "Choose an image first.")
+    assert not browser.shown("#editor") and not browser.find("#fill").is_enabled()
 
 
 def test_uploaded_mask_gives_the_result_of_the_api(browser, server):

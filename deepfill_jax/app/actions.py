@@ -218,7 +218,7 @@ async def _waiting(
     """
     began = time.monotonic()
     try:
-        while not work.done():
+        while not (await asyncio.wait([work], timeout=min(time.monotonic() - began + 0.2, 1)))[0]:
             if work.cancelling():
                 activity = "Cancelling"
             elif not has_begun.is_set():
@@ -228,7 +228,6 @@ async def _waiting(
             else:
                 activity = "Filling"
             yield f"{activity} ... {time.monotonic() - began:.0f} s"
-            await asyncio.wait([work], timeout=1)
     finally:
         work.cancel()  # Has an effect only if gradio stopped listening before the work was done.
     if work.cancelled():

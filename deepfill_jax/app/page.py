@@ -31,6 +31,7 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
                 _with_error_box(action), inputs, outputs, api_visibility="private", **options
             )
 
+        hidden = {"show_progress": "hidden"}
         opened = [parts.editor, parts.easel, parts.result, parts.unmask, parts.status, parts.run]
         masked = [parts.editor, parts.unmask]
         listen(parts.upload.upload, actions.open_picture, [parts.upload], [parts.upload, *opened])
@@ -50,9 +51,9 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
                 *(parts.cancel, parts.hole),
                 *(parts.result, parts.slider, parts.png, parts.own, parts.status),
             ],
-            show_progress="hidden",
+            **hidden,
         )
-        listen(filling.failure, actions.reset_status, [], [parts.status, parts.cancel])
+        listen(filling.failure, actions.reset_status, [], [parts.status, parts.cancel], **hidden)
         listen(parts.cancel.click, actions.cancel, [], [])
         listen(
             parts.start_over.click, actions.start_over, [], [parts.upload, *opened, *parts.sides]
@@ -62,7 +63,7 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
             actions.take_model,
             [parts.model],
             [parts.title, parts.about, parts.editor],
-            show_progress="hidden",
+            **hidden,
         )
         listen(page.load, actions.enter, [], [])
         page.unload(actions.leave)
@@ -73,7 +74,8 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
 
 def _say(part: gr.Markdown, event, words: str) -> None:
     """Makes the browser show words on an event, without a request to the server."""
-    event(None, [], part, js=f"() => '{words}'", api_visibility="private")
+    options = {"api_visibility": "private", "show_progress": "hidden"}
+    event(None, [], part, js=f"() => '{words}'", **options)
 
 
 def _with_error_box(action):
