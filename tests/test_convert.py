@@ -448,12 +448,12 @@ def test_command_refuses_unsupported_sources_outputs_and_flags(tmp_path, capsys)
     source, output = tmp_path / "theirs.pth", tmp_path / "model.safetensors"
     assert run("absent.onnx", "--output", output) == 2
     told = capsys.readouterr().err
-    assert "There is no model file absent.onnx; models by name: faces, guided, scenes" in told
+    assert "There is no model file absent.onnx; models by name: scenes, faces, guided" in told
     (tmp_path / "theirs.onnx").write_text("another format")
     assert run(tmp_path / "theirs.onnx", "--output", output) == 2
     reason = (
         "theirs.onnx is not a supported source of weights. "
-        "Give the name of a model (faces, guided, scenes), a model file"
+        "Give the name of a model (scenes, faces, guided), a model file"
     )
     assert reason in capsys.readouterr().err
     assert run(source, "--output", tmp_path / "model.npz") == 2

@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 import pytest
 from made import truncate
-from PIL import Image, ImageCms, ImageOps, JpegImagePlugin
+from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, TiffImagePlugin
 from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
@@ -530,8 +530,21 @@ def test_a_long_strip_is_no_bomb(tmp_path):
 def test_animations_and_pages_are_refused(tmp_path, suffix):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
     frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
-    with pytest.raises(UsageError, match=f"a.{suffix} holds 3 frames or pages; save the one"):
+    with pytest.raises(UsageError, match=f"a.{suffix} holds several frames or pages; save the"):
         read(tmp_path / f"a.{suffix}")
+
+
+def test_pages_are_not_counted(tmp_path, monkeypatch):
+    """Pillow reads all pages of a TIFF to count them: 18 s for a file of 4 MB."""
+    pages = [Image.new("L", (1, 1)) for _ in range(3)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+
+    def count(opened):
+        raise AssertionError("The pages were counted.")
+
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "n_frames", property(count))
+    with pytest.raises(UsageError, match="several frames or pages"):
+        read(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif", "gif"])

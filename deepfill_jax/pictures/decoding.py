@@ -129,10 +129,10 @@ def _check_size(opened: Image.Image, max_pixels: int) -> None:
 def _decode(opened: Image.Image, data: bytes, max_pixels: int, as_stored: bool) -> Picture:
     """Decodes an opened picture; `data` is its file, where there is one."""
     _check_size(opened, max_pixels)
-    frames = getattr(opened, "n_frames", 1)
-    # The others of a phone's picture are its previews and depths.
-    if frames > 1 and opened.format not in ("MPO", "HEIF"):
-        raise RefusalError(f"holds {frames} frames or pages; save the one that you mean by itself")
+    # The others of a phone's picture are its previews and depths. How many there are is not asked:
+    # to count the pages of a TIFF, Pillow reads them all.
+    if getattr(opened, "is_animated", False) and opened.format not in ("MPO", "HEIF"):
+        raise RefusalError("holds several frames or pages; save the one that you mean by itself")
     _check_bands(opened)
     if opened.format == "TIFF" and data:
         # Memory of our own, as Pillow checks what it allocates against the limit of the process.
