@@ -80,7 +80,7 @@ def _wide_png(channels):
 
 
 GOOD = "24x24, 11.1 % hole, crop"  # The line ends with this, but for the time.
-PAGES = "holds 3 frames or pages"
+PAGES = "holds several frames or pages"
 BANDS = "bands, of which the file declares 3 as color"
 UNREADABLE = "cannot be read as a picture"
 TWIN = "would be the result of other files as well"
