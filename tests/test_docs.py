@@ -110,7 +110,7 @@ def check_command(words, parse):
     elif program.endswith("python"):
         assert arguments[:2] == ["-m", "pytest"] or arguments[1] == "pytorch_fid", words
     else:
-        assert program in ("curl", "schemathesis"), words
+        assert program in ("curl", "schemathesis", "openapi-python-client"), words
 
 
 @pytest.mark.parametrize("words", list(commands()))
