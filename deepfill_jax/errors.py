@@ -77,14 +77,13 @@ def logging_to_stderr() -> Iterator[None]:
     The package itself only logs, under the name `deepfill_jax`; commands add this handler.
     """
     logger, handler = logging.getLogger("deepfill_jax"), _ToStderr()
-    propagate = logger.propagate
     logger.addHandler(handler)
     logger.propagate = False  # Other libraries add a handler to the root: a second line.
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.propagate = propagate
+        logger.propagate = True
 
 
 def run_command(command: Callable[[], None]) -> None:

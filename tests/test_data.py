@@ -397,7 +397,7 @@ def test_identity_does_not_depend_on_the_parent_folder(tmp_path):
         ("folder:{}/empty", "none of its 0 picture files can be read"),
         ("folder:{}/bad", "none of its 1 picture files can be read"),
         ("flist:{}/missing.txt", "missing.txt cannot be read"),
-        ("flist:{}/bad/bad.png", "bad.png cannot be read"),
+        ("flist:{}/bad/bad.png", "none of its 1 picture files can be read"),
         ("flist:{}/empty", "empty cannot be read"),
         ("{}", "none of the forms folder:PATH, flist:FILE"),
         ("folder:", "none of the forms"),

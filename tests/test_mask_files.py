@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepfill_jax import masks
 from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import MaskOptions, hole_of_values, read_mask, resize_mask
 
@@ -185,3 +186,9 @@ def test_masks_are_resized_by_nearest_neighbour(height, width):
     nearest = Image.fromarray(GREY).resize((width, height), Image.Resampling.NEAREST)
     np.testing.assert_array_equal(resized, np.asarray(nearest)[..., np.newaxis] > 0)
     assert resized.dtype == bool
+
+
+def test_masks_for_training_are_contiguous_because_workers_send_their_bytes(tmp_path):
+    Image.fromarray(np.uint8(255) * EXPECTED[..., 0]).save(tmp_path / "a.png")
+    for side in (EXPECTED.shape[0], 64):
+        assert masks.from_file(tmp_path / "a.png", side, side).flags.c_contiguous

@@ -66,7 +66,7 @@ def test_wrong_entries_are_named(rewrite, name, values):
 @pytest.mark.parametrize("name", ["format", "architecture", "width", "discriminator_width"])
 def test_missing_entries_are_named(rewrite, name):
     path = rewrite(text=lambda entries: json.dumps({k: x for k, x in entries.items() if k != name}))
-    refused(path, f"has no {name}; weights of other projects go through ")
+    refused(path, f"has no {name}; convert weights of other projects with ")
 
 
 def test_optional_entries_may_be_null(rewrite):

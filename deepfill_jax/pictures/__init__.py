@@ -102,7 +102,7 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
         (2 * np.arange(new) + 1) * old // (2 * new)
         for old, new in zip(mask.shape[:2], (height, width), strict=True)
     )
-    return mask[rows][:, columns]
+    return np.ascontiguousarray(mask[rows][:, columns])
 
 
 def write(path: str | Path, pixels: np.ndarray, like: Picture) -> None:
