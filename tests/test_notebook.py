@@ -41,4 +41,4 @@ def test_stored_outputs_are_small_and_of_this_version(notebook):
     pictures = [x for x in outputs(notebook, "execute_result") if "image/png" in x.data]
     assert len(pictures) == 2
     assert not outputs(notebook, "error")
-    assert "steps are done" in str(outputs(notebook, "stream"))
+    assert "80 of 80 steps are done" in str(outputs(notebook, "stream"))
