@@ -67,7 +67,8 @@ def report(error: Exception) -> int:
 class _ToStderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # Looked up for each record, because progress bars replace `sys.stderr`.
-        print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr, flush=True)
+        label = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        print(f"{label}{record.getMessage()}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -78,11 +79,13 @@ def logging_to_stderr() -> Iterator[None]:
     """
     logger, handler = logging.getLogger("deepfill_jax"), _ToStderr()
     logger.addHandler(handler)
+    logger.setLevel(logging.INFO)  # Progress, such as how many files are checked, is shown.
     logger.propagate = False  # Other libraries add a handler to the root: a second line.
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
         logger.propagate = True
 
 

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import photos
 import pytest
-from absl import logging
 from made import make_model
 
 from deepfill_jax import config, sharding, weights
@@ -17,7 +16,6 @@ from deepfill_jax.evaluate import Report, evaluate, methods, metrics
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    logging.set_verbosity(logging.ERROR)
     return photos.write(tmp_path_factory.mktemp("photos"))
 
 

@@ -39,8 +39,10 @@ def test_commands_show_the_log_on_stderr(capsys):
     logger = logging.getLogger("deepfill_jax.somewhere")
     errors.run_command(lambda: logger.warning("%d files are unreadable.", 2))
     assert capsys.readouterr() == ("", "warning: 2 files are unreadable.\n")
+    errors.run_command(lambda: logger.info("checking %d image files.", 2))
+    assert capsys.readouterr() == ("", "checking 2 image files.\n")
     with pytest.raises(SystemExit):
         errors.run_command(lambda: (_ for _ in ()).throw(errors.UsageError("wrong")))
     assert capsys.readouterr().err == "error: wrong\n"
     package = logging.getLogger("deepfill_jax")
-    assert not package.handlers and package.propagate
+    assert not package.handlers and package.propagate and package.level == logging.NOTSET
