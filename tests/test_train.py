@@ -25,7 +25,7 @@ from deepfill_jax.errors import PreemptedError, RunError, UsageError
 from deepfill_jax.evaluate import event_files, visualization
 from deepfill_jax.evaluate.captions import conditions
 from deepfill_jax.inpaint.inpainter import Inpainter
-from deepfill_jax.train import build, loop
+from deepfill_jax.train import build, loop, scalar_log
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -389,12 +389,12 @@ class Watched:
 
 
 def test_run_logs_warnings_about_its_health(folder, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(loop.health, "MIN_BATCH_SIZE", 9)
+    monkeypatch.setattr(scalar_log.health, "MIN_BATCH_SIZE", 9)
     monkeypatch.setattr(
         loop, "_make_validation", lambda *_: lambda state, _: {"l1_hole": float(state.step)}
     )
     loop.train(make_config(folder, **{"eval.every": 1, "checkpoint_every": 4}), tmp_path)
-    warnings = [x.getMessage() for x in caplog.records if x.name == loop.logger.name]
+    warnings = [x.getMessage() for x in caplog.records if x.name == scalar_log.logger.name]
     assert [text.partition(":")[0] for text in warnings] == [
         "config.batch_size=8 is small for a discriminator",
         "Validation got worse 3 times in a row",
