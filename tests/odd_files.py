@@ -82,7 +82,7 @@ def _wide_png(channels):
 GOOD = "24x24, 11.1 % hole, crop"  # The line ends with this, but for the time.
 PAGES = "holds several frames or pages"
 BANDS = "bands, of which the file declares 3 as color"
-UNREADABLE = "cannot be read as a picture"
+UNREADABLE = "cannot be read as an image"
 TWIN = "would be the result of other files as well"
 NAN = np.full((SIDE, SIDE), np.nan, np.float32)
 
@@ -128,7 +128,7 @@ FILES = {
     "cmyk.jpg": (_bytes("JPEG", "CMYK"), GOOD),
     "cmyk b.tif": (_bytes("TIFF", "CMYK"), GOOD),
     "ycbcr.tif": (_bytes("TIFF", "YCbCr", compression="tiff_lzw"), GOOD),
-    "lab.tif": (_bytes("TIFF", "LAB"), "has colours of the kind LAB"),
+    "lab.tif": (_bytes("TIFF", "LAB"), "has the unsupported color mode LAB"),
     "gray 16.png": (_bytes("PNG", "I;16"), GOOD),
     "gray 16 b.tif": (_bytes("TIFF", "I;16"), GOOD),
     "rgb 16.png": (_wide_png(3), GOOD),
@@ -182,10 +182,10 @@ FILES = {
     "cut b.png": (_bytes("PNG")[:-60], UNREADABLE),
     "cut c.tif": (_bytes("TIFF")[:-600], UNREADABLE),
     "empty.png": (b"", "it is empty"),
-    "zeros.png": (bytes(1000), "it is no JPEG, PNG"),
-    "letter.png": (b"Dear Sir or Madam", "it is no JPEG, PNG"),
-    "page.jpg": (b"<html>404</html>", "it is no JPEG, PNG"),
-    "video.heic": (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(99), "it is no JPEG, PNG"),
+    "zeros.png": (bytes(1000), "it is not a JPEG, PNG"),
+    "letter.png": (b"Dear Sir or Madam", "it is not a JPEG, PNG"),
+    "page.jpg": (b"<html>404</html>", "it is not a JPEG, PNG"),
+    "video.heic": (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(99), "it is not a JPEG, PNG"),
     "huge.png": (_bomb(), "has 100000x100000 pixels"),
 }
 # These are passed over, and counted.

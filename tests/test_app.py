@@ -218,7 +218,10 @@ def test_own_format_is_refused_before_the_work(client, service, monkeypatch):
     _, _, files = make_request()
     files["image"] = ("photo.png", file(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "GIF"))
     message = refused(ask(client, files, format="same"), 422)
-    assert message == "photo_completed.gif cannot be written: .gif is no format of ours; use .png."
+    assert (
+        message
+        == "photo_completed.gif cannot be written: .gif is not a supported format; use .png."
+    )
 
 
 def test_16_bit_images_stay_16_bit(client, inpainter):
@@ -375,11 +378,11 @@ PICTURE, MASK, _ = make_request()
     [
         ({"image": ("big.png", bomb())}, {}, 422, "big.png has 20000x10000 pixels"),
         ({"mask": ("big.png", bomb())}, {}, 422, "big.png has 20000x10000 pixels"),
-        ({"image": ("a.zip", archive())}, {}, 422, "a.zip cannot be read as a picture: it is no"),
-        ({"image": ("a.txt", b"hello")}, {}, 422, "a.txt cannot be read as a picture: it is no"),
-        ({"image": ("a.png", b"")}, {}, 422, "a.png cannot be read as a picture: it is empty"),
-        ({"image": ("a.png", file(PICTURE)[:-60])}, {}, 422, "a.png cannot be read as a picture"),
-        ({"image": ("../../etc/passwd", b"x")}, {}, 422, "passwd cannot be read as a picture"),
+        ({"image": ("a.zip", archive())}, {}, 422, "a.zip cannot be read as an image: it is not a"),
+        ({"image": ("a.txt", b"hello")}, {}, 422, "a.txt cannot be read as an image: it is not a"),
+        ({"image": ("a.png", b"")}, {}, 422, "a.png cannot be read as an image: it is empty"),
+        ({"image": ("a.png", file(PICTURE)[:-60])}, {}, 422, "a.png cannot be read as an image"),
+        ({"image": ("../../etc/passwd", b"x")}, {}, 422, "passwd cannot be read as an image"),
         ({"mask": ("m.png", file(0 * MASK))}, {}, 422, "m.png has no hole; paint the region"),
         ({"mask": ("m.png", file(0 * MASK + 255))}, {}, 422, "m.png makes the whole image the"),
         ({"mask": ("m.png", file(MASK // 60))}, {}, 422, "if it holds class or instance numb"),
@@ -395,7 +398,12 @@ PICTURE, MASK, _ = make_request()
             "s.png is 56x9, but a.png is 56x40 (width x height); a sketch needs its image's size",
         ),
         ({"sketch": ("s.txt", b"x")}, {"model": "guided"}, 422, "s.txt cannot be read as a pic"),
-        ({"image": ("a", file(PICTURE, "GIF"))}, {"format": "same"}, 422, ".gif is no format of"),
+        (
+            {"image": ("a", file(PICTURE, "GIF"))},
+            {"format": "same"},
+            422,
+            ".gif is not a supported",
+        ),
         ({"image": ("a.png", bytes(200_000))}, {}, 413, "larger than the limit of 200,000 bytes"),
         ({}, {"feather": "3", "dilate": "2"}, 422, "feather=3 must be from 0 to dilate=2"),
         ({}, {"dilate": "-1"}, 422, "dilate: Input should be greater than or equal to 0."),

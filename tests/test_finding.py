@@ -70,7 +70,9 @@ def test_an_own_format_that_cannot_be_written_fails_before_the_work(here):
         batch.load(job, UNCHECKED).hole, True
     )  # Opaque when it is filled.
     image("m.png", "PNG", "L")
-    with pytest.raises(UsageError, match="out/b.jpg cannot be written: JPEG holds no transparency"):
+    with pytest.raises(
+        UsageError, match="out/b.jpg cannot be written: JPEG cannot hold transparency"
+    ):
         batch.load(job._replace(mask=Path("m.png")), UNCHECKED)
 
 

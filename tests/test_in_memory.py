@@ -39,9 +39,9 @@ def test_bytes_and_file_objects_are_read(inpainter, tmp_path):
 
 def test_faults_of_files_in_memory_are_named(inpainter, tmp_path):
     _, mask = make_picture(16, 24)
-    with pytest.raises(UsageError, match="^The picture cannot be read as a picture: it is empty"):
+    with pytest.raises(UsageError, match="^The image cannot be read as an image: it is empty"):
         inpainter(b"", mask)
-    with pytest.raises(UsageError, match="^The picture cannot be read as a picture: it is no JPEG"):
+    with pytest.raises(UsageError, match="^The image cannot be read as an image: it is not a JPEG"):
         inpainter(io.BytesIO(b"no picture"), mask)
     (tmp_path / "a.txt").write_text("text")
     with open(tmp_path / "a.txt") as text:

@@ -172,7 +172,7 @@ def test_failures_stop_no_other_and_are_listed(here, filled, capsys):
     assert summary == "error: 3 of 4 images failed, see the lines above."
     assert all(line.startswith("failed: ") for line in failed)
     unreadable, misfit, maskless = sorted(failed, key=lambda line: line.partition("/")[2])
-    assert "images/b.1.bmp cannot be read as a picture" in unreadable
+    assert "images/b.1.bmp cannot be read as an image" in unreadable
     assert "masks/c.png is 3x3, but images/c.bmp is 5x7" in misfit
     assert "images/d.png: masks holds no mask named d, d_mask, d-mask, mask_d or d.png" in maskless
     assert command("--resize-mask") == 1

@@ -198,9 +198,9 @@ def test_what_cannot_be_used_is_named(inpainter, tmp_path):
     Image.fromarray(picture).save(broken)
     truncate(broken)
     for image, hole in ((broken, mask), (picture, broken)):
-        with pytest.raises(UsageError, match="broken.png cannot be read as a picture: "):
+        with pytest.raises(UsageError, match="broken.png cannot be read as an image: "):
             inpainter(image, hole)
-    with pytest.raises(UsageError, match="absent.png cannot be read as a picture: .*No such file"):
+    with pytest.raises(UsageError, match="absent.png cannot be read as an image: .*No such file"):
         inpainter(tmp_path / "absent.png", mask)
     with pytest.raises(UsageError, match="There is no model file absent.safetensors"):
         Inpainter.load("absent.safetensors")

@@ -174,7 +174,7 @@ def test_unusable_mask_file_is_named(tmp_path):
     Image.fromarray(np.array([[0, 70000]], np.int32)).save(path)
     with pytest.raises(UsageError, match="a.tif cannot be used as a mask: .*not 70000"):
         read_mask(path)
-    with pytest.raises(UsageError, match="a.png cannot be read as a picture: No such file"):
+    with pytest.raises(UsageError, match="a.png cannot be read as an image: No such file"):
         read_mask(tmp_path / "a.png")
     with pytest.raises(UsageError, match="2x1 pixels .* the limit of 1;"):
         read_mask(path, max_pixels=1)

@@ -345,9 +345,9 @@ def test_a_tiff_above_pillows_limit_is_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "mode, name, message",
     [
-        ("RGBA", "a.jpg", "JPEG holds no transparency"),
-        ("RGB", "a.avif", ".avif is no format of ours"),
-        ("I;16", "a.webp", "WEBP holds no 16 bits"),
+        ("RGBA", "a.jpg", "JPEG cannot hold transparency"),
+        ("RGB", "a.avif", ".avif is not a supported format"),
+        ("I;16", "a.webp", "WEBP cannot hold 16 bits"),
     ],
 )
 def test_formats_are_checked_without_encoding(mode, name, message):
@@ -358,6 +358,6 @@ def test_formats_are_checked_without_encoding(mode, name, message):
 
 def test_sides_beyond_a_format_are_refused_before_the_work(tmp_path):
     strip = Picture(np.zeros((1, 20000, 3), np.uint8))
-    with pytest.raises(UsageError, match="WEBP holds at most 16383 pixels a side, and the image"):
+    with pytest.raises(UsageError, match="WEBP holds at most 16383 pixels per side, and the image"):
         check_writable("a.webp", strip)
     write(tmp_path / "a.jpg", strip.pixels, strip)

@@ -188,13 +188,17 @@ def test_what_two_decoders_read_differently_is_refused(tmp_path):
     path, rgb = tmp_path / "a.tif", {"photometric": "rgb"}
     planes = np.moveaxis(noise(3, np.uint16), 2, 0)
     tifffile.imwrite(path, planes, planarconfig="separate", **rgb)
-    with pytest.raises(UsageError, match="a.tif has 16 bits a channel in a form that is rare"):
+    with pytest.raises(
+        UsageError, match="a.tif has 16 bits per channel in an unsupported encoding"
+    ):
         read(path)
     tifffile.imwrite(path, noise(4, np.uint16), extrasamples=["assocalpha"], **rgb)
-    with pytest.raises(UsageError, match="16 bits a channel in a form that is rare .TIFF, RGBA"):
+    with pytest.raises(
+        UsageError, match="16 bits per channel in an unsupported encoding .TIFF, RGBA"
+    ):
         read(path)
     tifffile.imwrite(path, noise(1, np.uint16)[..., 0], photometric="miniswhite")
-    with pytest.raises(UsageError, match="a.tif has 16 bits in a rare form"):
+    with pytest.raises(UsageError, match="a.tif has 16 bits in an unsupported encoding"):
         read(path)
 
 
@@ -414,12 +418,12 @@ def test_corrupt_metadata_are_dropped_in_silence(tmp_path, capfd):
 @pytest.mark.parametrize(
     "mode, target, problem",
     [
-        ("RGBA", "a.jpg", "JPEG holds no transparency; use .png"),
-        ("RGBA", "a.bmp", "BMP holds no transparency; use .png"),
-        ("I;16", "a.jpg", "JPEG holds no 16 bits a channel; use .png"),
-        ("I;16", "a.webp", "WEBP holds no 16 bits a channel; use .png"),
-        ("RGB", "a.gif", ".gif is no format of ours; use .png"),
-        ("RGB", "a", "no suffix is no format of ours; use .png"),
+        ("RGBA", "a.jpg", "JPEG cannot hold transparency; use .png"),
+        ("RGBA", "a.bmp", "BMP cannot hold transparency; use .png"),
+        ("I;16", "a.jpg", "JPEG cannot hold 16 bits per channel; use .png"),
+        ("I;16", "a.webp", "WEBP cannot hold 16 bits per channel; use .png"),
+        ("RGB", "a.gif", ".gif is not a supported format; use .png"),
+        ("RGB", "a", "its name has no suffix; use .png"),
         ("RGB", "absent/a.png", "No such file or directory"),
         ("RGB", "folder.png", "Is a directory"),
     ],
@@ -434,13 +438,15 @@ def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path, mode, targ
 
 def test_other_things_that_do_not_fit(tmp_path):
     profiled = Picture(noise(3), metadata={"icc_profile": PROFILE})
-    with pytest.raises(UsageError, match="BMP holds no colour profile"):
+    with pytest.raises(UsageError, match="BMP cannot hold a color profile"):
         write(tmp_path / "a.bmp", profiled.pixels, profiled)
     with pytest.raises(UsageError, match="a.webp cannot be written: .*16383"):
         strip = Picture(np.zeros((1, 20000, 3), np.uint8))
         write(tmp_path / "a.webp", strip.pixels, strip)
     for other in (noise(1), noise(3, np.uint16), noise(3)[1:]):
-        with pytest.raises(UsageError, match=r"like a picture of uint8 \(6, 10, 3\), not of"):
+        with pytest.raises(
+            UsageError, match=r"needs pixels of uint8 \(6, 10, 3\), like the input image, not "
+        ):
             write(tmp_path / "a.png", other, profiled)
     assert not list(tmp_path.iterdir())
 
@@ -498,10 +504,10 @@ def test_large_pictures_are_refused_before_they_are_decoded(tmp_path, capfd, mon
         with pytest.raises(UsageError, match="6x10 pixels .* limit of 59"):
             read(saved(path, picture("L").rotate(90, expand=True)), max_pixels=59)
         assert read(path, max_pixels=60).pixels.size == 60
-        with pytest.raises(UsageError, match="The picture has 10x6 pixels .* limit of 59"):
+        with pytest.raises(UsageError, match="The image has 10x6 pixels .* limit of 59"):
             read(picture("L"), max_pixels=59)
         path.write_bytes(bomb(10000, 10000))  # Above Pillow's warning, below our limit: no word.
-        with pytest.raises(UsageError, match="cannot be read as a picture: image file is trunc"):
+        with pytest.raises(UsageError, match="cannot be read as an image: image file is trunc"):
             read(path)
     assert Image.MAX_IMAGE_PIXELS == 1234
     assert capfd.readouterr() == ("", "")
@@ -551,10 +557,10 @@ def test_pages_are_not_counted(tmp_path, monkeypatch):
 def test_truncated_files_are_named(tmp_path, suffix):
     path = saved(tmp_path / f"a.{suffix}", picture("RGB").resize((40, 40)))
     truncate(path)
-    with pytest.raises(UsageError, match=f"a.{suffix} cannot be read as a picture: "):
+    with pytest.raises(UsageError, match=f"a.{suffix} cannot be read as an image: "):
         read(path)
     path.write_bytes(path.read_bytes()[:16])
-    with pytest.raises(UsageError, match=f"a.{suffix} cannot be read as a picture: "):
+    with pytest.raises(UsageError, match=f"a.{suffix} cannot be read as an image: "):
         read(path)
 
 
@@ -564,19 +570,19 @@ def test_what_is_no_picture_is_named(tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "script.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     for name, problem in [
-        ("text.png", "it is no JPEG, PNG, .* or HEIC"),
-        ("script.eps", "it is no JPEG"),
+        ("text.png", "it is not a JPEG, PNG, .* or HEIC"),
+        ("script.eps", "it is not a JPEG"),
         ("empty.png", "it is empty"),
         ("folder.png", "Is a directory"),
         ("absent.png", "No such file or directory"),
         ("null\0.png", "embedded null byte"),
     ]:
-        with pytest.raises(UsageError, match=f"{name} cannot be read as a picture: {problem}"):
+        with pytest.raises(UsageError, match=f"{name} cannot be read as an image: {problem}"):
             read(tmp_path / name)
 
 
 @pytest.mark.parametrize(
-    "mode, problem", [("F", "float32 values"), ("I", "int32 values"), ("LAB", "the kind LAB")]
+    "mode, problem", [("F", "float32 values"), ("I", "int32 values"), ("LAB", "color mode LAB")]
 )
 def test_exotic_kinds_are_refused(tmp_path, mode, problem):
     path = saved(tmp_path / "a.tif", picture(mode))
@@ -599,11 +605,13 @@ def test_files_in_memory(tmp_path):
     np.testing.assert_array_equal(here.alpha, there.alpha)
     write(path, there.pixels, there)
     assert encode("any.png", here.pixels, here) == path.read_bytes()
-    with pytest.raises(UsageError, match="^mine.png cannot be read as a picture: "):
+    with pytest.raises(UsageError, match="^mine.png cannot be read as an image: "):
         read(Encoded(data[:-60], "mine.png"))
-    with pytest.raises(UsageError, match="^The picture cannot be read as a picture: it is empty"):
+    with pytest.raises(UsageError, match="^The image cannot be read as an image: it is empty"):
         read(Encoded(b""))
-    with pytest.raises(UsageError, match="^any.gif cannot be written: .gif is no format of ours"):
+    with pytest.raises(
+        UsageError, match="^any.gif cannot be written: .gif is not a supported format"
+    ):
         encode("any.gif", here.pixels, here)
 
 

@@ -1,4 +1,4 @@
-"""Pictures and masks as people have them: files of many kinds, and PIL pictures."""
+"""Reads and writes image files and masks of all supported formats, and PIL images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -59,45 +59,49 @@ __all__ = [
 
 
 def read(source: Source, *, max_pixels: int = MAX_PIXELS, as_stored: bool = False) -> Picture:
-    """Reads a picture, upright, with what is needed to write it again.
+    """Reads an image upright, with the alpha and metadata that are needed to write it again.
 
-    Palettes become RGB, print colours (CMYK) become sRGB. Grey stays grey, 16 bits stay 16; but
-    16-bit grey with alpha becomes RGB, and HEIC and AVIF of more than 8 bits are cut to 8.
+    Palette images are converted to RGB, and print colours (CMYK) to sRGB. Greyscale images and
+    images with 16 bits per channel keep their type, but 16-bit grey with alpha becomes RGB, and
+    HEIC and AVIF images with more than 8 bits per channel are reduced to 8.
 
     Args:
-        source: A JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC file, whatever its suffix, or
-            what is in one: bytes, `Encoded`, or a binary file object, which is read from its
-            start; or a PIL picture, with the 8 bits a colour channel that Pillow holds.
-        max_pixels: What is larger is refused before it is decoded.
-        as_stored: Leave the pixels as they are stored, whatever the EXIF orientation.
+        source: A JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC file; the suffix does not matter.
+            The content of such a file may be given as bytes, as `Encoded`, or as a binary file
+            object, which is read from its start. A PIL image is accepted as well; Pillow holds
+            colours with 8 bits per channel.
+        max_pixels: Maximum number of pixels; larger images are refused before they are decoded.
+        as_stored: Ignore the EXIF orientation and return the pixels as they are stored.
 
     Raises:
-        UsageError: It cannot be read, is an animation or has pages, is too large, or is of a kind
-            that cannot be kept. Colours of 16 bits and HEIC need the extra `pictures`.
+        UsageError: The image cannot be read, is an animation, has several pages, is too large, or
+            has a type that cannot be preserved. Colours of 16 bits and HEIC need the extra
+            `pictures`.
     """
     picture = decode(source, max_pixels, as_stored=as_stored)
     if picture.pixels.dtype not in (np.uint8, np.uint16):
         raise UsageError(
             f"{describe(source)} holds {picture.pixels.dtype} values, whose range is unknown; save "
-            "it with 8 or 16 bits a channel."
+            "it with 8 or 16 bits per channel."
         )
     return picture
 
 
 def split_hole(picture: Picture) -> tuple[Picture, np.ndarray]:
-    """Takes the opacity of a picture as its mask.
+    """Uses the alpha channel of an image as its mask.
 
     Returns:
-        The picture, everywhere as opaque as its most opaque pixels, with `Picture.kept_share`; and
-        its hole: bool [H, W, 1], true where it is less opaque than they are.
+        The image with `Picture.kept_share` set and a constant alpha, the highest value of its alpha
+        channel; and the hole, bool [H, W, 1], which is true where alpha is below that value.
     """
-    highest = picture.alpha.max() or opaque(picture.alpha)  # All transparent: all is hole.
+    # The hole is the whole image if all pixels are transparent.
+    highest = picture.alpha.max() or opaque(picture.alpha)
     kept = picture.alpha / np.float32(highest)
     return replace(picture, alpha=np.full_like(picture.alpha, highest), kept_share=kept), kept < 1
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Gives a mask [H, W, 1] another size by taking the nearest pixel."""
+    """Resizes a mask [H, W, 1] by nearest-neighbour interpolation."""
     rows, columns = (
         (2 * np.arange(new) + 1) * old // (2 * new)
         for old, new in zip(mask.shape[:2], (height, width), strict=True)
@@ -106,15 +110,15 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def write(path: str | Path, pixels: np.ndarray, like: Picture) -> None:
-    """Writes what `encode` makes; nobody who reads the path sees half a file.
+    """Encodes an image as `encode` does and writes the file atomically.
 
     Args:
-        path: Its suffix chooses the format.
-        pixels: Of the shape and type of `like.pixels`.
-        like: What `read` returned.
+        path: The file to write; its suffix determines the format.
+        pixels: Pixels with the shape and type of `like.pixels`.
+        like: The input image, as `read` returned it.
 
     Raises:
-        UsageError: As of `encode`; or the file cannot be written.
+        UsageError: `encode` refuses the image, or the file cannot be written.
     """
     path = Path(path)
     encoded = encode(path, pixels, like)
@@ -123,17 +127,18 @@ def write(path: str | Path, pixels: np.ndarray, like: Picture) -> None:
 
 
 def encode(name: str | Path, pixels: np.ndarray, like: Picture) -> bytes:
-    """Makes a file of pixels with the alpha and metadata of the picture that they were made from.
+    """Encodes pixels as an image file with the alpha and metadata of the input image.
 
-    PNG, TIFF, BMP and WebP are lossless; TIFF is not compressed, and grey in WebP becomes RGB.
-    JPEG is compressed as `like` was, and lies as it lay, with the orientation tag; if that was
-    none, hardly. `left_out` names the metadata that a format loses; thumbnails and maker's notes,
-    which may show what was in a hole, are never kept. The same pixels make the same bytes.
+    PNG, TIFF, BMP and WebP are lossless; TIFF is not compressed, and grey in WebP becomes RGB. If
+    `like` was a JPEG, a JPEG is written with its quantization tables, pixel order and orientation
+    tag; otherwise it is written at quality 95. `left_out` names the metadata that a format cannot
+    store. Thumbnails and maker notes are never kept, because they may show the original content
+    of the hole. The output is deterministic.
 
     Args:
-        name: Its suffix chooses the format; messages begin with it.
-        pixels: Of the shape and type of `like.pixels`.
-        like: What `read` returned.
+        name: The file name; its suffix determines the format, and messages begin with it.
+        pixels: Pixels with the shape and type of `like.pixels`.
+        like: The input image, as `read` returned it.
 
     Raises:
         UsageError: The format is unknown or cannot hold alpha, a colour profile or 16 bits.
@@ -141,7 +146,7 @@ def encode(name: str | Path, pixels: np.ndarray, like: Picture) -> bytes:
     expected = like.pixels
     if pixels.shape != expected.shape or pixels.dtype != expected.dtype:
         raise UsageError(
-            f"{name} must be written like a picture of {expected.dtype} {expected.shape}, not of "
+            f"{name} needs pixels of {expected.dtype} {expected.shape}, like the input image, not "
             f"{pixels.dtype} {pixels.shape}."
         )
     try:
@@ -153,14 +158,14 @@ def encode(name: str | Path, pixels: np.ndarray, like: Picture) -> bytes:
 
 
 def check_writable(name: str | Path, like: Picture) -> None:
-    """Checks, before the work, that `encode` can write a completed picture.
+    """Checks, before an image is inpainted, that `encode` can write the result.
 
     Args:
-        name: Its suffix chooses the format; the message begins with it.
-        like: What `read` returned, opaque where the hole was.
+        name: The file name; its suffix determines the format, and the message begins with it.
+        like: The input image, as `read` returned it, with an opaque hole.
 
     Raises:
-        UsageError: As of `encode`.
+        UsageError: The format is unknown or cannot hold the image, as for `encode`.
     """
     try:
         encoding.check(like, Path(name).suffix)
@@ -169,13 +174,14 @@ def check_writable(name: str | Path, like: Picture) -> None:
 
 
 def left_out(name: str | Path, like: Picture) -> tuple[str, ...]:
-    """Names what a file of the suffix of `name` loses of what `like` was read from.
+    """Names the metadata of the input file that the format of `name`'s suffix cannot store.
 
-    Such as "thumbnail", "EXIF" or "text 'Title'"; without those that are about pixels.
+    Examples are "thumbnail", "EXIF" and "text 'Title'". Entries that describe the pixel layout are
+    not listed.
     """
     return encoding.left_out(like, Path(name).suffix)
 
 
 def size(pixels: np.ndarray) -> str:
-    """Width x height of [H, W, ...], for messages."""
+    """Formats the size of [H, W, ...] as width x height, for messages."""
     return f"{pixels.shape[1]}x{pixels.shape[0]}"

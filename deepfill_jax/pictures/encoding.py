@@ -1,4 +1,4 @@
-"""Encodes pictures with their metadata, by Pillow, and colours of 16 bits a channel by OpenCV."""
+"""Encodes images with their metadata: with Pillow, and 16-bit colours in PNG with OpenCV."""
 
 import io
 import struct
@@ -15,18 +15,18 @@ from deepfill_jax.pictures.decoding import Picture, RefusalError, opencv
 from deepfill_jax.pictures.formats import WRITABLE
 from deepfill_jax.pictures.metadata import as_it_lay, with_orientation
 
-# Pillow does not tell how well a WebP was compressed, and nothing less keeps known pixels.
+# Pillow does not report the quality of a WebP file; only lossless WebP keeps known pixels.
 _WEBP = {"lossless": True, "exact": True}
-_JPEG = {"quality": 95, "subsampling": 0}  # Of what was no JPEG.
-_PNG_HEAD = 33  # Signature and IHDR.
-_METRE = 1 / 0.0254  # In inches.
+_JPEG = {"quality": 95, "subsampling": 0}  # For images that were not read from a JPEG.
+_PNG_HEAD = 33  # Bytes of the signature and IHDR.
+_METRE = 1 / 0.0254  # One metre in inches.
 _XMP_TAG = 700
-# What each format holds of `metadata.read`, and what that is called.
+# The entries of `metadata.read` that each format can store, and their names in messages.
 _HOLDS = {
     "PNG": ("exif", "icc_profile", "dpi", "xmp", "comment", "png"),
     "TIFF": ("exif", "icc_profile", "dpi", "xmp", "tiff"),
     "WEBP": ("exif", "icc_profile", "xmp"),
-    "BMP": ("icc_profile", "dpi"),  # With a profile it is refused.
+    "BMP": ("icc_profile", "dpi"),  # Images with a color profile are refused.
     "JPEG": ("exif", "icc_profile", "dpi", "xmp", "comment", "iptc"),
 }
 _NAMES = {
@@ -37,35 +37,34 @@ _NAMES = {
     "tiff": "map coordinates (GeoTIFF)",
     "iptc": "IPTC",
 }
-_LONGEST = {"xmp": 65504, "comment": 65533, "iptc": 65000}  # Bytes in a JPEG.
+_LONGEST = {"xmp": 65504, "comment": 65533, "iptc": 65000}  # Maximum bytes in a JPEG.
 _PROFILES = {b"RGB ": 3, b"GRAY": 1}  # Channels by the colour space in a profile's header.
 _MAX_SIDES = {"WEBP": 16383, "JPEG": 65500}
 
 
 def check(like: Picture, suffix: str) -> str:
-    """Returns the format of a suffix if it can hold a completed picture.
+    """Returns the format of a suffix if it can hold the completed image.
 
     Raises:
-        RefusalError: The format is unknown, or cannot hold the picture.
+        RefusalError: The format is unknown, or cannot hold the image.
     """
     name = WRITABLE.get(suffix.lower())
     if name is None:
-        raise RefusalError(
-            f"cannot be written: {suffix or 'no suffix'} is no format of ours; use .png"
-        )
+        problem = f"{suffix} is not a supported format" if suffix else "its name has no suffix"
+        raise RefusalError(f"cannot be written: {problem}; use .png")
     alpha = like.alpha
     if name in ("JPEG", "BMP") and alpha is not None and (alpha != np.iinfo(alpha.dtype).max).any():
-        raise RefusalError(f"cannot be written: {name} holds no transparency; use .png")
+        raise RefusalError(f"cannot be written: {name} cannot hold transparency; use .png")
     if name == "BMP" and "icc_profile" in like.metadata:
-        raise RefusalError("cannot be written: BMP holds no colour profile; use .png")
+        raise RefusalError("cannot be written: BMP cannot hold a color profile; use .png")
     if like.pixels.dtype == np.uint16 and name not in ("PNG", "TIFF"):
-        raise RefusalError(f"cannot be written: {name} holds no 16 bits a channel; use .png")
+        raise RefusalError(f"cannot be written: {name} cannot hold 16 bits per channel; use .png")
     if like.pixels.dtype == np.uint16 and (like.pixels.shape[2] > 1 or alpha is not None):
         opencv()
     longest, most = max(like.pixels.shape[:2]), _MAX_SIDES.get(name, 2**31)
     if longest > most:
         raise RefusalError(
-            f"cannot be written: {name} holds at most {most} pixels a side, and the image has "
+            f"cannot be written: {name} holds at most {most} pixels per side, and the image has "
             f"{longest}; use .png"
         )
     return name
@@ -75,7 +74,7 @@ def encode(pixels: np.ndarray, like: Picture, suffix: str) -> bytes:
     """Encodes pixels with the alpha and metadata of `like`; see `pictures.encode`.
 
     Raises:
-        RefusalError: The format of this suffix is unknown or cannot hold them.
+        RefusalError: The format of this suffix is unknown or cannot hold the image.
     """
     name = check(like, suffix)
     whole = _channels(pixels, like, name)
@@ -93,24 +92,24 @@ def encode(pixels: np.ndarray, like: Picture, suffix: str) -> bytes:
 
 
 def left_out(like: Picture, suffix: str) -> tuple[str, ...]:
-    """Names what a file of this format loses of what `like` was read from."""
+    """Names the metadata of the input file that a file of this format cannot store."""
     name = WRITABLE.get(suffix.lower(), "PNG")
     _, lost = _kept(like, name, _channels(like.pixels, like, name))
     return (*like.left_out, *lost)
 
 
 def _channels(pixels: np.ndarray, like: Picture, name: str) -> np.ndarray:
-    """Joins pixels and alpha as a format holds them: [H, W, 1 to 4]."""
+    """Joins pixels and alpha in the channels that a format supports: [H, W, 1 to 4]."""
     if like.alpha is None or name in ("JPEG", "BMP"):
         return pixels.repeat(3, axis=2) if name == "WEBP" and pixels.shape[2] == 1 else pixels
     whole = np.concatenate([pixels, like.alpha], axis=2)
     if whole.shape[2] == 2 and (whole.dtype == np.uint16 or name == "WEBP"):
-        return whole[..., [0, 0, 0, 1]]  # Neither OpenCV nor Pillow reads wide grey and alpha.
+        return whole[..., [0, 0, 0, 1]]  # Neither OpenCV nor Pillow reads 16-bit grey with alpha.
     return whole
 
 
 def _kept(like: Picture, name: str, whole: np.ndarray) -> tuple[dict[str, Any], list[str]]:
-    """Returns the metadata that a format holds, and names of the others."""
+    """Returns the metadata that a format can store, and the names of the other entries."""
     kept = {key: x for key, x in like.metadata.items() if key in _HOLDS[name]}
     lost = [_NAMES[key] for key in like.metadata if key in _NAMES and key not in kept]
     if name != "PNG":
@@ -143,7 +142,7 @@ def _saved(whole: np.ndarray, name: str, **options: Any) -> bytes:
 def _jpeg(
     whole: np.ndarray, options: Mapping[str, Any], kept: dict[str, Any]
 ) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
-    """Turns a JPEG back to how it lay, so that its blocks and tables fit, and keeps the tag."""
+    """Restores the stored orientation of a JPEG, so that its blocks stay aligned, and its tag."""
     options, kept = dict(options), dict(kept)
     orientation = options.pop("orientation", 1)
     if orientation != 1:
@@ -161,7 +160,7 @@ def _jpeg(
 
 
 def _png(whole: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
-    """PNG of 8 or 16 bits, [H, W, 1 to 4]."""
+    """Encodes [H, W, 1 to 4] as a PNG file of 8 or 16 bits per channel."""
     chunks = list(metadata.get("png", ()))
     if "xmp" in metadata:
         chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata["xmp"]))
@@ -178,14 +177,14 @@ def _png(whole: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
     added = b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks
-        # A profile says what this chunk says; the two exclude each other.
+        # PNG allows either a profile or this chunk, which both define the color space.
         if not (name == b"sRGB" and "icc_profile" in metadata)
     )
     return encoded[:_PNG_HEAD] + added + encoded[_PNG_HEAD:]
 
 
 def _wide_png(pixels: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
-    """PNG of 16 bits, of [H, W, 3 or 4]."""
+    """Encodes [H, W, 3 or 4] as a PNG file of 16 bits per channel."""
     cv2 = opencv()
     kept = {
         cv2.IMAGE_METADATA_EXIF: metadata.get("exif", b"").removeprefix(b"Exif\0\0"),
@@ -198,7 +197,7 @@ def _wide_png(pixels: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
 
 
 def _directory(metadata: Mapping[str, Any]) -> ImageFileDirectory_v2:
-    """The part of a TIFF file's directory that does not say how its pixels lie."""
+    """Makes a TIFF directory with all entries but those of the pixel layout."""
     directory = ImageFileDirectory_v2()
     exif = Image.Exif()
     exif.load(metadata.get("exif", b""))
@@ -216,7 +215,7 @@ def _directory(metadata: Mapping[str, Any]) -> ImageFileDirectory_v2:
 
 
 def _wide_tiff(pixels: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
-    """TIFF of 16 bits, of [H, W, 3 or 4]; OpenCV's would lose the metadata."""
+    """Encodes [H, W, 3 or 4] as a 16-bit TIFF file; OpenCV would lose the metadata."""
     height, width, channels = pixels.shape
     data = pixels.astype("<u2").tobytes()
     directory = _directory(metadata)
@@ -230,10 +229,10 @@ def _wide_tiff(pixels: np.ndarray, metadata: Mapping[str, Any]) -> bytes:
     directory[Base.PhotometricInterpretation] = 2  # RGB.
     directory[Base.SamplesPerPixel] = channels
     if channels == 4:
-        directory[Base.ExtraSamples] = 2  # Alpha that the colours are not multiplied by.
+        directory[Base.ExtraSamples] = 2  # The colours are not premultiplied by alpha.
     directory[Base.RowsPerStrip] = height
     directory[Base.StripByteCounts] = len(data)
-    directory[Base.StripOffsets] = 0  # After the directory, as Pillow counts when it saves it.
+    directory[Base.StripOffsets] = 0  # Pillow adds the length of the directory.
     file = io.BytesIO()
     directory.save(file)
     file.write(data)

@@ -1,4 +1,4 @@
-"""File formats: which one a file has, by its content, and which suffixes belong to it."""
+"""Detects the format of image files from their content, and lists the suffixes of formats."""
 
 import io
 import struct
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-# Pillow knows dozens more, some read by other programs (EPS), some cut to 8 bits (JPEG 2000, PPM).
-# The first suffix of a format is its usual one.
+# Pillow's other formats are not supported: some need other programs (EPS), and some are reduced to
+# 8 bits (JPEG 2000, PPM). The first suffix of a format is its usual one.
 SUFFIXES = {
     "PNG": (".png",),
     "TIFF": (".tif", ".tiff"),
@@ -23,7 +23,7 @@ READABLE = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suff
 WRITABLE = {
     suffix: name for name in ("PNG", "TIFF", "WEBP", "BMP", "JPEG") for suffix in SUFFIXES[name]
 }
-HEAD_BYTES = 64  # That `file_format` needs.
+HEAD_BYTES = 64  # Number of bytes that `file_format` needs.
 _START = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -34,7 +34,15 @@ _START = {
     b"II+\0": "TIFF",  # BigTIFF.
     b"MM\0+": "TIFF",
 }
-_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # Sizes in bytes; "BM" alone also starts texts.
+_BMP_HEADERS = (
+    12,
+    40,
+    52,
+    56,
+    64,
+    108,
+    124,
+)  # Sizes in bytes. Text files may start with "BM" as well.
 _HEIF_BRANDS = frozenset(b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split())
 _NEW_SUBFILE_TYPE, _DNG_VERSION = 254, 50706
 
@@ -61,7 +69,7 @@ def file_format(head: bytes) -> str | None:
 
 
 def format_of(path: Path) -> str | None:
-    """Returns the format of a file on disk, or None if it is unknown or a raw photograph's.
+    """Returns the format of a file, or None if it is unknown or the file is a raw photograph.
 
     Raises:
         OSError: The file cannot be read.
@@ -72,13 +80,13 @@ def format_of(path: Path) -> str | None:
             try:
                 file.seek(0)
                 return None if is_raw(open_as("TIFF", file)) else name
-            except Exception:  # As many kinds as ways to be corrupt.
+            except Exception:  # Corrupt files raise many types of exceptions.
                 return None
     return name
 
 
 def own_suffix(suffix: str, name: str) -> str:
-    """Returns the suffix of a file in the format `name`: its own, unless that means another one."""
+    """Returns `suffix` if it belongs to the format `name`, else the usual suffix of that format."""
     return suffix if suffix.lower() in SUFFIXES[name] else SUFFIXES[name][0]
 
 
@@ -86,11 +94,11 @@ def opener(name: str) -> Callable[[io.IOBase, str], Image.Image]:
     """Returns Pillow's reader of a format.
 
     Raises:
-        UnidentifiedImageError: Pillow was built without it.
+        UnidentifiedImageError: Pillow was built without this format.
         ImportError: HEIC needs pillow-heif.
     """
     if name == "HEIF":
-        from pillow_heif import HeifImageFile  # Not registered, which would change Pillow for all.
+        from pillow_heif import HeifImageFile  # Registering it would change Pillow globally.
 
         return HeifImageFile
     Image.init()
@@ -100,15 +108,15 @@ def opener(name: str) -> Callable[[io.IOBase, str], Image.Image]:
 
 
 def open_as(name: str, file: io.IOBase) -> Image.Image:
-    """Reads the header of an image file in a format, whatever its size.
+    """Reads the header of an image file of a known format, without a limit of the image size.
 
-    `Image.open` would apply Pillow's limit of pixels, a global of the process with no size in its
-    message; `decoding` has a limit of its own.
+    `Image.open` would apply Pillow's limit of pixels, which is global and whose message does not
+    state the size; `decoding` checks a limit of its own.
     """
     return opener(name)(file, "")
 
 
 def is_raw(opened: Image.Image) -> bool:
-    """Whether a TIFF file is a raw photograph (DNG, NEF, ARW, CR2), of which a preview is read."""
+    """Whether a TIFF is a raw photograph (DNG, NEF, ARW, CR2); Pillow reads only its preview."""
     tags = getattr(opened, "tag_v2", {})
     return bool(tags.get(_NEW_SUBFILE_TYPE, 0) & 1) or _DNG_VERSION in tags

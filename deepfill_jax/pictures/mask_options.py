@@ -1,4 +1,4 @@
-"""How masks are read, checked and fitted to their images."""
+"""Options for reading and checking masks and for fitting them to their images."""
 
 from typing import Literal, NamedTuple, get_args
 
@@ -7,20 +7,20 @@ ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
 
 
 class MaskOptions(NamedTuple):
-    """How a mask is read and fitted to its image.
+    """Options for reading a mask and fitting it to its image.
 
     Attributes:
-        threshold: Part of the value scale above which a value is hole, see `hole_of_values`.
-        invert: The hole is what would otherwise be known, as in masks with black holes.
+        threshold: Fraction of the value scale above which a value is hole, see `hole_of_values`.
+        invert: Exchange the hole and the known region, for masks whose holes are black.
         check: Refuse a mask without a hole, a mask whose hole is the whole image, and a mask of
             class or instance numbers of which only some are above the threshold.
-        orientation: What a mask of an image with an EXIF orientation was drawn on: the "upright"
-            image or the pixels as "stored". "auto" decides by the sizes.
-        resize: Stretch a mask of another size to the image's.
-        say_threshold: How the user sets the threshold to 0, for messages.
-        say_unchecked: How the user turns `check` off.
-        say_orientation: How the user chooses an orientation.
-        say_resize: How the user asks for `resize`; empty if that is not possible.
+        orientation: Orientation of a mask whose image has an EXIF orientation: the "upright" one,
+            or that of the pixels as "stored"; "auto" decides by the sizes.
+        resize: Resize a mask of another size to the image's size.
+        say_threshold: Text for messages: how the user sets the threshold to 0.
+        say_unchecked: Text for messages: how the user turns `check` off.
+        say_orientation: Text for messages: how the user chooses an orientation.
+        say_resize: Text for messages: how the user enables `resize`; empty if that is impossible.
     """
 
     threshold: float = 0.5

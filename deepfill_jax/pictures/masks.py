@@ -1,4 +1,4 @@
-"""Reads masks, files or arrays, as bool [H, W, 1], and recognises those that are read wrongly."""
+"""Reads masks from files and arrays as bool [H, W, 1], and detects likely misinterpretations."""
 
 import numpy as np
 from PIL import Image
@@ -8,7 +8,9 @@ from deepfill_jax.pictures.decoding import MAX_PIXELS, Picture, decode, describe
 from deepfill_jax.pictures.mask_options import UNCHECKED, MaskOptions
 from deepfill_jax.pictures.sources import Source
 
-_LUMA = np.array([19595, 38470, 7471], np.uint32)  # 65536ths, of ITU-R BT.601, as Pillow's.
+_LUMA = np.array(
+    [19595, 38470, 7471], np.uint32
+)  # Pillow's luma weights (ITU-R BT.601), in 65536ths.
 # Masks with soft edges have more distinct greys than this, and masks of class numbers have fewer.
 _MAX_LABELS = 64
 
@@ -18,23 +20,23 @@ def read_mask(
 ) -> np.ndarray:
     """Reads a mask as bool [H, W, 1], true in the hole.
 
-    White is the hole, as in `hole_of_values`; colours count by their luma. What is transparent is
-    no hole. One colour alone, painted on a transparent layer, is the hole where it is opaque,
-    whatever the colour.
+    White is the hole, as in `hole_of_values`; colours are converted to luma. Transparent pixels are
+    not hole. In a transparent layer that is painted with a single colour, opaque pixels are the
+    hole, whatever the colour.
 
     Args:
-        source: As for `read`, and also whole or real numbers in a TIFF file.
+        source: An image source as for `read`; TIFF files may also hold int32 or float32 values.
         options: Threshold, inversion and checks.
-        max_pixels: As for `read`.
+        max_pixels: Maximum number of pixels, as for `read`.
 
     Raises:
-        UsageError: It cannot be read, its values are not those of a mask, or a check fails.
+        UsageError: The mask cannot be read, its values are not those of a mask, or a check fails.
     """
     return hole_of_picture(decode(source, max_pixels), options, name=describe(source, "The mask"))
 
 
 def hole_of_picture(picture: Picture, options: MaskOptions, *, name: str) -> np.ndarray:
-    """Reads a decoded mask as `read_mask` does; `name` begins its messages."""
+    """Reads a decoded mask as `read_mask` does; error messages begin with `name`."""
     try:
         area = _Area(picture.pixels, picture.alpha, options, is_lossy=bool(picture.jpeg))
     except UsageError as error:
@@ -45,22 +47,22 @@ def hole_of_picture(picture: Picture, options: MaskOptions, *, name: str) -> np.
 def hole_of_values(
     values: np.ndarray, options: MaskOptions = UNCHECKED, *, name: str = "The mask"
 ) -> np.ndarray:
-    """Reads a mask array as bool [H, W, 1], true in the hole: as `read_mask` reads such a file.
+    """Reads a mask array as bool [H, W, 1], true in the hole, like `read_mask` reads a mask file.
 
-    The scale is the smallest of 1, 255 and 65535 that holds the largest value. So masks of 0 and 1,
-    of 0 and 255, of bool and of 16 bits mean what they look like, as do greys and probabilities.
-    Whole numbers have the scale 1 only if both 0 and 1 occur: 1 alone is an almost black 255.
+    The value scale is the smallest of 1, 255 and 65535 that holds the largest value. Therefore
+    masks of 0 and 1, 0 and 255, bool, 16 bits, grey levels and probabilities are read as expected.
+    Integers have the scale 1 only if both 0 and 1 occur; an array of ones is almost black on the
+    scale of 255.
 
     Args:
         values: Numbers [H, W], [H, W, 1] or RGB [H, W, 3]; or RGB with opacity [H, W, 4], of uint8,
             uint16 or floats in [0, 1].
         options: Threshold, inversion and checks. With the threshold 0.5, 128 of 255 is hole, and
             127 is not.
-        name: The mask in messages.
+        name: Name of the mask in messages.
 
     Raises:
-        UsageError: The values are of another shape, are not numbers, or are above 65535; or a
-            check fails.
+        UsageError: The array has another shape or type, a value is above 65535, or a check fails.
     """
     values = np.asarray(values)
     pixels = values[..., np.newaxis] if values.ndim == 2 else values
@@ -76,7 +78,7 @@ def hole_of_values(
 
 
 class _Area:
-    """The hole of a mask, and the values that it was read from.
+    """The hole of a mask, and the values from which it was read.
 
     Attributes:
         hole: bool [H, W, 1].
@@ -92,13 +94,15 @@ class _Area:
         *,
         is_lossy: bool = False,
     ):
-        """Takes [H, W, 1 or 3] and opacity [H, W, 1]; `is_lossy`: values are off by a few."""
+        """Takes pixels [H, W, 1 or 3] and opacity [H, W, 1]; `is_lossy` is true for JPEG files."""
         if not 0 <= options.threshold < 1:
             raise UsageError(
                 f"A mask's threshold must be from 0 to below 1, not {options.threshold}."
             )
         self.options = options
-        pixels = np.ascontiguousarray(pixels)  # A view of RGBA takes ten times as long below.
+        pixels = np.ascontiguousarray(
+            pixels
+        )  # The sums below are ten times as slow on a view of RGBA.
         self.scale, self.grey = _scale(pixels, is_lossy), _luma(pixels)
         above = self._above(pixels, alpha)
         self.hole = ~above if options.invert else above
@@ -117,7 +121,7 @@ class _Area:
         return self.grey / np.float32(self.scale) > threshold
 
     def checked(self, name: str) -> np.ndarray:
-        """Returns the hole; raises UsageError if it is not what was meant, as far as that shows."""
+        """Returns the hole; raises UsageError if the mask seems to be misinterpreted."""
         options = self.options
         if not options.check:
             return self.hole
@@ -133,12 +137,12 @@ class _Area:
             raise UsageError(
                 f"{name} looks like a mask of {numbers} or of colours, of which only some are "
                 f"above the threshold; {options.say_threshold} makes every value above 0 hole, "
-                f"{options.say_unchecked} takes it as it is."
+                f"{options.say_unchecked} uses it unchanged."
             )
         return self.hole
 
     def _values(self) -> str:
-        """Says which values the mask has, for messages; of a black mask, nothing."""
+        """Describes the mask's values for messages; the result is empty for a black mask."""
         if not self.grey.any():
             return ""
         low, high = self.grey.min(), self.grey.max()
@@ -147,10 +151,10 @@ class _Area:
         return f"its values are {low:g} to {high:g} of {self.scale}"
 
     def _is_labels(self) -> bool:
-        """Whether a few values fill areas, and some of those areas count as background.
+        """Whether the mask has a few values that fill areas, some of which are background.
 
-        Unlike the greys of a smooth edge, such values fill squares of 3 pixels. The darkest value
-        is the background itself.
+        Such values fill squares of 3 x 3 pixels, unlike the grey levels of a smooth edge. The
+        darkest value is the background itself.
         """
         grey = self.grey[..., 0]
         limit = self.options.threshold * self.scale
@@ -160,10 +164,10 @@ class _Area:
 
 
 def check_hole(hole: np.ndarray, options: MaskOptions, *, name: str, because: str = "") -> None:
-    """Refuses a hole, bool [H, W, 1], that is empty or everything, unless the options accept it.
+    """Refuses a hole, bool [H, W, 1], that is empty or the whole image, if checks are enabled.
 
     Raises:
-        UsageError: The hole is one of these; the message begins with `name`.
+        UsageError: The hole is empty or the whole image; the message begins with `name`.
     """
     if not options.check or (hole.any() and not hole.all()):
         return
@@ -182,13 +186,13 @@ def check_hole(hole: np.ndarray, options: MaskOptions, *, name: str, because: st
 
 
 def _distinct(grey: np.ndarray) -> np.ndarray:
-    if grey.dtype == np.uint8:  # Many times as fast as sorting.
+    if grey.dtype == np.uint8:  # A histogram is many times as fast as sorting.
         return np.flatnonzero(Image.fromarray(grey).histogram())
     return np.unique(grey)
 
 
 def _flat_values(grey: np.ndarray) -> np.ndarray:
-    """The distinct values of [H, W] that somewhere fill a square of 3 pixels."""
+    """Returns the distinct values of [H, W] that fill at least one square of 3 x 3 pixels."""
     rows = (grey[:-2] == grey[1:-1]) & (grey[1:-1] == grey[2:])
     columns = (grey[:, :-2] == grey[:, 1:-1]) & (grey[:, 1:-1] == grey[:, 2:])
     flat = rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:] & columns[1:-1]
@@ -197,7 +201,7 @@ def _flat_values(grey: np.ndarray) -> np.ndarray:
 
 def _scale(values: np.ndarray, is_lossy: bool) -> int:
     largest = values.max()
-    # A frame that is almost black is not a mask of 1; nor is the noise of a JPEG one of 0 and 1.
+    # An almost black frame of ones is not a mask of scale 1, nor is a JPEG with noise of 0 and 1.
     is_binary = not is_lossy and values.min() < 1
     if largest <= 1 and (values.dtype.kind in "bf" or is_binary or largest < 1):
         return 1
@@ -208,7 +212,7 @@ def _scale(values: np.ndarray, is_lossy: bool) -> int:
 
 
 def _luma(pixels: np.ndarray) -> np.ndarray:
-    """Grey [H, W, 1] of grey or RGB; of whole numbers rounded, as Pillow does."""
+    """Converts grey or RGB to luma [H, W, 1]; integers are rounded as in Pillow."""
     if pixels.shape[2] == 1:
         return pixels
     if pixels.dtype == np.uint8:  # Ten times as fast as the sum below, with the same result.
@@ -223,5 +227,5 @@ def _luma(pixels: np.ndarray) -> np.ndarray:
 
 
 def opaque(alpha: np.ndarray) -> float:
-    """The value of full opacity: 255, 65535, or 1 of floats."""
+    """Returns the value of full opacity: 255 or 65535 for integers, 1 for floats."""
     return np.iinfo(alpha.dtype).max if alpha.dtype.kind == "u" else 1.0

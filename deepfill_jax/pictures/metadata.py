@@ -1,6 +1,7 @@
-"""What a picture hands to its completed form beside pixels: EXIF, profile, texts, compression.
+"""Reads the metadata that a completed image keeps: EXIF, color profile, texts, JPEG compression.
 
-What may show what was in the hole is never kept: thumbnails, previews, maker's notes.
+Thumbnails, previews and maker notes are never kept, because they may show the original content of
+the hole.
 """
 
 import re
@@ -12,8 +13,8 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 from PIL.ExifTags import IFD, Base
 
-# What stays true of a completed picture, with the tags of Windows: title, comment, author,
-# keywords, subject, stars.
+# Tags that remain true for a completed image, including those of Windows: title, comment, author,
+# keywords, subject, rating.
 _EXIF_KEPT = (
     Base.DocumentName,
     Base.ImageDescription,
@@ -35,19 +36,19 @@ _EXIF_DROPPED = (
     Base.ExifInteroperabilityOffset,
 )
 _XMP_TAG, _PHOTOSHOP_TAG = 700, 34377
-# How a TIFF file lies, and what is read as something else: see TIFF 6.0.
+# Tags of the pixel layout, and tags that are read by other means; see TIFF 6.0.
 _STRUCTURE = frozenset(
     [*range(254, 260), 262, 263, 266, 273, 274, *range(277, 285), 284, 296, 297, 317, 320]
     + [*range(322, 326), 332, 334, 338, 339, 340, 341, 347, *range(512, 522), *range(529, 533)]
     + [_XMP_TAG, IFD.Exif, IFD.GPSInfo, IFD.Interop, 34675]
 )
-# Where a map lies on the Earth (GeoTIFF), and what GDAL adds.
+# Map coordinates (GeoTIFF), and the tags that GDAL adds.
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
-_LONGEST_EXIF = 65533  # A JPEG holds no more.
+_LONGEST_EXIF = 65533  # Maximum bytes in a JPEG.
 _XMP_THUMBNAILS = re.compile(rb"<(xmp|xap):Thumbnails\b.*?</\1:Thumbnails>", re.DOTALL)
 _XMP_PICTURES = (b"xmpGImg:image", b"xapGImg:image", b"GImage:Data", b"GDepth:Data")
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)[1-8]")
-# Chunks of PNG that are kept as they are, and those that are read as something else.
+# PNG chunks that are copied unchanged, and those that are read by other means.
 PNG_COLOUR = (b"gAMA", b"cHRM", b"cICP", b"sRGB")
 _PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt")
 _PNG_STRUCTURE = b"IHDR PLTE tRNS IDAT IEND pHYs eXIf iCCP bKGD hIST".split()
@@ -56,36 +57,37 @@ _IPTC_RESOURCE = 0x0404
 
 
 def orientation(opened: Image.Image) -> int:
-    """Which sides row 0 and column 0 are at, 1..8 as EXIF counts them; 1 is upright."""
+    """Returns the EXIF orientation, 1 to 8; 1 is upright, and the default if it is unreadable."""
     try:
         return opened.getexif().get(Base.Orientation, 1)
-    except Exception:  # As many kinds as ways to be corrupt.
+    except Exception:  # Corrupt metadata raise many types of exceptions.
         return 1
 
 
 def read(
     opened: Image.Image, data: bytes, *, is_upright: bool
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Reads what a result may keep of a loaded picture beside its pixels.
+    """Reads the metadata of a loaded image that a result may keep.
 
     Args:
-        opened: The picture.
-        data: Its file; empty for a PIL picture.
-        is_upright: Whether its rows lie as in the file, so that a map's coordinates stay true.
+        opened: The image.
+        data: Content of its file; empty for a PIL image.
+        is_upright: Whether the stored orientation is upright, so that map coordinates stay valid.
 
     Returns:
-        `exif`, `icc_profile`, `dpi`, `comment` and `xmp` as Pillow's `save` takes them; `png`, a
-        list of chunks (name, data); `tiff`, tags with (type, value); `iptc`, a caption in bytes:
-        those that there are. And names of what is left out.
+        The metadata and the names of the entries that are left out. The metadata have the keys
+        `exif`, `icc_profile`, `dpi`, `comment` and `xmp` in the form of Pillow's `save`; `png`, a
+        list of chunks (name, data); `tiff`, tags with (type, value); and `iptc`, a caption in
+        bytes. Keys without a value are absent.
     """
     exif, left_out = _exif(opened, is_upright)
     xmp, without = _xmp(opened.info.get("xmp"))
     left_out += without
     found = {"exif": exif, "xmp": xmp, "comment": opened.info.get("comment")}
-    # A profile of print colours says nothing of the RGB that they become.
+    # A CMYK profile does not apply to the converted RGB values.
     if opened.mode != "CMYK":
         found["icc_profile"] = opened.info.get("icc_profile")
-    # Pillow's 1 is a TIFF's that says nothing; a JPEG holds 65535.
+    # Pillow reports 1 for a TIFF without a resolution; the maximum in a JPEG is 65535.
     dpi = tuple(float(x) for x in opened.info.get("dpi", ()))
     if len(dpi) == 2 and all(1 < x <= 65535 for x in dpi):
         found["dpi"] = dpi
@@ -108,7 +110,7 @@ def read(
 
 
 def _exif(opened: Image.Image, is_upright: bool) -> tuple[bytes, list[str]]:
-    """Returns what is kept of EXIF, empty if nothing, and names of what is left out."""
+    """Returns the kept EXIF, which may be empty, and the names of the entries left out."""
     try:
         found, kept = opened.getexif(), Image.Exif()
         kept.update({tag: found[tag] for tag in _EXIF_KEPT if tag in found})
@@ -125,7 +127,7 @@ def _exif(opened: Image.Image, is_upright: bool) -> tuple[bytes, list[str]]:
         if not is_upright and any(tag in found for tag in GEO_TAGS):
             left_out.append("map coordinates, as the image was turned upright")
         block = kept.tobytes() if len(kept) else b""
-    except Exception:  # See above.
+    except Exception:  # See `orientation`.
         return b"", ["unreadable EXIF"]
     if len(block) > _LONGEST_EXIF:
         return b"", [f"EXIF of {len(block)} bytes"]
@@ -142,12 +144,12 @@ def _xmp(xmp: Any) -> tuple[bytes | None, list[str]]:
 
 
 def with_orientation(xmp: bytes, orientation: int) -> bytes:
-    """Replaces the orientation that XMP states, if it states one."""
+    """Replaces the orientation in XMP, if it has one."""
     return _XMP_ORIENTATION.sub(rb"\g<1>%d" % orientation, xmp)
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Names and contents of a PNG file's chunks, except for the pixels."""
+    """Yields the names and contents of a PNG file's chunks, except for the pixels."""
     start = 8
     while start + 12 <= len(data):
         length, name = struct.unpack(">I4s", data[start : start + 8])
@@ -163,7 +165,7 @@ def _png(data: bytes) -> tuple[list[tuple[bytes, bytes]], list[str]]:
             kept.append((name, content))
         elif name in _PNG_TEXT:
             keyword = content.split(b"\0")[0]
-            if keyword != b"XML:com.adobe.xmp":  # Which Pillow reads.
+            if keyword != b"XML:com.adobe.xmp":  # Pillow reads XMP.
                 left_out.append(f"text {keyword.decode('latin-1')!r}")
         elif name not in _PNG_STRUCTURE:
             left_out.append(f"PNG {name.decode('latin-1')}")
@@ -171,7 +173,7 @@ def _png(data: bytes) -> tuple[list[tuple[bytes, bytes]], list[str]]:
 
 
 def _jpeg_markers(opened: JpegImagePlugin.JpegImageFile) -> tuple[bytes | None, list[str]]:
-    """Returns IPTC's caption of a JPEG, and names of application segments that are left out."""
+    """Returns a JPEG's IPTC caption, and the names of the application segments left out."""
     known = ("APP0", "COM", "APP14")
     starts = (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0", b"MPF\0")
     left_out = [
@@ -185,25 +187,25 @@ def _jpeg_markers(opened: JpegImagePlugin.JpegImageFile) -> tuple[bytes | None, 
 
 
 def jpeg(opened: Image.Image, orientation: int) -> dict[str, Any]:
-    """How a JPEG was compressed and lay: `qtables`, `subsampling`, `keep_rgb` and `orientation`.
+    """Returns a JPEG's `qtables`, `subsampling`, `keep_rgb` and `orientation`.
 
-    The first three are as Pillow's `save` takes them; empty for what was no JPEG.
+    The first three have the form of Pillow's `save`. The result is empty for other formats.
     """
     if not isinstance(opened, JpegImagePlugin.JpegImageFile) or opened.mode not in ("L", "RGB"):
         return {}
-    # Pillow gives luma the first table and both chromas the second, whatever the file's numbers.
+    # Pillow uses the first table for luma and the second for chroma, whatever the file's numbers.
     numbers = [component[3] for component in opened.layer]
     try:
         tables = [np.asarray(opened.quantization[number]) for number in numbers]
-    except KeyError:  # A file without tables, as in a stream of motion JPEG.
+    except KeyError:  # Frames of a motion JPEG stream may have no tables.
         return {}
     is_rgb = len(numbers) == 3 and (
         opened.info.get("adobe_transform") == 0 or [x[0] for x in opened.layer] == [*b"RGB"]
     )
     groups = [tables] if is_rgb else [tables[:1], tables[1:]]
-    # Tables of one group differ in rare files only; the finest of them keeps the most.
+    # The tables of a group rarely differ; the minimum loses the least detail.
     tables = [np.min(group, axis=0).tolist() for group in groups if group]
-    # What Pillow cannot write (4:4:0, 4:1:1) keeps all of its chroma.
+    # Pillow cannot write 4:4:0 and 4:1:1, so these files get full chroma resolution.
     subsampling = 0 if is_rgb else max(0, JpegImagePlugin.get_sampling(opened))
     how = {"qtables": tables, "subsampling": subsampling}
     if is_rgb:
@@ -214,7 +216,7 @@ def jpeg(opened: Image.Image, orientation: int) -> dict[str, Any]:
 
 
 def upright(x: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns [H, W, C] as EXIF's orientation says: which sides row 0 and column 0 are at."""
+    """Turns stored pixels [H, W, C] upright, given the EXIF orientation, 1 to 8."""
     if orientation in (5, 6, 7, 8):
         x = x.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -225,6 +227,6 @@ def upright(x: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def as_it_lay(x: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns upright [H, W, C] back: the inverse of `upright`."""
-    # Quarter turns are each other's inverses; the other six are their own.
+    """Turns upright pixels [H, W, C] back to the stored orientation: the inverse of `upright`."""
+    # Orientations 6 and 8 are inverse to each other; the other six are their own inverses.
     return upright(x, {6: 8, 8: 6}.get(orientation, orientation))

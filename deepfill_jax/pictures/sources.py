@@ -1,4 +1,4 @@
-"""Where an encoded picture comes from: a file on disk or in memory."""
+"""Sources of encoded images: files on disk and in memory."""
 
 import os
 from pathlib import Path
@@ -8,10 +8,10 @@ from PIL import Image
 
 
 class Encoded(NamedTuple):
-    """A picture's file in memory, and its name in messages."""
+    """The content of an image file, and its name in messages."""
 
     data: bytes
-    name: str = "The picture"
+    name: str = "The image"
 
 
 @runtime_checkable
@@ -26,7 +26,7 @@ Source = str | os.PathLike | Image.Image | Encoded | bytes | bytearray | memoryv
 
 
 def content(source: Source) -> bytes:
-    """Reads the bytes of a source, which is not a PIL picture.
+    """Reads the bytes of a source that is not a PIL image.
 
     Raises:
         OSError: The file cannot be read.
@@ -38,7 +38,9 @@ def content(source: Source) -> bytes:
         return bytes(source)
     if isinstance(source, str | os.PathLike):
         return Path(source).read_bytes()
-    if getattr(source, "seekable", bool)():  # The caller may just have written it.
+    if getattr(
+        source, "seekable", bool
+    )():  # The position is at the end if the caller has just written the file.
         source.seek(0)
     data = source.read()
     if not isinstance(data, bytes):
