@@ -1,4 +1,4 @@
-"""Checks of a model file's metadata, so that a wrong value is named where the file is read."""
+"""Checks the metadata and weights of a model file when it is read, and names invalid entries."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.models.generator import MULTIPLE
 from deepfill_jax.models.variants import VARIANTS
 
-MAX_WIDTH = 4096  # Of the published networks 24 and 64; more is a mistake, not a network.
+MAX_WIDTH = 4096  # Published networks have widths of 24 and 64; larger values are errors.
 
 
 def _is_whole(value: Any) -> bool:
@@ -19,16 +19,16 @@ def _is_whole(value: Any) -> bool:
 
 
 _WIDTH = f"an even number from 2 to {MAX_WIDTH}"
-# What each entry must be, and whether a value is that.
+# The required type and range of each entry, in words and as a check.
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "format": ("a whole number", _is_whole),
+    "format": ("an integer", _is_whole),
     "architecture": (
         f"one of {', '.join(VARIANTS)}",
         lambda x: isinstance(x, str) and x in VARIANTS,
     ),
     "width": (_WIDTH, lambda x: _is_whole(x) and x % 2 == 0 and 2 <= x <= MAX_WIDTH),
     "discriminator_width": (
-        f"a whole number from 1 to {MAX_WIDTH}",
+        f"an integer from 1 to {MAX_WIDTH}",
         lambda x: _is_whole(x) and 1 <= x <= MAX_WIDTH,
     ),
     "guided": ("true or false", lambda x: isinstance(x, bool)),
@@ -36,10 +36,10 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         f"a positive multiple of {MULTIPLE}",
         lambda x: _is_whole(x) and x > 0 and x % MULTIPLE == 0,
     ),
-    "license": ("a text", lambda x: isinstance(x, str)),
-    "parent": ("a text", lambda x: isinstance(x, str)),
+    "license": ("a string", lambda x: isinstance(x, str)),
+    "parent": ("a string", lambda x: isinstance(x, str)),
 }
-# An entry that may be missing or null.
+# Entries that may be missing or null.
 _OPTIONAL = ("guided", "image_size", "license", "parent")
 
 
@@ -51,10 +51,10 @@ def parse(text: str, *, source: str) -> dict[str, Any]:
         source: Name of the file, for messages.
 
     Returns:
-        The entries by the names of today. Optional ones that are null are left out.
+        The entries by their current names. Optional entries that are null are left out.
 
     Raises:
-        UsageError: The JSON is not an object, an entry is missing, or it has a wrong value.
+        UsageError: The JSON is not an object, or an entry is missing or invalid.
     """
     try:
         described = json.loads(text)
@@ -84,11 +84,11 @@ def check_values(tensors: Mapping[str, np.ndarray], *, source: str) -> None:
     """Checks that weights are finite floats.
 
     Args:
-        tensors: By name; counts are whole numbers.
+        tensors: The tensors by name. Those whose name ends with "/count" may be integers.
         source: Name of the file, for messages.
 
     Raises:
-        UsageError: A tensor holds other values; up to five are named.
+        UsageError: A tensor has another type or holds NaN or infinity; up to five are named.
     """
     counts = {name for name in tensors if name.endswith("/count")}
     weights = {name: np.asarray(x) for name, x in tensors.items() if name not in counts}

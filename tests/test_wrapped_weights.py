@@ -51,7 +51,9 @@ def test_averages_are_offered_by_name():
         chosen(state)
     assert chosen(state, "generator") == PLAIN | DISC
     assert chosen(state, "generator_ema") == {name: -x for name, x in PLAIN.items()} | DISC
-    with pytest.raises(UsageError, match="a.pth holds no generator_ema; its generators are: gen"):
+    with pytest.raises(
+        UsageError, match="a.pth does not hold generator_ema; its generators are: gen"
+    ):
         chosen(PLAIN, "generator_ema")
 
 

@@ -32,7 +32,7 @@ MEDIA_TYPES = {
     "WEBP": "image/webp",
     "BMP": "image/bmp",
 }
-MAX_PIXELS = 10_000  # Maximum of request parameters that are lengths, in pixels.
+MAX_PIXELS = 10_000  # Maximum of the length parameters of requests, in pixels.
 _CLIENT_GONE = 499  # nginx's status code for a closed connection; the client does not read it.
 
 
@@ -75,7 +75,7 @@ def make_api(service: Service, *, login: bool = False) -> FastAPI:
 
     @app.get(HEALTH, operation_id="health")
     async def health() -> Health:
-        """Says that the server answers requests; it needs no password."""
+        """Reports that the server answers requests. No password is required."""
         return Health(status="ok")
 
     @app.get(HELP, include_in_schema=False)
@@ -155,8 +155,8 @@ def make_api(service: Service, *, login: bool = False) -> FastAPI:
         mask_orientation: Annotated[
             Orientation,
             Form(
-                description="What the mask of an image with an EXIF orientation was drawn on: the "
-                "upright image or its stored pixels; auto decides by the sizes."
+                description="Orientation of the mask if the image has an EXIF orientation: that of "
+                "the upright image or of its stored pixels; auto decides by the sizes."
             ),
         ] = "auto",
         check_mask: Annotated[
@@ -220,7 +220,7 @@ class _NoOtherMethod:
 
 
 async def _only_known_fields(request: Request) -> None:
-    """Refuses what would be ignored: fields of other names, repeated fields, a query."""
+    """Refuses unknown fields, repeated fields and URL parameters, which would be ignored."""
     known = [field.name for field in request.scope["route"].dependant.body_params]
     for name in request.query_params:
         raise UsageError(f"{name}: parameters of the URL are ignored; send form fields.")
@@ -237,7 +237,7 @@ async def _only_known_fields(request: Request) -> None:
 def _response(
     model: str, filled: Filled, name: str, encoded: bytes, warnings: tuple[str, ...]
 ) -> Response:
-    """Makes the response with the completed image, a file of this name."""
+    """Makes the response that contains the completed image under this file name."""
     values = (quote(model), filled.strategy, f"{filled.scale:.4g}", f"{filled.seconds:.3f}")
     headers = dict(zip(described.HEADERS, values, strict=True))
     headers["Content-Disposition"] = f"attachment; filename*=utf-8''{quote(name)}"

@@ -1,4 +1,4 @@
-"""What the OpenAPI description says of the API: types of requests, responses and login."""
+"""Types of requests, responses and login for the OpenAPI description."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +12,7 @@ _FILE = {"type": "string", "format": "binary"}
 
 
 class FormFile(UploadFile):
-    """A file of a form."""
+    """A file in a form field."""
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:

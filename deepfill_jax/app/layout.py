@@ -11,7 +11,7 @@ from deepfill_jax.app.restricted import Editor
 from deepfill_jax.app.service import Filled, Service
 
 EXAMPLES = ("astronaut", "chelsea", "coffee")  # Photographs of scikit-image, if it is installed.
-# The strategies in plain words.
+# Labels of the strategies.
 STRATEGIES = {
     "auto": "Automatic",
     "original": "Whole image, full size (original)",
@@ -144,7 +144,7 @@ def title(service: Service, model: str) -> str:
 
 
 def choice(service: Service, model: str) -> str:
-    """Returns the text by which a model is chosen: its name and what it is for."""
+    """Returns the label of a model in the model menu: its name and its purpose."""
     purpose = service.purpose(model)
     return f"{model}: {purpose}" if purpose else model
 
@@ -161,7 +161,7 @@ def about(service: Service, model: str) -> str:
 
 
 def summary(filled: Filled, working_size: int) -> str:
-    """Returns how an image was filled, in a sentence."""
+    """Describes in one sentence how an image was inpainted."""
     scale = "filled at full size"
     if filled.scale < 1:
         several = "up to " if filled.strategy == "crop" else ""
@@ -181,7 +181,7 @@ def examples() -> list[Path]:
 
 
 def theme() -> gr.themes.Base:
-    """Returns the colours, with system fonts, which need no download."""
+    """Returns the theme of the web UI, with system fonts, which need no download."""
     return gr.themes.Soft(
         primary_hue="indigo",
         font=["system-ui", "sans-serif"],

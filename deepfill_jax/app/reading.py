@@ -22,31 +22,31 @@ def read(
     *,
     max_pixels: int = pictures.MAX_PIXELS,
 ) -> Inputs:
-    """Reads a picture, its hole and its sketch, if it has one.
+    """Reads an image, its hole and its optional sketch.
 
     Args:
-        image: Without a mask, the hole is what is transparent in it; none, if nothing is.
-        mask: See `pictures.read_mask`.
-        sketch: Lines, read as masks are.
-        options: How the mask is read, checked and fitted to the picture.
-        max_pixels: What is larger is refused.
+        image: The image. Without a mask, its transparent pixels are the hole, which may be empty.
+        mask: The mask, see `pictures.read_mask`.
+        sketch: The sketch, which is read like a mask.
+        options: Options for reading and checking the mask and fitting it to the image.
+        max_pixels: Maximum number of pixels; larger images are refused.
 
     Raises:
-        UsageError: One of them cannot be used, or they do not fit.
+        UsageError: A file cannot be used, or the mask or sketch does not fit the image.
     """
     inputs = read_inputs(image, mask, sketch, options, max_pixels=max_pixels)
-    if inputs.hole is None:  # The picture may be extended instead.
+    if inputs.hole is None:  # The request may extend the image instead.
         return inputs._replace(hole=np.zeros((*inputs.picture.pixels.shape[:2], 1), bool))
     return inputs
 
 
 def result_name(name: str, format: Format, own: str) -> str:
-    """Returns what the result of a picture of this name is called.
+    """Returns the file name of an inpainting result.
 
     Args:
-        name: The picture's name, with or without a suffix.
-        format: "same" for the picture's own format.
-        own: That format, by the file's content: `Picture.format`.
+        name: File name of the input image, with or without a suffix.
+        format: "same" for the format of the input image.
+        own: Format of the input image, `Picture.format`.
     """
     path = Path(name)
     return f"{path.stem}_completed{own_suffix(path.suffix, own) if format == 'same' else '.png'}"
@@ -58,11 +58,11 @@ def mask_name(name: str) -> str:
 
 
 def can_keep(own: str) -> bool:
-    """Whether a picture can be written in its own format, and that is not PNG."""
+    """Whether an image can be written in the format of its file, other than PNG."""
     return own != "PNG" and own in WRITABLE.values()
 
 
 def plain_name(filename: str | None) -> str:
-    """Returns a client's name for a file as it may stand in messages and name the result."""
+    """Sanitises the name of an uploaded file for use in messages and in names of results."""
     name = PurePosixPath((filename or "").replace("\\", "/")).name
     return "".join(c for c in name if c.isprintable())[-_NAME:] or "picture"

@@ -1,4 +1,4 @@
-"""Subclasses of gradio's classes that do less with what a client sends."""
+"""Subclasses of gradio's classes that restrict the processing of client data."""
 
 from abc import ABCMeta
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ class _WithoutStub(ComponentMeta):
 
 
 class Editor(gr.ImageEditor, metaclass=_WithoutStub):
-    """An image editor that hands over the file of the painted layer instead of its pixels."""
+    """An image editor whose value is the file of the painted layer instead of its pixels."""
 
-    is_template = True  # The browser's part is that of the base class.
+    is_template = True  # The frontend is that of the base class.
 
     def preprocess(self, payload) -> Path | None:
         """Returns the layer's file, or None; gradio would decode it whatever its size."""

@@ -30,7 +30,7 @@ class Source:
     image: Path
     name: str  # File name given by the client.
     jpeg: Mapping[str, Any] = field(default_factory=dict)  # See `Picture`; PNG files lose it.
-    format: str = ""  # As `jpeg`.
+    format: str = ""  # See `Picture`; PNG files lose it.
     mask: Path | None = None
     mask_name: str = ""
 
@@ -49,7 +49,7 @@ class Result(NamedTuple):
     before: Path  # Preview of the input.
     after: Path  # Preview of the result.
     png: Path
-    mask: Path  # The hole that was filled, before dilation, as a mask file: PNG, white is the hole.
+    mask: Path  # PNG mask of the hole before dilation; white is the hole.
     own: Path | None  # The result in the input's format, if that can be written and is not PNG.
 
 

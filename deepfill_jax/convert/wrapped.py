@@ -1,6 +1,6 @@
-"""State dicts as they are saved: wrapped modules, bare generators, running averages.
+"""Normalises the names in PyTorch state dicts: wrapped modules, bare generators, EMA generators.
 
-Works on names only; values are whatever the file holds.
+These functions use names only and accept values of any type.
 """
 
 from collections.abc import Collection, Mapping
@@ -10,14 +10,14 @@ from deepfill_jax.errors import UsageError
 
 Value = TypeVar("Value")
 
-# What DataParallel, mmengine's averaged models and torch.compile put before a module's names.
+# Prefixes that DataParallel, mmengine's averaged models and torch.compile add to names.
 _WRAPPERS = ("module", "_orig_mod")
 _STATES = ("state_dict", "model_state_dict", "model")
 _AVERAGE_COUNTERS = ("generator_ema.steps",)
 
 
 def find_state(content: Any) -> Any:
-    """Returns the state dict in the content of a file: that under a usual key, or all of it."""
+    """Returns the state dict under one of the usual keys of a file, or else its whole content."""
     for key in _STATES if isinstance(content, Mapping) else ():
         if isinstance(content.get(key), Mapping):
             return content[key]
@@ -25,12 +25,12 @@ def find_state(content: Any) -> Any:
 
 
 def unwrap(state: Mapping[str, Value]) -> dict[str, Value]:
-    """Removes wrappers from names, and what all names begin with; the order stays.
+    """Removes wrappers and the common prefix from names, and keeps their order.
 
     `module.generator._orig_mod.stage1.x` becomes `stage1.x` if all names begin with `generator`.
 
     Raises:
-        UsageError: Two names become the same.
+        UsageError: Two names are equal without their wrappers.
     """
     parts = {
         name: [part for part in str(name).split(".") if part not in _WRAPPERS] for name in state
@@ -48,15 +48,15 @@ def unwrap(state: Mapping[str, Value]) -> dict[str, Value]:
 def choose_generator(
     state: Mapping[str, Value], choice: str | None, *, source: str
 ) -> dict[str, Value]:
-    """Returns the names of one generator as `generator.*`, beside those of other networks.
+    """Returns the tensors of one generator as `generator.*`, and those of the other networks.
 
     Args:
-        state: Names without wrappers, see `unwrap`.
+        state: State dict whose names have no wrappers, see `unwrap`.
         choice: "generator" or "generator_ema"; None if the file holds only one of them.
         source: Name of the file, for messages.
 
     Raises:
-        UsageError: The file holds both and none is chosen, or it does not hold the chosen one.
+        UsageError: The file holds both and `choice` is None, or it does not hold the chosen one.
     """
     if any(name.startswith(("stage1.", "stage2.")) for name in state):  # A bare generator.
         state = {f"generator.{name}": x for name, x in state.items()}
@@ -67,12 +67,12 @@ def choose_generator(
     ]
     if choice is None and len(generators) > 1:
         raise UsageError(
-            f"{source} holds two generators: generator, and generator_ema, its running average, "
-            f"which is usually the better one; choose one as {source}@generator_ema."
+            f"{source} holds two generators: generator, and generator_ema, its moving average, "
+            f"which is usually better; choose one, for example {source}@generator_ema."
         )
     if choice is not None and choice not in generators:
-        there = ", ".join(generators) or "none that is known"
-        raise UsageError(f"{source} holds no {choice}; its generators are: {there}.")
+        there = ", ".join(generators) or "none with a known name"
+        raise UsageError(f"{source} does not hold {choice}; its generators are: {there}.")
     chosen = choice or (generators or ["generator"])[0]
     others = {
         name: x
@@ -88,5 +88,5 @@ def choose_generator(
 
 
 def is_bare_nipponjo(names: Collection[str], layers: Collection[str]) -> bool:
-    """Whether names without wrappers are a generator of nipponjo's, given its layers' names."""
+    """Whether names without wrappers are of nipponjo's generator, given its layers' names."""
     return any(f"{layer}.conv.weight" in names for layer in layers)

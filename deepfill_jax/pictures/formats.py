@@ -34,15 +34,8 @@ _START = {
     b"II+\0": "TIFF",  # BigTIFF.
     b"MM\0+": "TIFF",
 }
-_BMP_HEADERS = (
-    12,
-    40,
-    52,
-    56,
-    64,
-    108,
-    124,
-)  # Sizes in bytes. Text files may start with "BM" as well.
+# Sizes of BMP headers in bytes; "BM" alone may also be the start of a text file.
+_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 _HEIF_BRANDS = frozenset(b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split())
 _NEW_SUBFILE_TYPE, _DNG_VERSION = 254, 50706
 

@@ -8,9 +8,8 @@ from deepfill_jax.pictures.decoding import MAX_PIXELS, Picture, decode, describe
 from deepfill_jax.pictures.mask_options import UNCHECKED, MaskOptions
 from deepfill_jax.pictures.sources import Source
 
-_LUMA = np.array(
-    [19595, 38470, 7471], np.uint32
-)  # Pillow's luma weights (ITU-R BT.601), in 65536ths.
+# Pillow's luma weights (ITU-R BT.601), in 65536ths.
+_LUMA = np.array([19595, 38470, 7471], np.uint32)
 # Masks with soft edges have more distinct greys than this, and masks of class numbers have fewer.
 _MAX_LABELS = 64
 
@@ -100,9 +99,8 @@ class _Area:
                 f"A mask's threshold must be from 0 to below 1, not {options.threshold}."
             )
         self.options = options
-        pixels = np.ascontiguousarray(
-            pixels
-        )  # The sums below are ten times as slow on a view of RGBA.
+        # The sums below are ten times as slow on a view of RGBA.
+        pixels = np.ascontiguousarray(pixels)
         self.scale, self.grey = _scale(pixels, is_lossy), _luma(pixels)
         above = self._above(pixels, alpha)
         self.hole = ~above if options.invert else above

@@ -38,9 +38,7 @@ def content(source: Source) -> bytes:
         return bytes(source)
     if isinstance(source, str | os.PathLike):
         return Path(source).read_bytes()
-    if getattr(
-        source, "seekable", bool
-    )():  # The position is at the end if the caller has just written the file.
+    if getattr(source, "seekable", bool)():  # A caller who wrote the file left it at its end.
         source.seek(0)
     data = source.read()
     if not isinstance(data, bytes):
