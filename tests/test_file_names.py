@@ -1,4 +1,4 @@
-"""File names that are not UTF-8, or that a console cannot print."""
+"""Tests of file names that are not valid UTF-8 or that a console cannot print."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ NAMES = [LATIN, "two\nlines", "\x1b[31mred", "\u202egnp.exe", "\u65e5\u672c", "[
 
 
 def named(folder, suffix=".png"):
-    """Small pictures and masks with odd names; skips where the disk refuses such names."""
+    """Writes small images and masks with unusual names; skips if the disk refuses them."""
     for part in ("images", "masks"):
         (folder / part).mkdir()
     for seed, name in enumerate(NAMES):
@@ -64,7 +64,7 @@ inpaint.main(sys.argv[1:])
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8", "cp1252"])
-def test_a_batch_with_odd_names_is_completed(tmp_path, encoding):
+def test_batch_with_unusual_names_is_completed(tmp_path, encoding):
     folder = named(tmp_path)
     (folder / "images" / f"broken {LATIN}.png").write_text("not an image")
     places = ("--model", "x", "--images", "images", "--masks", "masks", "--output", "out")
@@ -85,25 +85,25 @@ def test_a_batch_with_odd_names_is_completed(tmp_path, encoding):
     assert sorted(os.listdir(folder / "out")) == sorted(f"{name}.png" for name in NAMES)
 
 
-def test_files_are_written_under_such_names(tmp_path):
+def test_files_with_unusual_names_are_written(tmp_path):
     path = tmp_path / f"{LATIN}.txt"
     with atomic_write(path) as unfinished:
         unfinished.write_text("whole")
     assert path.read_text() == "whole"
-    # The names of other files stay, so that what older runs left behind is cleaned.
+    # The name is stable, so that the leftovers of earlier versions are deleted.
     digest = hashlib.sha256("caf\u00e9.png".encode()).hexdigest()[:16]
     assert unfinished_path(Path("caf\u00e9.png")).name == f".{digest}.tmp"
 
 
 @pytest.mark.parametrize("kind", ["folder", "flist"])
-def test_training_reads_such_names(tmp_path, kind):
+def test_training_reads_unusual_names(tmp_path, kind):
     folder = photos.write(tmp_path / LATIN, 3)
     for old, new in zip(sorted(folder.iterdir()), NAMES[:3], strict=True):
         old.rename(folder / f"{new}.png")
     spec = f"folder:{folder}"
     if kind == "flist":
         names = [os.fsencode(folder / f"{name}.png") for name in NAMES[:3] if "\n" not in name]
-        (tmp_path / "list").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(names))  # With a BOM.
+        (tmp_path / "list").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(names))  # Starts with a BOM.
         spec = f"flist:{tmp_path / 'list'}"
     source = sources.open_source(spec)
     assert len(source) == {"folder": 3, "flist": 2}[kind] and not source.left_out
@@ -118,7 +118,7 @@ def test_training_reads_such_names(tmp_path, kind):
     assert next(pipeline.evaluation_batches(stream))["image"].shape == (2, 16, 16, 3)
 
 
-def test_models_have_such_names(tmp_path):
+def test_models_with_unusual_names_are_loaded(tmp_path):
     path = tmp_path / f"{LATIN}.safetensors"
     weights.save(path, make_model("official"))
     assert Inpainter.load(path).working_size == 256

@@ -1,4 +1,4 @@
-"""Masks that would be read wrongly without a word: refused, with the cause and the option."""
+"""Tests of the checks that refuse masks which would be misinterpreted."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ for number in range(9):
 
 
 def voc(labels):
-    """A palette file as Pascal VOC colours its classes."""
+    """Makes a palette image with the class colours of Pascal VOC."""
     colours = np.zeros((256, 3), np.uint8)
     for index in range(256):
         for bit in range(8):
@@ -41,7 +41,7 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("mask", NUMBERS.values(), ids=NUMBERS)
-def test_masks_of_numbers_are_refused_and_the_threshold_0_reads_them(tmp_path, mask):
+def test_class_number_masks_are_refused_unless_the_threshold_is_0(tmp_path, mask):
     path = tmp_path / "a.png"
     mask.save(path)
     with pytest.raises(UsageError, match="a.png .*class or instance numbers.*mask_threshold=0 "):
@@ -50,11 +50,11 @@ def test_masks_of_numbers_are_refused_and_the_threshold_0_reads_them(tmp_path, m
     expected = LABELS > 0 if mask.mode == "I;16" else expected
     found = read_mask(path, MaskOptions(threshold=0))
     np.testing.assert_array_equal(found[..., 0], expected)
-    read_mask(path)  # Without checks, as before.
+    read_mask(path)  # Without checks, the mask is read.
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
-def test_arrays_of_numbers_are_refused(dtype):
+def test_class_number_arrays_are_refused_unless_the_threshold_is_0(dtype):
     values = (LABELS % 3).astype(dtype)
     with pytest.raises(UsageError, match="The mask has no hole: its values are 0 to 2 of 255"):
         hole_of_values(values, CHECKED)
@@ -79,11 +79,11 @@ def antialiased():
     [smooth(2), smooth(8), smooth(30), antialiased(), antialiased().quantize(16)],
     ids=["blur 2", "blur 8", "blur 30", "antialiased", "antialiased palette"],
 )
-def test_smooth_edges_are_not_numbers(mask):
+def test_smooth_edges_are_not_class_numbers(mask):
     np.testing.assert_array_equal(read_mask(mask, CHECKED), read_mask(mask))
 
 
-def test_ones_alone_are_an_almost_black_frame(tmp_path):
+def test_array_of_ones_is_almost_black(tmp_path):
     ones = np.ones((16, 16), np.uint8)
     for values in (ones, np.dstack([ones] * 3), ones.astype(np.uint16)):
         assert not hole_of_values(values).any()
@@ -92,11 +92,11 @@ def test_ones_alone_are_an_almost_black_frame(tmp_path):
     noise = np.random.default_rng(0).integers(0, 2, (16, 16), np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.jpg", quality=100)
     assert not read_mask(tmp_path / "a.jpg").any()
-    assert hole_of_values(noise).any()  # Values of 0 and 1 that are exact.
+    assert hole_of_values(noise).any()  # Lossless values of 0 and 1 have the scale 1.
 
 
 @pytest.mark.parametrize("invert", [False, True])
-def test_holes_that_are_nothing_or_everything_are_refused(invert):
+def test_empty_and_full_holes_are_refused(invert):
     options = MaskOptions(invert=invert, say_unchecked="--no-mask-check")
     black, white = (np.full((8, 8), x, np.uint8) for x in (0, 255))
     nothing, everything = (white, black) if invert else (black, white)

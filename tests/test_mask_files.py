@@ -100,7 +100,7 @@ def test_masks_of_any_image_mode_are_read(tmp_path, mask):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_colour_arrays_are_read_as_such_files_are(mode):
+def test_colour_arrays_are_read_like_colour_files(mode):
     rng = np.random.default_rng(0)
     values = rng.integers(0, 256, (9, 8, len(mode)), np.uint8)
     values[:3, ..., 3:] = 0
@@ -112,7 +112,8 @@ def test_colour_arrays_are_read_as_such_files_are(mode):
     binary = np.repeat(EXPECTED, 3, axis=2)
     for dtype in (bool, np.uint8, np.int64, np.float32):
         np.testing.assert_array_equal(hole_of_values(binary.astype(dtype)), EXPECTED)
-    layer = np.concatenate([binary ^ binary, EXPECTED], axis=2) * np.uint8(255)  # Painted in black.
+    # The layer is painted in black.
+    layer = np.concatenate([binary ^ binary, EXPECTED], axis=2) * np.uint8(255)
     np.testing.assert_array_equal(hole_of_values(layer), EXPECTED)
 
 

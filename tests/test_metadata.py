@@ -1,4 +1,4 @@
-"""What files hold beside pixels: it is kept where the format allows, or named as left out."""
+"""Tests of metadata: they are kept if the format can store them, or named as left out."""
 
 import io
 import struct
@@ -23,7 +23,7 @@ GRAY = (
 
 
 def photograph(height=149, width=203):
-    """A smooth random image, uint8 RGB, whose sides are no multiples of a JPEG's blocks."""
+    """A smooth random image, uint8 RGB, whose sides are not multiples of a JPEG block."""
     rng = np.random.default_rng(0)
     return Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
         (width, height), Image.Resampling.BICUBIC
@@ -37,7 +37,7 @@ def file_of(image, format, **options):
 
 
 def rewritten(source, name):
-    """What a file becomes, and what it loses."""
+    """Returns a file written again, and the names of the metadata that it loses."""
     picture = read(source)
     encoded = encode(name, picture.pixels, picture)
     return encoded, left_out(name, picture)
@@ -71,7 +71,7 @@ def test_bands_that_are_not_colors_are_refused(tmp_path, bands, photometric, ext
         read(path)
 
 
-def test_a_band_without_a_meaning_is_not_opacity(tmp_path):
+def test_unspecified_band_is_not_opacity(tmp_path):
     path = tiff(tmp_path, np.zeros((9, 11, 4), np.uint8), photometric="rgb", extrasamples=[0])
     data = path.read_bytes()
     # Without the tag ExtraSamples, Pillow takes the fourth band for opacity.
@@ -82,7 +82,7 @@ def test_a_band_without_a_meaning_is_not_opacity(tmp_path):
         read(path)
 
 
-def test_a_preview_of_a_raw_photograph_is_refused(tmp_path):
+def test_raw_photographs_are_refused(tmp_path):
     pixels = np.zeros((9, 11, 3), np.uint8)
     path = tiff(tmp_path, pixels, photometric="rgb", subfiletype=1)
     with pytest.raises(UsageError, match="is a raw photograph, of which only a preview"):
@@ -92,7 +92,7 @@ def test_a_preview_of_a_raw_photograph_is_refused(tmp_path):
 # --- Texts, maps, colors
 
 
-def test_map_coordinates_stay_in_tiff_and_are_named_elsewhere(tmp_path):
+def test_map_coordinates_are_kept_in_tiff_and_named_for_other_formats(tmp_path):
     tags = [
         (33550, "d", 3, (0.5, 0.5, 0.0), True),
         (33922, "d", 6, (0.0, 0.0, 0.0, 1e6, 2e6, 0.0), True),
@@ -163,7 +163,7 @@ def test_texts_and_colors_of_png_are_kept(wide):
     np.testing.assert_array_equal(read(Encoded(encoded)).pixels, picture.pixels)
 
 
-def test_what_other_formats_cannot_hold_is_named():
+def test_metadata_that_other_formats_cannot_store_are_named():
     texts = ("text 'Title'", "text 'Author'", "PNG gAMA", "PNG cHRM")
     first = left_out("b.png", read(png_source()))
     assert left_out("b.jpg", read(png_source())) == (*first, *texts)
@@ -180,7 +180,7 @@ def test_xmp_and_comments_are_kept(name):
     encoded, _ = rewritten(file_of(photograph(), "JPEG", comment=b"hello", xmp=XMP), name)
     with Image.open(io.BytesIO(encoded)) as opened:
         opened.load()
-        # Pillow takes the orientation from XMP as well; only a JPEG lies as it lay.
+        # Pillow takes the orientation from XMP as well; only a JPEG keeps its stored orientation.
         assert opened.info["xmp"] == (XMP if name == "b.jpg" else XMP.replace(b'"6"', b'"1"'))
         assert opened.info.get("comment", opened.info.get("Comment")) in (
             {"b.jpg": b"hello", "b.png": "hello"}.get(name),
@@ -195,7 +195,7 @@ def test_previews_in_xmp_are_left_out():
     assert lost == ("XMP, which holds an image",) and b"what was there" not in encoded
 
 
-def test_captions_of_iptc_stay_and_other_segments_are_named():
+def test_iptc_captions_are_kept_and_other_segments_are_named():
     def segment(number, content):
         return bytes([0xFF, 0xE0 + number]) + struct.pack(">H", len(content) + 2) + content
 
@@ -224,7 +224,7 @@ def test_a_gray_profile_is_not_written_into_an_rgb_file():
     assert left_out("b.png", wrong) == lost or left_out("b.png", wrong)[0].startswith("color")
 
 
-def test_what_is_left_out_of_exif_is_named():
+def test_exif_entries_left_out_are_named():
     exif = Image.Exif()
     exif.update({Base.Make: "Maker", 40091: "Titel".encode("utf-16le"), 50341: b"PrintIM"})
     exif[34665] = {Base.MakerNote: b"a preview"}
@@ -237,18 +237,18 @@ def test_what_is_left_out_of_exif_is_named():
     )
 
 
-# --- JPEG again and again
+# --- Repeated JPEG compression
 
 
 def loss(image, **options):
-    """Mean error of a JPEG that is decoded and encoded again, in 255ths."""
+    """Returns the mean error of a JPEG that is decoded and encoded again, in 255ths."""
     picture = read(file_of(image, "JPEG", **options))
     again = read(Encoded(encode("b.jpg", picture.pixels, picture)))
     return np.abs(again.pixels.astype(int) - picture.pixels).mean(), again
 
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
-def test_a_turned_jpeg_loses_as_little_as_an_upright_one(subsampling):
+def test_rotated_jpeg_loses_as_little_as_an_upright_one(subsampling):
     options = {"quality": 80, "subsampling": subsampling}
     upright, _ = loss(photograph(), **options)
     for orientation in range(2, 9):
@@ -261,7 +261,7 @@ def test_a_turned_jpeg_loses_as_little_as_an_upright_one(subsampling):
         assert again.jpeg["orientation"] == orientation
 
 
-def test_a_long_exif_does_not_lose_the_orientation():
+def test_orientation_is_kept_when_exif_is_too_long():
     exif = Image.Exif()
     exif[Base.Orientation] = 6
     photo = file_of(photograph(), "JPEG", exif=exif)
@@ -271,20 +271,20 @@ def test_a_long_exif_does_not_lose_the_orientation():
     np.testing.assert_allclose(read(Encoded(encoded)).pixels, picture.pixels.astype(int), atol=15)
 
 
-def test_a_jpeg_in_rgb_stays_in_rgb():
+def test_rgb_jpeg_stays_rgb():
     error, again = loss(photograph(), quality=80, keep_rgb=True)
     assert error < 0.02 and again.jpeg["keep_rgb"]
 
 
 @pytest.mark.parametrize("numbers", [(1, 0, 0), (2, 3, 3), (3, 0, 0)])
-def test_odd_numbers_of_tables_do_not_matter(numbers):
+def test_unusual_quantization_table_numbers_are_read(numbers):
     expected, _ = loss(photograph(), quality=60, subsampling=0)
     data = file_of(photograph(), "JPEG", quality=60, subsampling=0).data
     changed = bytearray(data)
     frame = data.index(b"\xff\xc0") + 10
     for component, number in enumerate(numbers):
         changed[frame + 3 * component + 2] = number
-    for table in range(2):  # 0 is of luma, 1 of both chromas; each becomes what its users say.
+    for table in range(2):  # Renumbers the tables of luma (0) and chroma (1).
         changed[data.index(b"\xff\xdb\0\x43" + bytes([table])) + 4] = numbers[table]
     picture = read(Encoded(bytes(changed)))
     again = read(Encoded(encode("b.jpg", picture.pixels, picture))).pixels
@@ -297,10 +297,10 @@ def test_one_table_for_luma_and_chroma_is_kept():
     assert error < 0.2 and again.jpeg["qtables"] == [table, table]
 
 
-# --- Globals of other libraries, and checks before the work
+# --- Global state of other libraries, and checks before inpainting
 
 
-def test_reading_changes_nothing_for_other_threads():
+def test_reading_does_not_change_global_state():
     cv2 = pytest.importorskip("cv2", minversion="5")
     level = cv2.utils.logging.getLogLevel()
     filters = list(warnings.filters)
@@ -334,7 +334,7 @@ def test_heic_is_read_without_registering_it():
     assert "HEIF" not in Image.OPEN
 
 
-def test_a_tiff_above_pillows_limit_is_read(tmp_path, monkeypatch):
+def test_tiff_above_pillows_limit_is_read(tmp_path, monkeypatch):
     photograph().save(tmp_path / "a.tif")
     photograph().save(tmp_path / "b.tif", compression="tiff_lzw")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
@@ -356,7 +356,7 @@ def test_formats_are_checked_without_encoding(mode, name, message):
     check_writable("a.png", read(Image.new(mode, (4, 4))))
 
 
-def test_sides_beyond_a_format_are_refused_before_the_work(tmp_path):
+def test_sides_above_the_limit_of_a_format_are_refused_before_inpainting(tmp_path):
     strip = Picture(np.zeros((1, 20000, 3), np.uint8))
     with pytest.raises(UsageError, match="WEBP holds at most 16383 pixels per side, and the image"):
         check_writable("a.webp", strip)

@@ -1,4 +1,4 @@
-"""Model files with wrong metadata or weights are refused by name, by every reader."""
+"""Tests that every reader refuses model files with invalid metadata or weights."""
 
 import json
 
@@ -40,7 +40,7 @@ def refused(path, message):
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "5", '"x"', "{", ""])
-def test_metadata_that_is_no_object_is_refused(rewrite, text):
+def test_metadata_that_is_not_an_object_is_refused(rewrite, text):
     refused(rewrite(text=lambda entries: text), "The metadata of .* is not (a JSON object|JSON)")
 
 
@@ -57,7 +57,7 @@ def test_metadata_that_is_no_object_is_refused(rewrite, text):
         "parent": [5],
     }.items(),
 )
-def test_wrong_entries_are_named(rewrite, name, values):
+def test_invalid_entries_are_named(rewrite, name, values):
     for value in values:
         path = rewrite(text=lambda entries, x=value: json.dumps(entries | {name: x}))
         refused(path, f"has {name} .*, which must be ")
@@ -75,11 +75,11 @@ def test_optional_entries_may_be_null(rewrite):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_weights_that_are_not_finite_are_named(rewrite, value):
+def test_non_finite_weights_are_named(rewrite, value):
     path = rewrite(tensors=lambda found: found[KERNEL].__setitem__((0, 0, 0, 0), value))
     refused(path, f"damaged: tensors that hold NaN or infinity: {KERNEL}; take an earlier")
 
 
-def test_whole_numbers_are_not_weights(rewrite):
+def test_integer_weights_are_refused(rewrite):
     path = rewrite(tensors=lambda found: found.update({KERNEL: found[KERNEL].astype(np.int8)}))
     refused(path, f"tensors that are not floats: {KERNEL}")

@@ -1,4 +1,4 @@
-"""Reading and writing pictures as people have them."""
+"""Tests of reading and writing image files."""
 
 import io
 import struct
@@ -28,7 +28,7 @@ def noise(channels, dtype=np.uint8):
 
 
 def picture(mode):
-    """A PIL picture of noise."""
+    """Makes a PIL image of noise."""
     if mode == "I;16":
         return Image.fromarray(noise(1, np.uint16)[..., 0])
     if mode in ("L", "LA", "RGB", "RGBA"):
@@ -46,7 +46,7 @@ def saved(path, image, **options):
 
 
 def whole(result):
-    """Pixels and alpha of what was read."""
+    """Joins the pixels and alpha of an image."""
     both = [x for x in (result.pixels, result.alpha) if x is not None]
     assert len({x.dtype for x in both}) == 1
     return np.concatenate(both, axis=2)
@@ -82,13 +82,13 @@ def test_lossless_files_are_read_exactly(tmp_path, mode, suffix):
         ("P", "gif", {"transparency": 3}, "RGBA"),
         ("P", "tif", {}, "RGB"),
         ("RGB", "png", {"transparency": (1, 2, 3)}, "RGBA"),
-        # Uncompressed, Pillow 12 cannot read what it has written.
+        # Pillow 12 cannot read its own uncompressed files.
         ("YCbCr", "tif", {"compression": "tiff_lzw"}, "RGB"),
         ("CMYK", "jpg", {}, "RGB"),
         ("CMYK", "tif", {}, "RGB"),
     ],
 )
-def test_other_kinds_become_what_pillow_shows(tmp_path, mode, suffix, options, shown):
+def test_other_modes_are_converted_like_in_pillow(tmp_path, mode, suffix, options, shown):
     path = saved(tmp_path / f"a.{suffix}", picture(mode), **options)
     expected = np.asarray(Image.open(path).convert(shown)).reshape(HEIGHT, WIDTH, len(shown))
     result = read(path)
@@ -97,7 +97,7 @@ def test_other_kinds_become_what_pillow_shows(tmp_path, mode, suffix, options, s
 
 
 def profile_of_grey_inks():
-    """An ICC profile of a CMYK printer: paper is white, any ink is Lab (50, 0, 0), K is black."""
+    """Makes a CMYK profile: paper is white, every ink is Lab (50, 0, 0), and K is black."""
     straight = bytes(range(256))
     lightness = [255, *[0, 128] * 7, 0]  # K changes fastest.
     colours = b"".join(bytes([x, 128, 128]) for x in lightness)
@@ -109,15 +109,15 @@ def profile_of_grey_inks():
     return struct.pack(">I", 4 + len(head) + len(table)) + head + table
 
 
-def test_print_colours_go_through_their_profile(tmp_path):
+def test_cmyk_is_converted_by_its_profile(tmp_path):
     inks = np.array([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 0, 0, 255]]], np.uint8)
     image, path = Image.fromarray(inks, "CMYK"), tmp_path / "a.tif"
     result = read(saved(path, image, icc_profile=profile_of_grey_inks()))
-    grey = 119  # Of Lab (50, 0, 0) in sRGB.
+    grey = 119  # Lab (50, 0, 0) in sRGB.
     expected = np.array([[[255] * 3, [grey] * 3, [0] * 3]])
     np.testing.assert_allclose(result.pixels, expected, atol=2)
     assert "icc_profile" not in result.metadata
-    # A profile of other colours is none.
+    # Profiles of other color spaces are ignored.
     for useless in (PROFILE, b"nonsense"):
         result = read(saved(path, image, icc_profile=useless))
         np.testing.assert_array_equal(result.pixels, image.convert("RGB"))
@@ -126,7 +126,7 @@ def test_print_colours_go_through_their_profile(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_grey_of_16_bits_stays(tmp_path, suffix):
+def test_16_bit_grey_is_preserved(tmp_path, suffix):
     result = read(saved(tmp_path / f"a.{suffix}", picture("I;16")))
     assert result.pixels.dtype == np.uint16
     np.testing.assert_array_equal(result.pixels, noise(1, np.uint16))
@@ -150,7 +150,7 @@ def png_of_16_bits(path, pixels, colour, chunks=()):
 
 
 @pytest.mark.parametrize("colour, channels", [(2, 3), (6, 4)])
-def test_colours_of_16_bits_stay(tmp_path, colour, channels):
+def test_16_bit_colours_are_preserved(tmp_path, colour, channels):
     pytest.importorskip("cv2", minversion="5")
     expected = noise(channels, np.uint16)
     result = read(png_of_16_bits(tmp_path / "a.png", expected, colour))
@@ -163,7 +163,7 @@ def test_colours_of_16_bits_stay(tmp_path, colour, channels):
         tifffile.imwrite(tmp_path / "a.tif", expected, byteorder=order, **kind)
         np.testing.assert_array_equal(whole(read(tmp_path / "a.tif")), expected)
     write(tmp_path / "b.tif", result.pixels, result)
-    # A PIL picture has lost half of the bits before we see it.
+    # Pillow has already dropped the lower 8 bits of a PIL image.
     np.testing.assert_array_equal(whole(read(Image.open(tmp_path / "b.tif"))), expected >> 8)
     with tifffile.TiffFile(tmp_path / "b.tif") as file:
         np.testing.assert_array_equal(file.asarray(), expected)
@@ -171,7 +171,7 @@ def test_colours_of_16_bits_stay(tmp_path, colour, channels):
         assert [x.name for x in extra] == ["UNASSALPHA"] * (channels - 3)
 
 
-def test_grey_and_alpha_of_16_bits_become_rgb(tmp_path):
+def test_16_bit_grey_with_alpha_becomes_rgb(tmp_path):
     pytest.importorskip("cv2", minversion="5")
     both = noise(2, np.uint16)
     result = read(png_of_16_bits(tmp_path / "a.png", both, 4))
@@ -182,7 +182,7 @@ def test_grey_and_alpha_of_16_bits_become_rgb(tmp_path):
         np.testing.assert_array_equal(whole(read(tmp_path / name)), both[..., [0, 0, 0, 1]])
 
 
-def test_what_two_decoders_read_differently_is_refused(tmp_path):
+def test_files_on_which_two_decoders_disagree_are_refused(tmp_path):
     pytest.importorskip("cv2", minversion="5")
     tifffile = pytest.importorskip("tifffile")
     path, rgb = tmp_path / "a.tif", {"photometric": "rgb"}
@@ -202,9 +202,9 @@ def test_what_two_decoders_read_differently_is_refused(tmp_path):
         read(path)
 
 
-def test_without_the_extra_it_is_named(tmp_path, monkeypatch):
+def test_missing_extra_is_named(tmp_path, monkeypatch):
     wide = png_of_16_bits(tmp_path / "wide.png", noise(3, np.uint16), 2)
-    heic = tmp_path / "phone.jpg"  # Bytes count, not suffixes.
+    heic = tmp_path / "phone.jpg"  # The content determines the format, not the suffix.
     heic.write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(100))
     monkeypatch.setitem(sys.modules, "cv2", None)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
@@ -217,7 +217,7 @@ def test_without_the_extra_it_is_named(tmp_path, monkeypatch):
         write(tmp_path / "a.png", sixteen.pixels, sixteen)
 
 
-def test_phones_pictures(tmp_path):
+def test_heic_images_are_read(tmp_path):
     heif = pytest.importorskip("pillow_heif")
     exif = Image.Exif()
     exif.update({Base.Make: "Phone", Base.Orientation: 6})
@@ -231,7 +231,7 @@ def test_phones_pictures(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
-def test_pictures_are_turned_upright(tmp_path, suffix):
+def test_images_are_turned_upright(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     for orientation in range(1, 9):
         exif = Image.Exif()
@@ -241,12 +241,13 @@ def test_pictures_are_turned_upright(tmp_path, suffix):
         for source in (path, Image.open(path)):
             np.testing.assert_array_equal(read(source).pixels, expected)
         write(path, read(path).pixels, read(path))
-        # A JPEG lies as it lay, see `test_a_turned_jpeg_loses_as_little_as_an_upright_one`.
+        # A JPEG keeps its stored orientation, see
+        # `test_metadata.test_rotated_jpeg_loses_as_little_as_an_upright_one`.
         kept = orientation if suffix == "jpg" else 1
         assert Image.open(path).getexif().get(Base.Orientation, 1) == kept
 
 
-def test_colours_of_16_bits_are_turned_upright(tmp_path):
+def test_16_bit_colours_are_turned_upright(tmp_path):
     pytest.importorskip("cv2", minversion="5")
     tifffile = pytest.importorskip("tifffile")
     rgba = noise(4, np.uint16)
@@ -281,7 +282,7 @@ def with_exif(image, exif):
         *(("webp", np.uint8, False), ("webp", np.uint8, True), ("bmp", np.uint8, False)),
     ],
 )
-def test_lossless_formats_give_back_every_bit(tmp_path, suffix, dtype, channels, transparent):
+def test_lossless_formats_preserve_every_bit(tmp_path, suffix, dtype, channels, transparent):
     if dtype == np.uint16 and channels + transparent > 1:
         pytest.importorskip("cv2", minversion="5")
     both = noise(channels + transparent, dtype)
@@ -301,14 +302,14 @@ def test_lossless_formats_give_back_every_bit(tmp_path, suffix, dtype, channels,
 
 
 def photograph():
-    """A PIL picture that JPEG suits."""
+    """Makes a smooth PIL image, which JPEG compresses well."""
     ramp = np.add.outer(np.arange(48), np.arange(64))[..., np.newaxis]
     return Image.fromarray((ramp * [1, 2, 3] + 20 * np.sin(ramp / 3)).clip(0, 255).astype(np.uint8))
 
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("mode, quality", [("RGB", 40), ("RGB", 90), ("L", 70)])
-def test_a_jpeg_is_compressed_as_it_was(tmp_path, mode, quality, subsampling):
+def test_jpeg_keeps_its_compression_parameters(tmp_path, mode, quality, subsampling):
     image = photograph().convert(mode)
     path = saved(tmp_path / "a.jpg", image, quality=quality, subsampling=subsampling)
     result = read(path)
@@ -322,7 +323,7 @@ def test_a_jpeg_is_compressed_as_it_was(tmp_path, mode, quality, subsampling):
     assert (tmp_path / "b.jpg").read_bytes() == (tmp_path / "c.JPEG").read_bytes()
 
 
-def test_what_was_no_jpeg_is_hardly_compressed(tmp_path):
+def test_other_formats_become_jpeg_of_high_quality(tmp_path):
     result = read(photograph())
     write(tmp_path / "a.jpg", result.pixels, result)
     written = Image.open(tmp_path / "a.jpg")
@@ -331,7 +332,7 @@ def test_what_was_no_jpeg_is_hardly_compressed(tmp_path):
     assert written.quantization == Image.open(tmp_path / "b.jpg").quantization
 
 
-def test_of_a_phones_jpegs_the_first_is_read(tmp_path):
+def test_first_image_of_an_mpo_file_is_read(tmp_path):
     two = {"save_all": True, "append_images": [photograph().rotate(180)]}
     path = tmp_path / "a.jpg"
     photograph().save(path, "MPO", **two)
@@ -375,7 +376,7 @@ def test_metadata_are_kept(tmp_path, source, options, target):
     exif = written.getexif()
     kept = {Base.Make: "Maker", Base.Copyright: "Mine"}
     assert {tag: exif.get(tag) for tag in kept} == kept
-    # A JPEG that stays one lies as it lay.
+    # A JPEG that is written as JPEG keeps its stored orientation.
     assert exif.get(Base.Orientation) == (3 if (source, target) == ("jpg", "a.jpg") else None)
     assert dict(exif.get_ifd(IFD.Exif)) == {Base.DateTimeOriginal: "2020:01:02 03:04:05"}
     assert dict(exif.get_ifd(IFD.GPSInfo)) == {1: "N", 2: (1.0, 2.0, 3.0)}
@@ -386,7 +387,7 @@ def test_metadata_are_kept(tmp_path, source, options, target):
         np.testing.assert_array_equal(read(tmp_path / target).pixels, like.pixels)
 
 
-def test_a_thumbnail_does_not_show_what_was_in_the_hole(tmp_path):
+def test_thumbnails_are_not_kept(tmp_path):
     # IFD 0 with a maker, and IFD 1 with a JPEG, as cameras write.
     shown = io.BytesIO()
     photograph().save(shown, "JPEG")
@@ -401,7 +402,7 @@ def test_a_thumbnail_does_not_show_what_was_in_the_hole(tmp_path):
     assert dict(written) == {Base.Make: "Abc"} and not written.get_ifd(IFD.IFD1)
 
 
-def test_corrupt_metadata_are_dropped_in_silence(tmp_path, capfd):
+def test_corrupt_metadata_are_dropped_silently(tmp_path, capfd):
     exif = exif_of_a_camera().tobytes()
     ratio = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHIIIII", 1, Base.Make, 5, 1, 26, 0, 1, 2)
     cut = exif[:20] + b"\xff" * 40 + exif[60:]
@@ -428,7 +429,7 @@ def test_corrupt_metadata_are_dropped_in_silence(tmp_path, capfd):
         ("RGB", "folder.png", "Is a directory"),
     ],
 )
-def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path, mode, target, problem):
+def test_unwritable_formats_are_named_and_leave_no_file(tmp_path, mode, target, problem):
     (tmp_path / "folder.png").mkdir()
     like = read(picture(mode))
     with pytest.raises(UsageError, match=f"{target} cannot be written: {problem}"):
@@ -436,7 +437,7 @@ def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path, mode, targ
     assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
 
 
-def test_other_things_that_do_not_fit(tmp_path):
+def test_mismatched_profiles_and_pixels_are_refused(tmp_path):
     profiled = Picture(noise(3), metadata={"icc_profile": PROFILE})
     with pytest.raises(UsageError, match="BMP cannot hold a color profile"):
         write(tmp_path / "a.bmp", profiled.pixels, profiled)
@@ -451,13 +452,13 @@ def test_other_things_that_do_not_fit(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_alpha_that_hides_nothing_may_go(tmp_path):
+def test_opaque_alpha_may_be_dropped(tmp_path):
     opaque = Picture(noise(3), np.full((HEIGHT, WIDTH, 1), 255, np.uint8))
     write(tmp_path / "a.bmp", opaque.pixels, opaque)
     np.testing.assert_array_equal(whole(read(tmp_path / "a.bmp")), opaque.pixels)
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_files_are_replaced_atomically(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     path.write_text("precious")
     like = read(picture("RGB"))
@@ -480,7 +481,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def bomb(width, height):
-    """The start of a PNG file that would be large."""
+    """Makes the start of a PNG file with a large image."""
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     data = b""
     for kind, content in [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(100)))]:
@@ -489,9 +490,9 @@ def bomb(width, height):
     return b"\x89PNG\r\n\x1a\n" + data
 
 
-def test_large_pictures_are_refused_before_they_are_decoded(tmp_path, capfd, monkeypatch):
+def test_large_images_are_refused_before_they_are_decoded(tmp_path, capfd, monkeypatch):
     path = tmp_path / "a.png"
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1234)  # The caller's own.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1234)  # The limit that the caller has set.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for width, height in [(11000, 11000), (100000, 90000), (2**31 - 1, 1)]:
@@ -506,14 +507,15 @@ def test_large_pictures_are_refused_before_they_are_decoded(tmp_path, capfd, mon
         assert read(path, max_pixels=60).pixels.size == 60
         with pytest.raises(UsageError, match="The image has 10x6 pixels .* limit of 59"):
             read(picture("L"), max_pixels=59)
-        path.write_bytes(bomb(10000, 10000))  # Above Pillow's warning, below our limit: no word.
+        # This size is above Pillow's limit for warnings and below ours, so there is no warning.
+        path.write_bytes(bomb(10000, 10000))
         with pytest.raises(UsageError, match="cannot be read as an image: image file is trunc"):
             read(path)
     assert Image.MAX_IMAGE_PIXELS == 1234
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_small_picture_of_large_tiles_is_a_bomb(tmp_path):
+def test_small_tiff_with_large_tiles_is_refused(tmp_path):
     directory = ImageFileDirectory_v2()
     directory[Base.ImageWidth], directory[Base.ImageLength] = 16, 16
     directory[Base.TileWidth], directory[Base.TileLength] = 11008, 11008
@@ -526,7 +528,7 @@ def test_a_small_picture_of_large_tiles_is_a_bomb(tmp_path):
         read(tmp_path / "a.tif")
 
 
-def test_a_long_strip_is_no_bomb(tmp_path):
+def test_tiff_with_a_long_strip_is_read(tmp_path):
     strip = np.arange(65000, dtype=np.uint32).astype(np.uint8).reshape(1, -1, 1)
     write(tmp_path / "a.png", strip, Picture(strip))
     np.testing.assert_array_equal(read(tmp_path / "a.png").pixels, strip)
@@ -564,7 +566,7 @@ def test_truncated_files_are_named(tmp_path, suffix):
         read(path)
 
 
-def test_what_is_no_picture_is_named(tmp_path):
+def test_files_that_are_not_images_are_named(tmp_path):
     (tmp_path / "text.png").write_text("hello" * 10)
     (tmp_path / "empty.png").touch()
     (tmp_path / "folder.png").mkdir()
@@ -584,19 +586,19 @@ def test_what_is_no_picture_is_named(tmp_path):
 @pytest.mark.parametrize(
     "mode, problem", [("F", "float32 values"), ("I", "int32 values"), ("LAB", "color mode LAB")]
 )
-def test_exotic_kinds_are_refused(tmp_path, mode, problem):
+def test_unsupported_modes_are_refused(tmp_path, mode, problem):
     path = saved(tmp_path / "a.tif", picture(mode))
     with pytest.raises(UsageError, match=f"a.tif .*{problem}"):
         read(path)
 
 
-def test_the_first_picture_of_a_process(tmp_path):
+def test_first_image_of_a_process_is_read(tmp_path):
     path = saved(tmp_path / "a.png", picture("RGB"))
     code = f"from deepfill_jax.pictures import read; assert read({str(path)!r}).pixels.size == 180"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_files_in_memory(tmp_path):
+def test_files_in_memory_are_read(tmp_path):
     path = tmp_path / "a.png"
     picture("RGBA").save(path)
     data = path.read_bytes()
@@ -615,8 +617,8 @@ def test_files_in_memory(tmp_path):
         encode("any.gif", here.pixels, here)
 
 
-def test_a_transparent_hole_becomes_opaque():
-    for highest in (255, 200):  # A layer may be transparent as a whole.
+def test_transparent_hole_becomes_opaque():
+    for highest in (255, 200):  # The highest alpha may be below 255.
         alpha = np.array([[0, 51, highest]], np.uint8)[..., np.newaxis]
         opaque, hole = split_hole(Picture(np.zeros((1, 3, 3), np.uint8), alpha))
         assert hole[..., 0].tolist() == [[True, True, False]]

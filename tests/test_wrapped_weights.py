@@ -1,4 +1,4 @@
-"""Names of state dicts as trainers save them; values do not matter here."""
+"""Tests of the names in state dicts of different trainers; the values do not matter."""
 
 import numpy as np
 import pytest
@@ -39,12 +39,12 @@ def test_wrappers_and_shared_prefixes_are_removed(change, discriminator):
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "netG.", "model._orig_mod."])
-def test_bare_generators_are_known(prefix):
+def test_bare_generators_are_recognised(prefix):
     bare = renamed(PLAIN, lambda name: prefix + name.removeprefix("generator."))
     assert chosen(bare) == PLAIN
 
 
-def test_averages_are_offered_by_name():
+def test_ema_generators_are_chosen_by_name():
     averages = {name.replace("generator", "generator_ema.module"): -x for name, x in PLAIN.items()}
     state = PLAIN | DISC | averages | {"generator_ema.steps": 7}
     with pytest.raises(UsageError, match="a.pth holds two generators.*a.pth@generator_ema"):
@@ -57,7 +57,7 @@ def test_averages_are_offered_by_name():
         chosen(PLAIN, "generator_ema")
 
 
-def test_other_names_stay_to_be_listed_as_differences():
+def test_unknown_names_are_kept():
     assert chosen({"features.0.weight": 1, "classifier.bias": 2}) == {
         "features.0.weight": 1,
         "classifier.bias": 2,
@@ -74,13 +74,13 @@ def test_state_dicts_are_found_under_usual_keys():
 
 
 @pytest.mark.parametrize("layers", [nipponjo.LAYERS, nipponjo.TF_LAYERS])
-def test_bare_generators_of_nipponjo_are_known(layers):
+def test_bare_nipponjo_generators_are_recognised(layers):
     state = {f"module.{layer}.conv.weight": 1 for layer in layers.values()}
     assert wrapped.is_bare_nipponjo(wrapped.unwrap(state), layers.values())
     assert not wrapped.is_bare_nipponjo(wrapped.unwrap(PLAIN), layers.values())
 
 
-def test_wrapped_weights_convert_like_plain_ones():
+def test_wrapped_weights_are_converted_like_plain_ones():
     tensors = references.mmagic_tensors(discriminator_gain=references.GENERATOR_GAIN)
     tensors = {name: x for name, x in tensors.items() if name.startswith("generator.")}
     wrapped_names = {f"module.{name}": x for name, x in tensors.items()}
