@@ -397,7 +397,7 @@ PICTURE, MASK, _ = make_request()
             422,
             "s.png is 56x9, but a.png is 56x40 (width x height); a sketch needs its image's size",
         ),
-        ({"sketch": ("s.txt", b"x")}, {"model": "guided"}, 422, "s.txt cannot be read as a pic"),
+        ({"sketch": ("s.txt", b"x")}, {"model": "guided"}, 422, "s.txt cannot be read as an im"),
         (
             {"image": ("a", file(PICTURE, "GIF"))},
             {"format": "same"},
