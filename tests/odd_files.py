@@ -83,7 +83,7 @@ GOOD = "24x24, 11.1 % hole, crop"  # The line ends with this, but for the time.
 PAGES = "holds several frames or pages"
 BANDS = "bands, of which the file declares 3 as color"
 UNREADABLE = "cannot be read as an image"
-TWIN = "would be the result of other files as well"
+TWIN = "would also be the result of other files"
 NAN = np.full((SIDE, SIDE), np.nan, np.float32)
 
 # Contents by name, and a part of the line; lines about metadata name what is left out.

@@ -79,7 +79,7 @@ def test_batch_with_unusual_names_is_completed(tmp_path, encoding):
     assert ran.returncode == 1 and "Traceback" not in error, error
     lines = out.splitlines()
     assert len(lines) == len(NAMES) + 1
-    assert f"{len(NAMES)} completed, 0 already there, 1 failed" in lines[-1]
+    assert f"{len(NAMES)} completed, 0 already done, 1 failed" in lines[-1]
     assert any("images/caf\\xe9.png -> out/caf\\xe9.png: 5x7" in line for line in lines)
     assert "images/broken caf\\xe9.png" in error
     assert sorted(os.listdir(folder / "out")) == sorted(f"{name}.png" for name in NAMES)

@@ -1,4 +1,4 @@
-"""Which files of a folder are images: their content decides, and what is passed over is counted."""
+"""Search for image files: suffix or content decides, and other files are counted by suffix."""
 
 import io
 import os
@@ -31,13 +31,13 @@ def image(path, kind, mode="RGB", **options):
 
 
 def results(images="images", output="out", masks=None, **options):
-    """The results' paths, or the reasons of failures."""
+    """Returns the paths of the results, or the reasons of failures."""
     planned = plan(Path(images), masks and Path(masks), Path(output), **options)
     return [x.reason if isinstance(x, Failure) else str(x.result) for x in planned]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF"])
-def test_formats_are_known_by_their_content(kind):
+def test_formats_are_detected_by_content(kind):
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, kind)
     assert file_format(file.getvalue()[:64]) == kind
@@ -47,11 +47,11 @@ def test_formats_are_known_by_their_content(kind):
 @pytest.mark.parametrize(
     "head", [b"", b"BM is a text", b"RIFF....WAVE", b"\0\0\0\x18ftypmp42\0\0\0\0mp42", b"%PDF"]
 )
-def test_other_contents_are_not_images(head):
+def test_other_contents_are_not_detected_as_images(head):
     assert file_format(head.ljust(64, b" ")) is None
 
 
-def test_suffixes_do_not_matter(here):
+def test_images_with_any_suffix_are_found(here):
     for name, kind in [("a.jfif", "JPEG"), ("b.jpe", "JPEG"), ("c", "PNG"), ("d.dat", "WEBP")]:
         image(f"images/{name}", kind)
     image("images/e.png", "JPEG")
@@ -61,14 +61,12 @@ def test_suffixes_do_not_matter(here):
     assert results(keep_format=True) == [f"out/{name}" for name in own]
 
 
-def test_an_own_format_that_cannot_be_written_fails_before_the_work(here):
+def test_unwritable_format_of_an_image_fails_while_planning(here):
     image("images/a.png", "GIF", "P")
-    assert results(keep_format=True) == ["images/a.png: .gif can be read, but not written."]
+    assert results(keep_format=True) == ["images/a.png: .gif can be read but not written."]
     image("b.png", "PNG", "RGBA")
     job = Job(Path("b.png"), None, Path("out/b.jpg"))
-    np.testing.assert_array_equal(
-        batch.load(job, UNCHECKED).hole, True
-    )  # Opaque when it is filled.
+    np.testing.assert_array_equal(batch.load(job, UNCHECKED).hole, True)  # The result is opaque.
     image("m.png", "PNG", "L")
     with pytest.raises(
         UsageError, match="out/b.jpg cannot be written: JPEG cannot hold transparency"
@@ -76,11 +74,11 @@ def test_an_own_format_that_cannot_be_written_fails_before_the_work(here):
         batch.load(job._replace(mask=Path("m.png")), UNCHECKED)
 
 
-def test_what_is_passed_over_is_counted_by_suffix(here):
+def test_other_files_are_counted_by_suffix(here):
     image("images/a.png", "PNG")
     for name in ("x.txt", "y.TXT", "z.xmp", "README", ".a.png", "clip.mp4"):
         Path("images", name).write_text("BM, but no image")
-    # The preview in a raw photograph is not the photograph.
+    # A raw photograph contains a preview, which must not count as the image.
     tifffile = pytest.importorskip("tifffile")
     tifffile.imwrite("raw.tif", np.zeros((8, 8, 3), np.uint8), subfiletype=1)
     Path("raw.tif").rename("images/raw.nef")
@@ -96,14 +94,14 @@ def test_what_is_passed_over_is_counted_by_suffix(here):
     assert find(Path("images/a.png")).passed_over() == ""
 
 
-def test_a_folder_without_images_says_what_it_holds(here):
+def test_error_for_a_folder_without_images_lists_its_files(here):
     Path("images/deep").mkdir()
     Path("images/x.psd").write_text("")
-    with pytest.raises(UsageError, match=r"pictures \(passed over: 1 .psd; 1 folder not searched"):
+    with pytest.raises(UsageError, match=r"files \(passed over: 1 .psd; 1 folder not searched"):
         find(Path("images"))
 
 
-def test_folders_are_searched_on_request(here):
+def test_recursive_searches_subfolders(here):
     image("images/a.png", "PNG")
     image("images/deep/a.png", "PNG")
     image("images/deep/deeper/b.png", "PNG")
@@ -113,16 +111,16 @@ def test_folders_are_searched_on_request(here):
     expected = ["a.png", "deep/a.png", "deep/deeper/b.png"]
     assert results(**options) == [f"images/out/{name}" for name in expected]
     assert Path("images/out/deep/deeper").is_dir()
-    # Masks lie as the pictures do.
+    # Masks have the same subfolders as the images.
     image("masks/a.png", "PNG")
     image("masks/deep/deeper/mask_b.png", "PNG")
     image("masks/deep/b.png", "PNG")
     planned = plan(Path("images"), Path("masks"), Path("out"), recursive=True)
     assert [str(getattr(item, "mask", item)) for item in planned] == [
         "masks/a.png",
-        "failed: images/deep/a.png: masks holds no mask named a, a_mask, a-mask, mask_a or a.png"
-        "; masks without a picture: masks/deep/b.png.",
+        "failed: images/deep/a.png: masks contains no mask named a, a_mask, a-mask, mask_a or a.png"
+        "; masks without an image: masks/deep/b.png.",
         "masks/deep/deeper/mask_b.png",
-        "failed: images/out/old.png: masks holds no mask named old, old_mask, old-mask, mask_old "
-        "or old.png; masks without a picture: masks/deep/b.png.",
+        "failed: images/out/old.png: masks contains no mask named old, old_mask, old-mask, "
+        "mask_old or old.png; masks without an image: masks/deep/b.png.",
     ]

@@ -1,4 +1,4 @@
-"""Pairs, jobs, shards, and the pipe that reads, fills and writes."""
+"""Pairing, planning, sharding, and the pipeline that reads, completes and writes images."""
 
 import os
 import random
@@ -23,7 +23,7 @@ from deepfill_jax.pictures import MaskOptions, Picture
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty working folder, so that paths are short."""
+    """Creates an empty working folder, so that paths are short."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -35,17 +35,17 @@ def touch(*paths):
 
 
 def planned(images, masks, output="out", **options):
-    """What is planned, as text: `IMAGE MASK RESULT`, or the reason of a failure."""
+    """Returns the plan as text: `IMAGE MASK RESULT`, or the reason of a failure."""
     return [
         item.reason if isinstance(item, Failure) else " ".join(map(str, item[:3]))
         for item in plan(Path(images), masks and Path(masks), Path(output), **options)
     ]
 
 
-# Pairs.
+# Pairing.
 
 
-def test_pairs_by_name_and_by_lamas_names(here):
+def test_masks_match_by_stem_and_by_mask_suffix(here):
     touch("images/a.jpg", "images/b.1.png", "images/c.bmp", "images/notes.txt", "images/._a.jpg")
     touch("images/deep/d.png")
     touch("masks/a.png", "masks/b.1_mask.png", "masks/c_mask001.png", "masks/c_mask002.jpg")
@@ -61,25 +61,25 @@ def test_pairs_by_name_and_by_lamas_names(here):
     assert (here / "out").is_dir() and (here / "new").is_dir()
 
 
-def test_a_mask_of_a_pictures_full_name_is_its_own(here):
+def test_mask_with_the_full_image_name_matches_only_that_image(here):
     touch("images/a.png", "images/a_mask.png", "masks/a_mask.png")
     assert planned("images", "masks") == [
-        "images/a.png: masks holds no mask named a, a_mask, a-mask, mask_a or a.png.",
+        "images/a.png: masks contains no mask named a, a_mask, a-mask, mask_a or a.png.",
         "images/a_mask.png masks/a_mask.png out/a_mask.png",
     ]
 
 
-def test_masks_among_the_pictures(here):
+def test_masks_in_the_folder_of_the_images(here):
     touch("data/a.png", "data/a_mask001.png", "data/a_mask002.png", "data/b_mask.png", "data/c.jpg")
     for masks in ("data", "./data/../data"):
         assert planned("data", masks) == [
             f"data/a.png {Path(masks)}/a_mask001.png out/a_mask001.png",
             f"data/a.png {Path(masks)}/a_mask002.png out/a_mask002.png",
-            f"data/b_mask.png: {Path(masks)} holds no mask named b_mask, "
+            f"data/b_mask.png: {Path(masks)} contains no mask named b_mask, "
             "b_mask_mask, b_mask-mask, mask_b_mask or b_mask.png.",
-            f"data/c.jpg: {Path(masks)} holds no mask named c, c_mask, c-mask, mask_c or c.jpg.",
+            f"data/c.jpg: {Path(masks)} contains no mask named c, c_mask, c-mask, mask_c or c.jpg.",
         ]
-    # Neither is the picture its own mask, nor another of the name.
+    # An image is not its own mask, nor is another image of the same stem.
     touch("data/a.jpg")
     assert planned("data/a.jpg", "data") == [
         "data/a.jpg data/a_mask001.png out/a_mask001.png",
@@ -87,7 +87,7 @@ def test_masks_among_the_pictures(here):
     ]
 
 
-def test_one_mask_for_all_and_none(here):
+def test_shared_mask_and_no_mask(here):
     touch("images/a.png", "images/b.png", "images/hole.png")
     assert planned("images", "images/hole.png") == [
         "images/a.png images/hole.png out/a.png",
@@ -95,31 +95,31 @@ def test_one_mask_for_all_and_none(here):
     ]
     assert planned("images", None)[2] == "images/hole.png None out/hole.png"
     Path("images/b.png").unlink()
-    Path("images/b.png").symlink_to("gone.png")  # To be listed when it is read.
+    Path("images/b.png").symlink_to("gone.png")  # Reported when it is read.
     assert planned("images", "images/hole.png")[1] == "images/b.png images/hole.png out/b.png"
     assert planned("images/a.png", "images/hole.png", "x.jpg") == [
         "images/a.png images/hole.png x.jpg"
     ]
 
 
-def test_results_of_one_name_and_formats_that_cannot_be_written(here):
+def test_duplicate_results_and_unwritable_formats_fail(here):
     touch("images/a.png", "images/a.bmp", "images/b.png", "images/c.webp", "images/d.heic")
     assert planned("images", None) == [
-        "images/a.bmp: out/a.png would be the result of other files as well; files are matched by "
-        "their names up to the suffix, so rename one.",
-        "images/a.png: out/a.png would be the result of other files as well; files are matched by "
-        "their names up to the suffix, so rename one.",
+        "images/a.bmp: out/a.png would also be the result of other files; files are matched by "
+        "their names without suffix, so rename one of them.",
+        "images/a.png: out/a.png would also be the result of other files; files are matched by "
+        "their names without suffix, so rename one of them.",
         "images/b.png None out/b.png",
         "images/c.webp None out/c.png",
         "images/d.heic None out/d.png",
     ]
     kept = planned("images", None, keep_format=True)
     assert kept[0] == "images/a.bmp None out/a.bmp"
-    assert kept[4] == "images/d.heic: .heic can be read, but not written."
-    # Two masks, but one file for the result.
+    assert kept[4] == "images/d.heic: .heic can be read but not written."
+    # There are two masks but only one output file.
     touch("masks/b_mask1.png", "masks/b_mask2.png")
     assert [
-        "would be the result" in item for item in planned("images/b.png", "masks", "b.png")
+        "would also be the result" in item for item in planned("images/b.png", "masks", "b.png")
     ] == [
         True,
         True,
@@ -129,23 +129,43 @@ def test_results_of_one_name_and_formats_that_cannot_be_written(here):
 @pytest.mark.parametrize(
     "images, masks, output, message",
     [
-        ("absent", None, "out", "absent is neither a picture nor a folder that holds pictures"),
-        ("empty", None, "out", "empty is neither a picture nor"),
-        ("images", "absent", "out", "absent is neither a picture nor"),
-        ("images", "empty", "out", "empty is neither a picture nor"),
-        ("images", None, "images/a.png", "images/a.png is named as a file, but images is a folder"),
-        ("images", None, "new.png", "new.png is named as a file, but images is a folder"),
-        ("images/a.png", None, "x.avif", ".avif is not among the formats that can be written"),
-        ("images/a.png", None, "x.jp2", ".jp2 is not among the formats that can be written"),
-        ("images/a.png", None, "images/a.png/b.png", "cannot be a folder for the results"),
-        ("images", None, "masks/../images", "is read from; results need another folder"),
-        ("images", "masks", "masks", "masks is read from; results need another folder"),
-        ("images/a.png", "masks", "images/a.png", "images/a.png is read from; its result needs"),
-        ("images/a.png", "masks", "masks/a.png", "masks/a.png is read from; its result needs"),
-        ("images", "masks/a.png", "masks", "masks/a.png is read from; its result needs"),
+        ("absent", None, "out", "absent is neither an image file nor a folder of image files"),
+        ("empty", None, "out", "empty is neither an image file nor"),
+        ("images", "absent", "out", "absent is neither an image file nor"),
+        ("images", "empty", "out", "empty is neither an image file nor"),
+        (
+            "images",
+            None,
+            "images/a.png",
+            "images/a.png has the suffix of a file, but images is a folder",
+        ),
+        ("images", None, "new.png", "new.png has the suffix of a file, but images is a folder"),
+        ("images/a.png", None, "x.avif", ".avif is not a format that can be written"),
+        ("images/a.png", None, "x.jp2", ".jp2 is not a format that can be written"),
+        (
+            "images/a.png",
+            None,
+            "images/a.png/b.png",
+            "images/a.png for the results cannot be created",
+        ),
+        (
+            "images",
+            None,
+            "masks/../images",
+            "is a folder of inputs; choose another folder for the results",
+        ),
+        (
+            "images",
+            "masks",
+            "masks",
+            "masks is a folder of inputs; choose another folder for the results",
+        ),
+        ("images/a.png", "masks", "images/a.png", "images/a.png is an input; choose another name"),
+        ("images/a.png", "masks", "masks/a.png", "masks/a.png is an input; choose another name"),
+        ("images", "masks/a.png", "masks", "masks/a.png is an input; choose another name"),
     ],
 )
-def test_refuses_what_cannot_be_done_at_all(here, images, masks, output, message):
+def test_impossible_plans_raise_and_create_nothing(here, images, masks, output, message):
     touch("images/a.png", "masks/a.png")
     Path("empty").mkdir()
     with pytest.raises(UsageError, match=message):
@@ -153,7 +173,7 @@ def test_refuses_what_cannot_be_done_at_all(here, images, masks, output, message
     assert sorted(os.listdir()) == ["empty", "images", "masks"]
 
 
-def test_shards_are_disjoint_and_everything():
+def test_shards_partition_the_items():
     items = list(range(37))
     shards = [Shard(index, 16).of(items) for index in range(1, 17)]
     assert shards[2] == [2, 18, 34]
@@ -167,7 +187,7 @@ def test_remaining_and_clean(here):
     jobs = plan(Path("images"), Path("masks"), Path("out"))
     assert remaining(jobs) == jobs[1:] and isinstance(jobs[1], Failure)
     touch("out/.other", unfinished_path(jobs[0].result), unfinished_path(Path("out/b.png")))
-    clean(jobs)  # The other might be under way, in another shard.
+    clean(jobs)  # The other file may belong to a running shard.
     assert sorted(os.listdir("out")) == sorted(
         [".other", "a.png", unfinished_path(Path("b.png")).name]
     )
@@ -184,7 +204,7 @@ def job(here):
     return Job(Path("a.png"), Path("a_mask.png"), Path("out/a.png"))
 
 
-def test_load_hands_the_masks_options_on(job):
+def test_load_applies_the_mask_options(job):
     picture, mask = make_picture(7, 5)
     loaded, hole, *_ = batch.load(job)
     np.testing.assert_array_equal(loaded.pixels, picture)
@@ -198,7 +218,7 @@ def test_load_hands_the_masks_options_on(job):
         batch.load(job, max_pixels=34)
 
 
-def test_masks_of_another_size(job):
+def test_mask_of_another_size_is_rejected_or_resized(job):
     Image.fromarray(np.full((14, 10), 255, np.uint8)).save("a_mask.png")
     with pytest.raises(UsageError, match="a_mask.png is 10x14, but a.png is 5x7 .*, or --resize-m"):
         batch.load(job, MaskOptions(check=False, say_resize=", or --resize-mask"))
@@ -206,7 +226,7 @@ def test_masks_of_another_size(job):
     assert hole.shape == (7, 5, 1) and hole.dtype == bool and hole.all()
 
 
-def test_the_hole_is_what_is_transparent(job):
+def test_transparent_pixels_are_the_hole(job):
     picture = make_picture(1, 4)[0]
     job = job._replace(mask=None)
     alpha = np.array([[0, 127, 128, 255]], np.uint8)
@@ -220,7 +240,7 @@ def test_the_hole_is_what_is_transparent(job):
         batch.load(job)
 
 
-# The pipe.
+# The pipeline.
 
 JOBS = [Job(Path(f"{i}.png"), None, Path(f"out/{i}.png")) for i in range(24)]
 
@@ -235,7 +255,7 @@ def fill(picture, mask, sketch):
 
 
 def complete(jobs, load=load, fill=fill, write=None):
-    """How the jobs ended, what was reported and what was written."""
+    """Returns the outcomes of the jobs, the reported outcomes and the written results."""
     reported, results = [], {}
     write = write or (lambda path, pixels, like: results.update({path: int(pixels[0, 0, 0])}))
     ended = batch.complete(jobs, load=load, fill=fill, write=write, report=reported.append)
@@ -268,7 +288,7 @@ def test_results_do_not_depend_on_timing():
     assert f"{done}" == f"{line}\nwarning: look at it."
 
 
-def test_failures_stop_no_other():
+def test_failures_do_not_stop_the_others():
     def bad_load(job):
         if job == JOBS[1]:
             raise UsageError("1.png cannot be read.")
@@ -302,7 +322,7 @@ def test_failures_stop_no_other():
     assert f"{ended[0]}" == "failed: no mask"
 
 
-def test_errors_of_the_program_are_seen():
+def test_programming_errors_are_raised():
     def wrong(*_):
         raise TypeError("wrong")
 
@@ -311,7 +331,7 @@ def test_errors_of_the_program_are_seen():
             complete(JOBS, **{stage: wrong})
 
 
-def test_what_was_filled_is_written_when_interrupted():
+def test_completed_images_are_written_after_an_interrupt():
     results = []
 
     def interrupted(picture, mask, sketch):
@@ -330,7 +350,7 @@ def test_what_was_filled_is_written_when_interrupted():
 
 @pytest.mark.parametrize("slowest", ["load", "fill", "write"])
 def test_memory_is_bounded(slowest):
-    """However the speeds are, no more pictures are alive than promised."""
+    """At most `IN_MEMORY` images are in memory, whichever stage is slowest."""
 
     alive, most, lock = 0, 0, threading.RLock()
 
@@ -360,7 +380,7 @@ def test_memory_is_bounded(slowest):
     assert alive == 0
 
 
-def test_sketches_are_named_as_masks_or_pictures(here):
+def test_sketches_match_by_mask_name_or_image_name(here):
     touch("in/a.png", "in/b.png", "in/c.png", "masks/a_mask1.png", "masks/a_mask2.png")
     touch("masks/b.png", "masks/c.png", "lines/a.png", "lines/a_mask2.png", "lines/b.png")
     found = plan(Path("in"), Path("masks"), Path("out"), sketches=Path("lines"))
@@ -369,14 +389,16 @@ def test_sketches_are_named_as_masks_or_pictures(here):
         "lines/a_mask2.png",
         "lines/b.png",
     ]
-    assert found[3].reason == "in/c.png: lines holds no sketch named c."
+    assert found[3].reason == "in/c.png: lines contains no sketch named c."
     one = plan(Path("in"), Path("masks"), Path("out"), sketches=Path("lines/b.png"))
     assert {item.sketch for item in one} == {Path("lines/b.png")}
-    with pytest.raises(UsageError, match="lines is read from; results need another folder"):
+    with pytest.raises(
+        UsageError, match="lines is a folder of inputs; choose another folder for the results"
+    ):
         plan(Path("in"), Path("masks"), Path("lines"), sketches=Path("lines"))
 
 
-def test_a_sketch_is_read_with_its_picture_and_has_its_size(job):
+def test_sketch_must_have_the_size_of_its_image(job):
     height, width = batch.load(job)[1].shape[:2]
     lines = np.zeros((height, width), np.uint8)
     lines[1] = 200

@@ -1,4 +1,4 @@
-"""The command on files and folders; of all but one test, with a fill that inverts the hole."""
+"""The command on files and folders; all but one test replace the network by an inversion."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ STEMS = ("a", "b.1", "c")
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A working folder with three pictures in `images`, their masks in `masks`, and rubbish."""
+    """Creates a working folder: three images in `images`, their masks in `masks`, other files."""
     monkeypatch.chdir(tmp_path)
     for name in ("images", "masks"):
         Path(name).mkdir()
@@ -38,7 +38,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def filled(monkeypatch):
-    """Puts a fill without a network into the command; returns the options that it was made of."""
+    """Replaces the network of the command; returns the options that the command passed to it."""
     made_of = []
     monkeypatch.setattr(inpaint, "_filler", lambda options: made_of.append(options) or (invert, []))
     return made_of
@@ -82,14 +82,14 @@ def test_command_completes_a_folder(here, filled, capsys):
         assert line.startswith(
             f"images/{stem}.bmp -> out/{stem}.png: 5x7, {share:.3g} % hole, crop, "
         )
-    assert lines[3].startswith("3 completed, 0 already there, 0 failed, in ")
+    assert lines[3].startswith("3 completed, 0 already done, 0 failed, in ")
     assert lines[4:] == ["passed over: 1 .txt, 1 hidden"]
     for stem in STEMS:
         np.testing.assert_array_equal(pictures.read(f"out/{stem}.png").pixels, expected(stem))
     assert names() == ["a.png", "b.1.png", "c.png"]
 
 
-def test_formats(here, filled):
+def test_same_format_keeps_the_format_of_each_image(here, filled):
     assert command("--format", "same") == 0
     assert names() == ["a.bmp", "b.1.bmp", "c.bmp"]
     assert command(images="images/a.bmp", output="new/x.tif") == 0
@@ -99,25 +99,23 @@ def test_formats(here, filled):
         assert picture.format == "TIFF"
 
 
-def test_a_rerun_skips_what_is_there(here, filled, capsys):
+def test_rerun_skips_current_results(here, filled, capsys):
     Path("out").mkdir()
     Path("out/a.png").write_text("precious")
     unfinished_path(Path("out/c.png")).write_text("half of")
     assert command() == 0
-    assert "\n2 completed, 1 already there, 0 failed, in " in capsys.readouterr().out
+    assert "\n2 completed, 1 already done, 0 failed, in " in capsys.readouterr().out
     assert Path("out/a.png").read_text() == "precious"
     assert names() == ["a.png", "b.1.png", "c.png"]
     assert command() == 0
-    assert capsys.readouterr().out.startswith("0 completed, 3 already there, 0 failed, in ")
+    assert capsys.readouterr().out.startswith("0 completed, 3 already done, 0 failed, in ")
     assert command("--overwrite") == 0
-    assert "\n3 completed, 0 already there" in capsys.readouterr().out
+    assert "\n3 completed, 0 already done" in capsys.readouterr().out
     np.testing.assert_array_equal(pictures.read("out/a.png").pixels, expected("a"))
 
 
 @pytest.mark.parametrize("changed", ["images/a.bmp", "masks/a.png", "model", "sketches/a.png"])
-def test_results_older_than_what_they_were_made_from_are_done_again(
-    here, monkeypatch, capsys, changed
-):
+def test_results_older_than_their_inputs_are_recomputed(here, monkeypatch, capsys, changed):
     monkeypatch.setattr(inpaint, "_filler", lambda options: (invert, [Path("model")]))
     Path("sketches").mkdir()
     for stem in STEMS:
@@ -126,15 +124,15 @@ def test_results_older_than_what_they_were_made_from_are_done_again(
     more = ("--sketches", "sketches")
     assert command(*more) == 0
     assert command(*more) == 0
-    assert "0 completed, 3 already there" in capsys.readouterr().out
+    assert "0 completed, 3 already done" in capsys.readouterr().out
     newer = Path("out/a.png").stat().st_mtime + 5
     os.utime(changed, (newer, newer))
     assert command(*more) == 0
     again = 3 if changed == "model" else 1
-    assert f"{again} completed, {3 - again} already there" in capsys.readouterr().out
+    assert f"{again} completed, {3 - again} already done" in capsys.readouterr().out
 
 
-def test_a_changed_mask_changes_the_result(here, filled):
+def test_changed_mask_changes_the_result(here, filled):
     assert command() == 0
     old = Path("out/a.png").read_bytes()
     os.utime("out/a.png", (1e9, 1e9))
@@ -143,16 +141,16 @@ def test_a_changed_mask_changes_the_result(here, filled):
     assert Path("out/a.png").read_bytes() != old
 
 
-def test_a_named_output_is_overwritten(here, filled, capsys):
+def test_named_output_file_is_overwritten(here, filled, capsys):
     one = {"images": "images/a.bmp", "masks": "masks/a.png", "output": "x.png"}
     Path("x.png").write_text("old")
     assert command(**one) == 0
     assert command(**one) == 0
-    assert capsys.readouterr().out.count("1 completed, 0 already there") == 2
+    assert capsys.readouterr().out.count("1 completed, 0 already done") == 2
     np.testing.assert_array_equal(pictures.read("x.png").pixels, expected("a"))
 
 
-def test_the_model_is_checked_even_if_all_is_done(here, monkeypatch, capsys):
+def test_model_is_checked_even_if_all_results_exist(here, monkeypatch, capsys):
     with monkeypatch.context() as patched:
         patched.setattr(inpaint, "_filler", lambda options: (invert, []))
         assert command() == 0
@@ -160,47 +158,49 @@ def test_the_model_is_checked_even_if_all_is_done(here, monkeypatch, capsys):
     assert "There is no model file nonsense" in capsys.readouterr().err
 
 
-def test_failures_stop_no_other_and_are_listed(here, filled, capsys):
+def test_failures_do_not_stop_the_others_and_are_listed(here, filled, capsys):
     truncate(Path("images/b.1.bmp"))
     Image.fromarray(make_picture(3, 3)[1]).save("masks/c.png")
     Image.new("L", (3, 3)).save("images/d.png")
     assert command() == 1
     assert names() == ["a.png"]
     out, err = capsys.readouterr()
-    assert "\n1 completed, 0 already there, 3 failed, in " in out and "failed: " not in out
+    assert "\n1 completed, 0 already done, 3 failed, in " in out and "failed: " not in out
     *failed, summary = err.splitlines()
-    assert summary == "error: 3 of 4 images failed, see the lines above."
+    assert summary == "error: 3 of 4 images failed; the lines above say why."
     assert all(line.startswith("failed: ") for line in failed)
     unreadable, misfit, maskless = sorted(failed, key=lambda line: line.partition("/")[2])
     assert "images/b.1.bmp cannot be read as an image" in unreadable
     assert "masks/c.png is 3x3, but images/c.bmp is 5x7" in misfit
-    assert "images/d.png: masks holds no mask named d, d_mask, d-mask, mask_d or d.png" in maskless
+    assert (
+        "images/d.png: masks contains no mask named d, d_mask, d-mask, mask_d or d.png" in maskless
+    )
     assert command("--resize-mask") == 1
     assert names() == ["a.png", "c.png"]
 
 
-def test_shards_are_together_a_run_without(here, filled, capsys):
+def test_shards_together_equal_an_unsharded_run(here, filled, capsys):
     assert command() == 0
     for index in (1, 2, 3, 4):
         assert command("--shard", f"{index}/4", output="parts") == 0
         assert len(names("parts")) == min(index, 3)
     assert contents("parts") == contents("out")
-    # What is there does not move the others to another shard.
+    # Existing results do not move other jobs to another shard.
     Path("parts/b.1.png").unlink()
     assert command("--shard", "1/2", output="parts") == 0
     assert len(names("parts")) == 2
 
 
-def test_options_go_where_they_belong(here, filled, capsys):
+def test_options_reach_the_reader_and_the_model(here, filled, capsys):
     assert command("--invert-mask", "--mask-threshold", "0.2", images="images/a.bmp") == 0
     picture, mask = make_picture(7, 5, 0)
     inverted = invert(picture, mask[..., np.newaxis] == 0)[0]
     np.testing.assert_array_equal(pictures.read("out/a.png").pixels, inverted)
     assert command("--max-megapixels", "34e-6", "--overwrite") == 1
-    assert "0 completed, 0 already there, 3 failed" in capsys.readouterr().out
+    assert "0 completed, 0 already done, 3 failed" in capsys.readouterr().out
 
 
-def test_the_hole_is_what_is_transparent(here, filled, capsys):
+def test_transparent_pixels_are_the_hole_without_masks(here, filled, capsys):
     picture, mask = make_picture(7, 5, 0)
     Image.fromarray(np.dstack([picture, 255 - mask])).save("images/d.png")
     arguments = ["--model", "m", "--images", "images", "--output", "out"]
@@ -217,7 +217,7 @@ def test_the_hole_is_what_is_transparent(here, filled, capsys):
         assert f"{flag[0]} needs --masks" in capsys.readouterr().err
 
 
-def test_options_of_the_network(here, monkeypatch, capsys):
+def test_network_options_reach_the_inpainter(here, monkeypatch, capsys):
     calls = []
 
     class Fake:
@@ -253,25 +253,34 @@ def test_options_of_the_network(here, monkeypatch, capsys):
         (["--working-size", "0"], "argument --working-size: 0 is not at least 1"),
         (["--mask-threshold", "nan"], "argument --mask-threshold: nan is not from 0 to 1"),
         (["--max-megapixels", "inf"], "argument --max-megapixels: inf is not from 1e-06 to"),
-        (["--feather", "3"], "--feather 3 blends in the rim by which the hole is widened; add --d"),
-        (["--feather", "3", "--dilate", "2"], "add --dilate 3, or more"),
-        (["--mask-threshold", "1"], "--mask-threshold 1 leaves no hole; choose a number below 1"),
+        (
+            ["--feather", "3"],
+            "--feather 3 blends within the rim that --dilate adds to the hole; add --d",
+        ),
+        (["--feather", "3", "--dilate", "2"], "add --dilate 3 or more"),
+        (["--mask-threshold", "1"], "--mask-threshold 1 leaves no hole; choose a value below 1"),
         (["--output", "x.avif", "--images", "images/a.bmp"], "x.avif cannot be written: .avif is"),
-        (["--output", "x.png"], "x.png is named as a file, but images is a folder; name a folder"),
+        (
+            ["--output", "x.png"],
+            "x.png has the suffix of a file, but images is a folder; name a folder",
+        ),
         (["--strategy", "best"], "argument --strategy: invalid choice: 'best'"),
-        (["--output", "images"], "error: images is read from; results need another folder."),
-        (["--images", "nowhere"], "error: nowhere is neither a picture nor a folder"),
+        (
+            ["--output", "images"],
+            "error: images is a folder of inputs; choose another folder for the results.",
+        ),
+        (["--images", "nowhere"], "error: nowhere is neither an image file nor a folder"),
         ([], "error: There is no model file absent.safetensors"),
     ],
 )
-def test_wrong_use(here, capsys, more, message):
+def test_usage_errors_exit_with_code_2(here, capsys, more, message):
     assert command(*more) == 2
     out, err = capsys.readouterr()
     assert message.lower() in err.lower() and "Traceback" not in err
     assert out == ""
 
 
-def test_what_is_wrong_with_the_command_comes_before_jax(here):
+def test_usage_errors_are_reported_before_jax_is_imported(here):
     code = """
 import sys
 from deepfill_jax.inpaint import __main__ as inpaint
@@ -284,7 +293,7 @@ for arguments in (["--wrong"], "--model m --images nowhere --masks m --output o"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_a_terminal_has_a_bar(here, filled, capsys, monkeypatch):
+def test_terminal_shows_a_progress_bar(here, filled, capsys, monkeypatch):
     truncate(Path("images/c.bmp"))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
@@ -294,7 +303,7 @@ def test_a_terminal_has_a_bar(here, filled, capsys, monkeypatch):
     assert "failed: images/c.bmp cannot be read" in out.replace("\n", " ")
 
 
-def test_a_single_failure_has_one_line(here, filled, capsys):
+def test_single_failure_prints_one_line(here, filled, capsys):
     Image.new("L", (3, 3), 255).save("masks/a.png")
     flags = ("--no-mask-check",)
     assert command(*flags, images="images/a.bmp", masks="masks/a.png") == 2
@@ -303,17 +312,17 @@ def test_a_single_failure_has_one_line(here, filled, capsys):
     assert err.startswith("error: masks/a.png is 3x3, but images/a.bmp is 5x7")
 
 
-def test_singular_names_of_options_and_the_default_model(here, filled, capsys):
+def test_singular_option_names_and_default_model(here, filled, capsys):
     inpaint.main("--image images/a.bmp --mask masks/a.png --output out".split())
     np.testing.assert_array_equal(pictures.read("out/a.png").pixels, expected("a"))
     assert [options.model for options in filled] == [trained.DEFAULT]
     assert capsys.readouterr().err == "model: scenes; choose another with --model\n"
     with pytest.raises(SystemExit) as end:
         inpaint.main("--image images/a.bmp --sketch nowhere --output out2 --model m".split())
-    assert end.value.code == 2 and "nowhere is neither a picture" in capsys.readouterr().err
+    assert end.value.code == 2 and "nowhere is neither an image file" in capsys.readouterr().err
 
 
-# Stopped runs.
+# Interrupted runs.
 
 STOPPED = """
 import signal, sys, time
@@ -331,7 +340,7 @@ inpaint.main(sys.argv[1:])
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
-def test_a_stopped_run_goes_on(here, filled, capsys, name):
+def test_interrupted_run_resumes(here, filled, capsys, name):
     for seed in range(3, 12):
         picture, mask = make_picture(40, 50, seed)
         Image.fromarray(picture).save(f"images/{seed}.png")
@@ -349,17 +358,17 @@ def test_a_stopped_run_goes_on(here, filled, capsys, name):
     _, err = process.communicate(timeout=30)
     if name == "SIGINT":
         assert process.returncode == 130
-        assert err == "interrupted: what is done stays, the same command does the rest\n"
+        assert err == "interrupted: run the same command again to process the remaining images\n"
     done = contents("stopped")
     assert 2 <= len(done) < 12
-    # As if it had been killed while it wrote.
+    # This file simulates a run that was killed while it wrote.
     half = unfinished_path(Path("stopped/c.png"))
     half.write_bytes(b"half of a picture")
     assert command() == 0
     assert command(output="stopped") == 0
     assert contents("stopped") == contents("out")
     there = sum(not name.startswith(".") for name in done)
-    assert f"{12 - there} completed, {there} already there" in capsys.readouterr().out
+    assert f"{12 - there} completed, {there} already done" in capsys.readouterr().out
 
 
 def test_command_with_a_network(here, capsys):

@@ -1,4 +1,4 @@
-"""Which image a mask belongs to, by its file name."""
+"""Matching of masks to images by file name."""
 
 from pathlib import Path
 
@@ -18,28 +18,28 @@ from deepfill_jax.inpaint.plan import Failure, plan
     "photo_MASK.png photo.jpg_mask.png mask_photo.jpg.png".split()
     + ["photo mask (2).png"],
 )
-def test_masks_of_other_tools_are_found(name):
+def test_mask_names_of_common_tools_match(name):
     images = [Path("images/photo.jpg"), Path("images/photo2.jpg"), Path("images/other.png")]
     found = mask_names.match([Path("masks") / name], images)
     assert found == {images[0]: [Path("masks") / name]}
 
 
 @pytest.mark.parametrize("name", ["photomask.png", "photo_masks.png", "photo_1.png", "mask.png"])
-def test_other_names_are_not_masks(name):
+def test_other_names_do_not_match(name):
     assert not mask_names.match([Path(name)], [Path("photo.jpg")])
 
 
-def test_full_names_tell_images_of_one_stem_apart():
+def test_full_names_distinguish_images_of_one_stem():
     images = [Path("a.jpg"), Path("a.png")]
     assert mask_names.match([Path("m/a.jpg.png")], images) == {images[0]: [Path("m/a.jpg.png")]}
 
 
-def test_masks_among_the_images_are_told_by_their_names():
+def test_masks_among_the_images_are_recognised_by_name():
     files = [Path(x) for x in ("a.jpg", "a.jpg.png", "b.jpg", "b-mask.png", "mask_b.png", "c.png")]
     assert mask_names.marked_as_masks(files) == [files[1], files[3], files[4]]
 
 
-def test_masks_that_belong_to_no_image_are_named(tmp_path, monkeypatch):
+def test_error_lists_masks_without_an_image(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in ("images/a.png", "images/b.png", "masks/a-mask.png", "masks/x.png", "masks/y.png"):
         Path(path).parent.mkdir(exist_ok=True)
@@ -48,11 +48,11 @@ def test_masks_that_belong_to_no_image_are_named(tmp_path, monkeypatch):
     job, failure = plan(images, masks, Path("out"))
     assert job.mask == masks / "a-mask.png" and isinstance(failure, Failure)
     assert failure.reason == (
-        "images/b.png: masks holds no mask named b, b_mask, b-mask, mask_b or b.png; masks without "
-        "a picture: masks/x.png, masks/y.png."
+        "images/b.png: masks contains no mask named b, b_mask, b-mask, mask_b or b.png; masks "
+        "without an image: masks/x.png, masks/y.png."
     )
     assert pair(images, masks).rest == [masks / "x.png", masks / "y.png"]
     assert not pair(images, None).rest and not pair(images, images).rest
-    with pytest.raises(UsageError, match="x.gif cannot be written: .gif is not among"):
+    with pytest.raises(UsageError, match="x.gif cannot be written: .gif is not a format"):
         plan(images / "a.png", masks, Path("x.gif"))
     assert not Path("x.gif").exists()

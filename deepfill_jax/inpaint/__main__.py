@@ -1,4 +1,4 @@
-"""The command that completes a picture, or a folder of them.
+"""The command that inpaints an image or a folder of images.
 
 python -m deepfill_jax.inpaint --images PATH --masks PATH --output PATH
 """
@@ -30,22 +30,25 @@ from deepfill_jax.pictures import MaskOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Completes the pictures that the command line names."""
+    """Inpaints the images that the command line names."""
     options = parse(arguments)
     try:
         run_command(lambda: run(options))
     except KeyboardInterrupt:
-        print("interrupted: what is done stays, the same command does the rest", file=sys.stderr)
+        print(
+            "interrupted: run the same command again to process the remaining images",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Completes what is not there yet, tells of each picture, and sums up.
+    """Completes the images that have no current result, reports each, and prints a summary.
 
     Raises:
-        UsageError: No work can be done: see `plan.plan` and `Inpainter.load`; or the only picture
-            cannot be used.
-        RunError: In the end, if some pictures could not be completed; each was reported before.
+        UsageError: The arguments allow no work, see `plan.plan` and `Inpainter.load`; or there is
+            only one image and it cannot be used.
+        RunError: Some images failed. It is raised at the end; each failure was reported before.
     """
     started = time.monotonic()
     keep_format = options.format == "same"
@@ -62,7 +65,9 @@ def run(options: argparse.Namespace) -> None:
     clean(planned)
     todo, fill = planned, None
     if any(isinstance(item, Job) for item in planned):
-        fill, model_files = _filler(options)  # A wrong model is an error, whatever is there.
+        fill, model_files = _filler(
+            options
+        )  # An invalid model is an error even if all results exist.
         if not options.overwrite and not names_a_file(options.images, options.output):
             todo = remaining(planned, model_files)
     load = functools.partial(
@@ -75,25 +80,25 @@ def run(options: argparse.Namespace) -> None:
         ended = batch.complete(todo, load=load, fill=fill, report=report)
     failures = [end for end in ended if isinstance(end, Failure)]
     if is_single and failures:
-        error = UsageError if failures[0].is_wrong_use else RunError
+        error = UsageError if failures[0].is_usage_error else RunError
         raise error(printable(failures[0].reason))
     print(
-        f"{len(ended) - len(failures)} completed, {len(planned) - len(todo)} already there, "
+        f"{len(ended) - len(failures)} completed, {len(planned) - len(todo)} already done, "
         f"{len(failures)} failed, in {time.monotonic() - started:.1f} s"
     )
     _print_unused(options)
     if failures:
-        raise RunError(f"{len(failures)} of {len(planned)} images failed, see the lines above.")
+        raise RunError(f"{len(failures)} of {len(planned)} images failed; the lines above say why.")
 
 
 def _print_unused(options: argparse.Namespace) -> None:
-    """Prints which masks and which other files were found, but not used."""
+    """Prints which masks and other files were found but not used."""
     places = options.images, options.masks, options.sketches, options.output
     search = functools.partial(find, recursive=options.recursive, skip=places)
     rest = pair(options.images, options.masks, search).rest if options.images.is_dir() else ()
     if rest:
         few = printable(first_few(rest))
-        print(f"{len(rest)} masks belong to no picture and were not used: {few}")
+        print(f"{len(rest)} masks match no image and were not used: {few}")
     if passed_over := search(options.images).passed_over():
         print(passed_over)
 
@@ -113,8 +118,8 @@ def _mask_options(options: argparse.Namespace) -> MaskOptions:
 
 
 def _filler(options: argparse.Namespace) -> tuple[batch.Fill, Sequence[Path]]:
-    """Loads the model; returns what fills with it, and its files."""
-    # Here, and not above: JAX takes a second, and what is wrong with the command comes first.
+    """Loads the model; returns the function that completes an image with it, and its files."""
+    # Importing JAX takes a second, so errors of the command line are reported before it.
     from deepfill_jax import compile_cache
     from deepfill_jax.convert import sources
     from deepfill_jax.inpaint.inpainter import Inpainter
@@ -124,18 +129,18 @@ def _filler(options: argparse.Namespace) -> tuple[batch.Fill, Sequence[Path]]:
     inpainter = Inpainter(read.model, working_size=options.working_size)
     if options.sketches and not inpainter.guided:
         raise UsageError(
-            f"{options.model} takes no sketches; leave out --sketches, or take a guided model: "
-            "--model guided."
+            f"{options.model} does not accept sketches; omit --sketches, or use a guided model "
+            "such as --model guided."
         )
     fill = functools.partial(
         inpainter.complete,
         strategy=options.strategy,
         dilate=options.dilate,
         feather=options.feather,
-        mask_orientation="upright",  # The mask was read, turned and checked with the image.
+        mask_orientation="upright",  # The mask was oriented and checked when it was read.
         check_mask=False,
     )
-    step = read.model.metadata.get("step")  # Of a run's folder, which is FOLDER or FOLDER@STEP.
+    step = read.model.metadata.get("step")  # A run is FOLDER or FOLDER@STEP.
     run = Path(options.model.rpartition("@")[0] or options.model)
     return fill, read.files or list(run.glob(f"checkpoints/{step}"))
 
@@ -144,7 +149,7 @@ def _filler(options: argparse.Namespace) -> tuple[batch.Fill, Sequence[Path]]:
 def _progress(
     count: int, *, show_failures: bool
 ) -> Iterator[Callable[[batch.Done | Failure], None]]:
-    """Gives what to tell each end to: a bar on a terminal with failures above; elsewhere lines."""
+    """Yields the function that reports each outcome: a bar on a terminal, lines elsewhere."""
     terminal = sys.stdout.isatty()
     columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, disable=not terminal) as progress:
@@ -163,7 +168,7 @@ def _progress(
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> str:
-        return f"{task.speed:.2g} pictures/s" if task.speed else ""
+        return f"{task.speed:.2g} images/s" if task.speed else ""
 
 
 if __name__ == "__main__":

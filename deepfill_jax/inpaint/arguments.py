@@ -1,4 +1,4 @@
-"""The arguments of the command that completes pictures."""
+"""The command-line arguments of `deepfill inpaint`."""
 
 import argparse
 import sys
@@ -15,29 +15,31 @@ from deepfill_jax.pictures import ORIENTATIONS
 
 _MORE = """\
 masks:
-  White is the hole. A folder's masks have their picture's name, with or without its suffix, alone
-  or with "mask" before or behind it: photo.jpg goes with photo.png, photo.jpg.png, photo_mask.png,
-  photo-mask.png, photo_mask_000.png, mask_photo.png. Each mask has a result, named as the mask is.
-  Masks of class or instance numbers need --mask-threshold 0.
+  White pixels are the hole. In a folder, a mask is matched to its image by name: the image's name
+  with or without its suffix, alone or with "mask" before or after it. For example, photo.png,
+  photo.jpg.png, photo_mask.png, photo-mask.png, photo_mask_000.png and mask_photo.png are masks of
+  photo.jpg. Each mask yields one result, which has the name of the mask.
+  Masks that store class or instance numbers need --mask-threshold 0.
 
-stopped runs:
-  The same command goes on where it was stopped. Results that are older than their picture, mask,
-  sketch or model are done again, and so is a file named by --output.
+interrupted runs:
+  Run the same command again to process the remaining images. A result is also recomputed if it is
+  older than its image, mask, sketch or model, or if --output names a file.
 
 clusters:
-  Each of 16 SLURM tasks does its part:
+  An array of 16 SLURM tasks, each of which processes one part:
     sbatch --array=1-16 --wrap 'deepfill inpaint ... --shard $SLURM_ARRAY_TASK_ID/16'
 
 exit codes:
-  0: all done; 1: some failed, each with a line on stderr; 2: wrong use; 130: interrupted
+  0: all images were completed; 1: some images failed, each is reported on stderr;
+  2: usage error; 130: interrupted
 """
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parses and checks the arguments; exits with code 2 if one is wrong."""
+    """Parses and checks the arguments; exits with code 2 if one of them is invalid."""
     parser = argparse.ArgumentParser(
         "deepfill inpaint",
-        description="Completes a picture, or a folder of them; known pixels stay as they are.",
+        description="Inpaints an image or a folder of images. Known pixels do not change.",
         epilog=_MORE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -52,82 +54,104 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         required=True,
         metavar="PATH",
-        help="picture, or folder of them",
+        help="image file, or folder of image files",
     )
     add(
         *("--masks", "--mask"),
         type=Path,
         metavar="PATH",
-        help="mask for all, or folder, also that of the pictures; without it, the hole is what is "
-        "transparent in the pictures",
+        help="one mask for all images, or a folder of masks, which may be that of the images; "
+        "default: the transparent pixels of each image are its hole",
     )
     add(
         *("--sketches", "--sketch"),
         type=Path,
         metavar="PATH",
-        help="of guided models: white lines that the fill shall follow; a picture for all, or a "
-        "folder of them, named as pictures or masks",
+        help="white lines that guide the completion (guided models only): one sketch for all "
+        "images, or a folder of sketches with the names of the images or masks",
     )
     add(
         "--output",
         type=Path,
         required=True,
         metavar="PATH",
-        help="folder, or file for one picture",
+        help="folder for the results, or file for the result of a single image",
     )
     add(
         "--strategy",
         choices=STRATEGIES,
         default="auto",
-        help="how large pictures are completed",
+        help="how to process images larger than the working size (default: %(default)s)",
     )
-    add("--working-size", type=number(int, 1), metavar="N", help="side that the network works at")
-    add("--dilate", type=number(int, 0), default=0, metavar="PX", help="widen the hole")
-    add("--feather", type=number(int, 0), default=0, metavar="PX", help="blend inside the hole")
+    add(
+        "--working-size",
+        type=number(int, 1),
+        metavar="N",
+        help="side in pixels of the images that the network works best on, a multiple of 8 "
+        "(default: the training size of the model)",
+    )
+    add(
+        "--dilate",
+        type=number(int, 0),
+        default=0,
+        metavar="PX",
+        help="dilate the hole by PX pixels (default: %(default)s)",
+    )
+    add(
+        "--feather",
+        type=number(int, 0),
+        default=0,
+        metavar="PX",
+        help="blend the completion with the image over PX pixels of the dilated rim "
+        "(default: %(default)s)",
+    )
     add(
         "--mask-threshold",
         type=number(float, 0, 1),
         default=0.5,
         metavar="T",
-        help="above this part of white is the hole (%(default)s); 0 for masks of class numbers",
+        help="fraction of white above which a mask pixel is hole (default: %(default)s); use 0 for "
+        "masks of class numbers",
     )
-    add("--invert-mask", action="store_true", help="black is the hole")
-    add("--resize-mask", action="store_true", help="stretch masks of another size")
+    add("--invert-mask", action="store_true", help="treat black as the hole")
+    add("--resize-mask", action="store_true", help="scale masks whose size differs from the image")
     add(
         "--mask-orientation",
         choices=ORIENTATIONS,
         default="auto",
-        help="what masks of pictures with an EXIF orientation were drawn on: the upright picture, "
-        "or its stored pixels (%(default)s: by their sizes)",
+        help="whether masks of images with an EXIF orientation were drawn on the upright image or "
+        "on its stored pixels (default: %(default)s, which compares the sizes)",
     )
     add(
         "--no-mask-check",
         dest="mask_check",
         action="store_false",
-        help="accept masks without a hole, without known pixels, or like those of class numbers",
+        help="accept masks that are empty, cover the whole image, or seem to store class numbers",
     )
     add(
         "--format",
         choices=("png", "same"),
         default="png",
-        help="of results in a folder: PNG, or their picture's",
+        help="format of the results in a folder: PNG, or the format of each image (default: "
+        "%(default)s)",
     )
     add(
         "--max-megapixels",
         type=number(float, 1e-6, 1e6),
         default=pictures.MAX_PIXELS / 1e6,
         metavar="N",
-        help=f"refuse larger pictures (%(default)g); at most {batch.IN_MEMORY} are in memory",
+        help="reject larger images (default: %(default)g); at most "
+        f"{batch.IN_MEMORY} images are in memory at once",
     )
     add(
         "--shard",
         type=_shard,
         default=Shard(1, 1),
         metavar="I/N",
-        help="do the I-th of N parts, counted from 1",
+        help="process the I-th of N parts, counted from 1",
     )
-    add("--recursive", action="store_true", help="search the folders in these folders too")
-    add("--overwrite", action="store_true", help="do again what is there")
+    add("--recursive", action="store_true", help="search subfolders too")
+    add("--overwrite", action="store_true", help="recompute results that already exist")
     options = parser.parse_args(arguments)
     _check(parser, options)
     if options.model is None:
@@ -142,11 +166,11 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             if getattr(options, name) != parser.get_default(name):
                 parser.error(f"--{name.replace('_', '-')} needs --masks")
     if options.mask_threshold == 1:
-        parser.error("--mask-threshold 1 leaves no hole; choose a number below 1")
+        parser.error("--mask-threshold 1 leaves no hole; choose a value below 1")
     if options.feather > options.dilate:
         parser.error(
-            f"--feather {options.feather} blends in the rim by which the hole is widened; add "
-            f"--dilate {options.feather}, or more"
+            f"--feather {options.feather} blends within the rim that --dilate adds to the hole; "
+            f"add --dilate {options.feather} or more"
         )
 
 

@@ -1,4 +1,4 @@
-"""Finds the image files of a folder, by suffix or content, and counts what it passes over."""
+"""Finds the image files of a folder by suffix or content, and counts the other files."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,11 +11,12 @@ from deepfill_jax.pictures import READABLE, format_of
 
 @dataclass
 class Found:
-    """The files of a search.
+    """The files that a search found.
 
     Attributes:
         files: Image files, sorted.
-        others: Number of other files by their suffix in lower case; "hidden" and "special" too.
+        others: Number of other files by their suffix in lower case, or by "hidden", "special" or
+            "without suffix".
         folders: Number of folders that were not searched.
     """
 
@@ -24,7 +25,7 @@ class Found:
     folders: int = 0
 
     def passed_over(self) -> str:
-        """Says in one line what was passed over, by suffix; empty if nothing was."""
+        """Returns a line that counts the files passed over by suffix; empty if there are none."""
         kinds = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
         parts = [", ".join(f"{count} {printable(kind)}" for kind, count in kinds)] * bool(kinds)
         if self.folders:
@@ -34,18 +35,18 @@ class Found:
 
 
 def find(path: Path, *, recursive: bool = False, skip: Iterable[Path | None] = ()) -> Found:
-    """Finds the image file at a path, or those in a folder.
+    """Finds the image file at a path, or the image files in a folder.
 
-    Files of known suffixes count as image files whatever they hold, so that damaged ones are
-    reported when they are read; others do if their content is an image.
+    A file with the suffix of an image format always counts as an image file, so that damaged files
+    are reported when they are read. Any other file counts if its content is an image.
 
     Args:
         path: A file or a folder.
-        recursive: Whether the folders in it are searched too.
-        skip: Folders that are neither searched nor counted, such as that of the results.
+        recursive: Whether subfolders are searched too.
+        skip: Folders that are neither searched nor counted, such as the folder of the results.
 
     Raises:
-        UsageError: There are none.
+        UsageError: There are no image files.
     """
     if path.is_file():
         return Found([path])
@@ -56,26 +57,26 @@ def find(path: Path, *, recursive: bool = False, skip: Iterable[Path | None] = (
     if not found.files:
         because = found.passed_over()
         raise UsageError(
-            f"{path} is neither a picture nor a folder that holds pictures"
+            f"{path} is neither an image file nor a folder of image files"
             + (f" ({because})." if because else ".")
         )
     return found
 
 
 def _search(folder: Path, recursive: bool, known: set[Path], found: Found) -> Iterator[Path]:
-    """Yields a folder's image files, and counts the rest; `known` holds folders to leave out."""
+    """Yields a folder's image files and counts its other files; skips the folders in `known`."""
     known.add(folder.resolve())
     for path in folder.iterdir():
         if path.name.startswith("."):
             found.others["hidden"] += 1
         elif path.is_dir():
-            if path.resolve() in known:  # Results, or a link that leads back.
+            if path.resolve() in known:  # The folder of the results, or a link to a parent.
                 continue
             if recursive:
                 yield from _search(path, recursive, known, found)
             else:
                 found.folders += 1
-        elif path.exists() and not path.is_file():  # A pipe would be waited for.
+        elif path.exists() and not path.is_file():  # Reading a pipe would block.
             found.others["special"] += 1
         elif path.suffix.lower() in READABLE or _holds_image(path):
             yield path

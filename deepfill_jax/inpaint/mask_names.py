@@ -1,23 +1,23 @@
-"""Which image a mask belongs to, by the file names that tools give to masks."""
+"""Matches masks to images by the file names that common tools give to masks."""
 
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-# Names of LaMa, SAM, editors and annotation tools: a_mask001, a_mask_000, a-mask, a mask (2).
+# LaMa, SAM, editors and annotation tools write a_mask001, a_mask_000, a-mask, a mask (2).
 _BEHIND = re.compile(r"(.+?)[ ._-]+mask(?:[ ._-]*\(?\d+\)?)?", re.IGNORECASE)
 _BEFORE = re.compile(r"mask[ ._-]+(.+)", re.IGNORECASE)
 
 
 def names_of(image: Path) -> str:
-    """The names of an image's masks, for messages."""
+    """Returns the possible names of an image's masks, for messages."""
     stem = image.stem
     return f"{stem}, {stem}_mask, {stem}-mask, mask_{stem} or {image.name}"
 
 
 def marked_as_masks(files: Sequence[Path]) -> list[Path]:
-    """The files whose name says that they are the mask of another one of the files."""
+    """Returns the files whose name marks them as the mask of another of the files."""
     stems, names = {file.stem for file in files}, {file.name for file in files}
     return [
         file
@@ -29,15 +29,15 @@ def marked_as_masks(files: Sequence[Path]) -> list[Path]:
 def match(masks: Sequence[Path], images: Sequence[Path]) -> dict[Path, list[Path]]:
     """Finds the masks of each image.
 
-    A mask has its image's name with or without the suffix, alone or with "mask" before or behind
-    it. The first of these that is the name of an image counts.
+    A mask has the name of its image with or without the suffix, alone or with "mask" before or
+    after it. These forms are tried in this order, and the first match counts.
 
     Args:
         masks: Mask files.
         images: Image files.
 
     Returns:
-        The masks of each image that has any, in order.
+        The masks of each image that has masks, in the order of `masks`.
     """
     by_name = defaultdict(list)
     for image in images:
@@ -53,7 +53,7 @@ def match(masks: Sequence[Path], images: Sequence[Path]) -> dict[Path, list[Path
 
 
 def _stripped(stem: str) -> Iterator[str]:
-    """Names of images that a mask of this name may belong to."""
+    """Yields the image names that a mask of this name may belong to."""
     for pattern in (_BEHIND, _BEFORE):
         if named := pattern.fullmatch(stem):
             yield named[1]

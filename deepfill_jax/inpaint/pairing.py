@@ -1,4 +1,4 @@
-"""Finds the images and masks of a command, and which mask belongs to which image."""
+"""Finds the images and masks of a command, and matches masks to images."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -13,9 +13,9 @@ class Pairs(NamedTuple):
     """Images with their masks.
 
     Attributes:
-        masks_of: The masks of each image, sorted by image; [None] if the hole is what is
-            transparent in the image, [] if no mask was found.
-        rest: Masks of a folder of their own that belong to none of the images.
+        masks_of: The masks of each image, sorted by image; [None] if the transparent pixels
+            are the hole, [] if no mask was found.
+        rest: Masks that match no image; empty if images and masks share a folder.
     """
 
     masks_of: dict[Path, list[Path] | list[None]]
@@ -23,11 +23,12 @@ class Pairs(NamedTuple):
 
 
 def pair(images: Path, masks: Path | None, search: Callable[[Path], Found] = find) -> Pairs:
-    """Finds images and masks, and matches them by their names within the same relative folder.
+    """Finds images and masks, and matches them by name within the same relative folder.
 
     Args:
         images: An image, or a folder of images.
-        masks: A mask for all; a folder of masks, which may be that of the images; or None.
+        masks: One mask for all images; a folder of masks, which may be the folder of the images; or
+            None.
         search: Finds the image files at a path; see `find`.
 
     Raises:
@@ -38,7 +39,7 @@ def pair(images: Path, masks: Path | None, search: Callable[[Path], Found] = fin
         return Pairs({image: [None] for image in found})
     candidates = search(masks).files
     if masks.is_file():
-        if images.is_dir():  # Which may hold the mask as well.
+        if images.is_dir():  # The folder may contain the mask as well.
             found = [image for image in found if image.resolve() != masks.resolve()]
         return Pairs({image: candidates for image in found})
     is_shared = masks.samefile(images if images.is_dir() else images.parent)
@@ -56,12 +57,12 @@ def pair(images: Path, masks: Path | None, search: Callable[[Path], Found] = fin
 
 
 def below(searched: Path, file: Path) -> Path:
-    """The folder of a file, relative to the path that was searched."""
+    """Returns the folder of a file, relative to the path that was searched."""
     return file.parent.relative_to(searched) if file != searched else Path()
 
 
 def first_few(paths: Sequence[Path]) -> str:
-    """Names up to five paths, and says how many more there are."""
+    """Returns the names of up to five paths and the number of the others."""
     more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
     return ", ".join(map(str, paths[:5])) + more
 

@@ -1,6 +1,6 @@
-"""What is to do for many pictures: which mask is whose, and what its result is called.
+"""Plans the work on many images: matches masks and sketches to images, and names the results.
 
-A file that cannot be used stops no other: a `Failure`, with the reason, takes its job's place.
+An unusable file does not stop the others: a `Failure` with the reason replaces its job.
 """
 
 import functools
@@ -23,32 +23,32 @@ Item = TypeVar("Item")
 
 
 class Job(NamedTuple):
-    """One picture to complete."""
+    """One image to complete."""
 
     image: Path
-    mask: Path | None  # None: the hole is what is transparent in the picture.
+    mask: Path | None  # None: the transparent pixels of the image are the hole.
     result: Path
-    sketch: Path | None = None  # Lines that guide the fill.
+    sketch: Path | None = None  # Lines that guide the completion.
 
 
 class Failure(NamedTuple):
-    """A picture that is not completed, and why: a sentence that names it."""
+    """An image that was not completed; `reason` is a sentence that names the image."""
 
     reason: str
-    is_wrong_use: bool = True  # And not of the disk, the memory, the device.
+    is_usage_error: bool = True  # False for errors of the disk, the memory or the device.
 
     def __str__(self) -> str:
         return f"failed: {printable(self.reason)}"
 
 
 class Shard(NamedTuple):
-    """Every `count`-th item, beginning with the `index`-th, counted from 1."""
+    """Selects every `count`-th item, beginning with the `index`-th, counted from 1."""
 
     index: int
     count: int
 
     def of(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Returns this shard's items; the shards together hold each item once."""
+        """Returns this shard's items; each item is in exactly one shard."""
         return items[self.index - 1 :: self.count]
 
 
@@ -61,45 +61,46 @@ def plan(
     keep_format: bool = False,
     recursive: bool = False,
 ) -> list[Job | Failure]:
-    """Finds each picture's masks and a name for each result, and makes the results' folder.
+    """Finds the masks of each image, names each result, and creates the folders of the results.
 
-    The masks of a picture are found by their names, see `mask_names`: `a.jpg` goes with `a.png`,
-    `a_mask.png`, `a_mask001.png`, `mask_a.png` and `a.jpg.png`. A picture has a result for each
-    mask, of the mask's name; of its own, if the mask is shared or there is none.
+    Masks are matched to images by name, see `mask_names`: `a.png`, `a_mask.png`, `a_mask001.png`,
+    `mask_a.png` and `a.jpg.png` are masks of `a.jpg`. Each mask of an image yields one result,
+    which has the name of the mask. The result has the name of the image if the mask is shared or
+    there is none.
 
     Args:
-        images: A picture, or a folder of them.
-        masks: A mask for all; a folder of masks, also that of the pictures, where only names that
-            differ from the picture's are masks; or None, if the hole is what is transparent in the
-            pictures.
-        output: A file, if `images` is one and this has a suffix that can be written; otherwise a
+        images: An image file, or a folder of image files.
+        masks: One mask for all images; a folder of masks; or None, if the transparent pixels of the
+            images are their holes. In the folder of the images, a mask must have another name than
+            its image.
+        output: A file if `images` is a file and this has a suffix that can be written; otherwise a
             folder.
-        sketches: A sketch for all; a folder of sketches, each of its picture's or mask's name up to
-            the suffix; or None.
-        keep_format: Results in a folder have their picture's format, by its content, instead of
-            PNG.
-        recursive: Folders in these folders are searched too; the results lie as the pictures do.
+        sketches: One sketch for all images; a folder of sketches, each with the name of its image
+            or mask up to the suffix; or None.
+        keep_format: Write results in a folder in the format of their image, which its content
+            decides, instead of PNG.
+        recursive: Search subfolders too. The results have the same subfolders as the images.
 
     Returns:
-        A job for each result, sorted by picture and mask. A failure in its place where a picture
-        has no mask or no sketch, its suffix cannot be written, or two results would have the same
-        name.
+        A job for each result, sorted by image and mask. A failure replaces a job if its image has
+        no mask or no sketch, if the suffix of its result cannot be written, or if two results would
+        have the same name.
 
     Raises:
-        UsageError: There are no pictures, no masks or no place to write, the output has a suffix
-            that cannot be written, or a result would take the place of what is read.
+        UsageError: There are no images or no masks, the output cannot be written, its suffix is
+            that of a format that cannot be written, or a result would overwrite an input.
     """
     is_file = names_a_file(images, output)
     places = images, masks, sketches, output
     search = functools.partial(find, recursive=recursive, skip=places)
     masks_of, rest = pair(images, masks, search)
-    others = f"; masks without a picture: {first_few(rest)}" if rest else ""
+    others = f"; masks without an image: {first_few(rest)}" if rest else ""
     folder = output.parent if is_file else output
     planned: list[Job | Failure] = []
     for image, own in masks_of.items():
         if not own:
             names = mask_names.names_of(image)
-            planned.append(Failure(f"{image}: {masks} holds no mask named {names}{others}."))
+            planned.append(Failure(f"{image}: {masks} contains no mask named {names}{others}."))
         for mask in own:
             stem = image.stem if mask in (None, masks) else mask.stem
             name = stem + (_own_suffix(image) if keep_format else ".png")
@@ -110,19 +111,22 @@ def plan(
         _make_folder(parent)
     for path in () if is_file else (images, masks, sketches):
         if path and path.is_dir() and path.samefile(folder):
-            raise UsageError(f"{folder} is read from; results need another folder.")
+            raise UsageError(
+                f"{folder} is a folder of inputs; choose another folder for the results."
+            )
     for job in _jobs(planned):
         read = (job.image, job.mask, job.sketch)
         if job.result.resolve() in (path.resolve() for path in read if path):
-            raise UsageError(f"{job.result} is read from; its result needs another name.")
+            raise UsageError(f"{job.result} is an input; choose another name for the result.")
     return planned
 
 
 def names_a_file(images: Path, output: Path) -> bool:
-    """Whether the output of a picture is a file, and not a folder.
+    """Returns whether the output is a file rather than a folder.
 
     Raises:
-        UsageError: Its suffix is that of a picture file, but it cannot be one.
+        UsageError: The output has the suffix of an image file, but its format cannot be written or
+            `images` is a folder.
     """
     suffix = output.suffix.lower()
     suffixes = WRITABLE.keys() | READABLE | Image.registered_extensions().keys()
@@ -130,25 +134,26 @@ def names_a_file(images: Path, output: Path) -> bool:
         return False
     if suffix not in WRITABLE:
         raise UsageError(
-            f"{output} cannot be written: {suffix} is not among the formats that can be written; "
-            "use .png."
+            f"{output} cannot be written: {suffix} is not a format that can be written; use .png."
         )
     if images.is_dir():
-        raise UsageError(f"{output} is named as a file, but {images} is a folder; name a folder.")
+        raise UsageError(
+            f"{output} has the suffix of a file, but {images} is a folder; name a folder."
+        )
     return True
 
 
 def _own_suffix(image: Path) -> str:
-    """The suffix of a picture's own format, which its content decides."""
+    """Returns the suffix of an image's format, which its content decides."""
     try:
         name = format_of(image)
-    except OSError:  # Reported when it is read.
+    except OSError:  # The error is reported when the image is read.
         name = None
     return image.suffix if name is None else own_suffix(image.suffix, name)
 
 
 def _writable(planned: list[Job | Failure]) -> list[Job | Failure]:
-    """Puts failures for jobs whose results have no name of their own, or no format."""
+    """Replaces jobs by failures if their result's name is not unique or cannot be written."""
     times = Counter(job.result for job in _jobs(planned))
 
     def check(item: Job | Failure) -> Job | Failure:
@@ -156,11 +161,11 @@ def _writable(planned: list[Job | Failure]) -> list[Job | Failure]:
             return item
         if times[item.result] > 1:
             return Failure(
-                f"{item.image}: {item.result} would be the result of other files as well; files "
-                "are matched by their names up to the suffix, so rename one."
+                f"{item.image}: {item.result} would also be the result of other files; files are "
+                "matched by their names without suffix, so rename one of them."
             )
         if item.result.suffix.lower() not in WRITABLE:
-            return Failure(f"{item.image}: {item.result.suffix} can be read, but not written.")
+            return Failure(f"{item.image}: {item.result.suffix} can be read but not written.")
         return item
 
     return [check(item) for item in planned]
@@ -172,7 +177,7 @@ def _with_sketches(
     images: Path,
     search: Callable[[Path], Found],
 ) -> list[Job | Failure]:
-    """Gives each job its sketch, or puts a failure where there is none."""
+    """Adds a sketch to each job; replaces a job without a sketch by a failure."""
     if sketches is None:
         return planned
     found = search(sketches).files
@@ -185,7 +190,9 @@ def _with_sketches(
         keys = [(below(images, item.image), stem) for stem in stems]
         named = found if sketches.is_file() else [by_stem[key] for key in keys if key in by_stem]
         if not named:
-            return Failure(f"{item.image}: {sketches} holds no sketch named {' or '.join(stems)}.")
+            return Failure(
+                f"{item.image}: {sketches} contains no sketch named {' or '.join(stems)}."
+            )
         return item._replace(sketch=named[0])
 
     return [give(item) for item in planned]
@@ -195,9 +202,11 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{folder} cannot be a folder for the results: {error}.") from error
+        raise UsageError(
+            f"The folder {folder} for the results cannot be created: {error}."
+        ) from error
     if not os.access(folder, os.W_OK):
-        raise UsageError(f"{folder} cannot be written to.")
+        raise UsageError(f"The folder {folder} for the results is not writable.")
 
 
 def _jobs(planned: Iterable[Job | Failure]) -> Iterator[Job]:
@@ -205,11 +214,11 @@ def _jobs(planned: Iterable[Job | Failure]) -> Iterator[Job]:
 
 
 def remaining(planned: Sequence[Job | Failure], model: Sequence[Path] = ()) -> list[Job | Failure]:
-    """Leaves out the jobs whose results are there and not older than what they were made from.
+    """Removes the jobs whose result exists and is not older than its inputs.
 
     Args:
-        planned: What to do. A result that is there is whole.
-        model: The files of the model.
+        planned: Jobs and failures. An existing result is complete, as writes are atomic.
+        model: The files of the model, which count as inputs.
     """
     return [
         item
@@ -220,6 +229,6 @@ def remaining(planned: Sequence[Job | Failure], model: Sequence[Path] = ()) -> l
 
 
 def clean(planned: Sequence[Job | Failure]) -> None:
-    """Deletes what a killed run left of these jobs, and nothing of another shard's."""
+    """Deletes the unfinished files that a killed run left for these jobs, not for other shards."""
     for job in _jobs(planned):
         unfinished_path(job.result).unlink(missing_ok=True)
