@@ -390,7 +390,7 @@ PICTURE, MASK, _ = make_request()
         ({}, {"mask_threshold": 1}, 422, "mask_threshold: "),
         ({}, {"mask_orientation": "left"}, 422, "mask_orientation: "),
         ({"mask": ("m.png", file(MASK[:9]))}, {}, 422, "m.png is 56x9, but a.png is 56x40"),
-        ({"sketch": ("s.png", file(MASK))}, {}, 422, "This model takes no sketch"),
+        ({"sketch": ("s.png", file(MASK))}, {}, 422, "This model does not accept a sketch"),
         (
             {"sketch": ("s.png", file(MASK[:9]))},
             {"model": "guided"},

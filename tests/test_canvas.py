@@ -111,7 +111,7 @@ def test_extending(dtype, channels):
 
 
 def test_a_picture_is_not_extended_by_less_than_nothing():
-    with pytest.raises(UsageError, match="0 pixels or more a side, not by 1, 0, -2, 0"):
+    with pytest.raises(UsageError, match="0 or more pixels per side, not by 1, 0, -2, 0"):
         extend(np.zeros((4, 4), np.uint8), 1, 0, -2, 0)
 
 

@@ -236,7 +236,9 @@ def test_transparent_pixels_are_the_hole(job):
     np.testing.assert_array_equal(loaded.alpha, 255)
     np.testing.assert_allclose(loaded.kept_share.ravel(), alpha[0] / 255)
     Image.fromarray(picture).save("a.png")
-    with pytest.raises(UsageError, match="a.png has no transparency to be the hole; give --masks"):
+    with pytest.raises(
+        UsageError, match="a.png has no transparency that marks a hole; pass --masks"
+    ):
         batch.load(job)
 
 

@@ -88,7 +88,7 @@ def test_values_outside_the_range_are_refused(inpainter):
         inpainter(image.astype(np.float32), mask)
     with pytest.raises(UsageError, match=r"must be in \[0, 1\]"):
         inpainter(image / 127.5 - 1, mask, value_range=(0, 1))
-    with pytest.raises(UsageError, match=r"predict takes pixels in \[-1, 1\]; map 0 to 255"):
+    with pytest.raises(UsageError, match=r"predict needs pixels in \[-1, 1\]; map 0 to 255"):
         inpainter.predict(image[np.newaxis].astype(np.float32), mask[np.newaxis, ..., np.newaxis])
     for wrong in ((1, 0), (0, np.nan), (0,), 1, ("a", "b")):
         with pytest.raises(UsageError, match="must be two finite numbers, black and white"):

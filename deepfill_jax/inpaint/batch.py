@@ -1,6 +1,6 @@
-"""Does the jobs of a plan: reads, fills and writes many pictures.
+"""Runs the jobs of a plan: reads, completes and writes many images.
 
-A file that cannot be used stops no other: a `Failure`, with the reason, takes its job's place.
+An unusable file does not stop the others: a `Failure` with the reason replaces its job.
 """
 
 import threading
@@ -20,25 +20,25 @@ from deepfill_jax.inpaint.plan import Failure, Item, Job
 from deepfill_jax.pictures import MaskOptions, Picture, check_hole, size
 from deepfill_jax.pictures.mask_options import CHECKED
 
-READ_AHEAD = 4  # Pictures that are read or being read, the one being filled among them.
-WRITE_BEHIND = 4  # Pictures that are being written.
-IN_MEMORY = READ_AHEAD + WRITE_BEHIND - 1  # While one is filled, its place with a writer is free.
+READ_AHEAD = 4  # Images read or being read, including the one being completed.
+WRITE_BEHIND = 4  # Images being written.
+IN_MEMORY = READ_AHEAD + WRITE_BEHIND - 1  # The image being completed has no writer yet.
 
 Made = TypeVar("Made")
-# Completed pixels, and by what strategy, of image, mask and sketch, which may be None.
+# Maps image, mask and sketch (or None) to the completed pixels and the strategy used.
 Fill = Callable[[Picture, np.ndarray, np.ndarray | None], tuple[np.ndarray, str]]
 
 
 class Done(NamedTuple):
-    """A picture that is completed and written."""
+    """An image that was completed and written."""
 
     job: Job
     size: str  # Width x height.
     hole: float  # Share of the image.
     strategy: str
-    seconds: float  # Of filling; reading and writing go on beside it.
+    seconds: float  # Time in `fill`; reading and writing run concurrently.
     warnings: tuple[str, ...] = ()  # See `Inputs`.
-    left_out: Sequence[str] = ()  # Metadata that the result does not have.
+    left_out: Sequence[str] = ()  # Metadata that the result does not contain.
 
     def __str__(self) -> str:
         image, _, result, _ = self.job
@@ -53,19 +53,19 @@ class Done(NamedTuple):
 def load(
     job: Job, options: MaskOptions = CHECKED, *, max_pixels: int = pictures.MAX_PIXELS
 ) -> Inputs:
-    """Reads a job's picture, its mask and its sketch, if it has one.
+    """Reads the image, the mask and the sketch of a job, if it has a mask and a sketch.
 
     Args:
-        job: Without a mask, the hole is what is not fully opaque, and becomes opaque.
-        options: How its mask is read, checked and fitted to the picture.
-        max_pixels: See `pictures.read`; of the mask as well.
+        job: Without a mask, the pixels that are not fully opaque are the hole; they become opaque.
+        options: How the mask is read, checked and fitted to the image.
+        max_pixels: Limit for the image, the mask and the sketch, see `pictures.read`.
 
     Raises:
-        UsageError: One of them cannot be used, or the result's format cannot hold the picture.
+        UsageError: A file cannot be used, or the format of the result cannot store the image.
     """
     inputs = read_inputs(job.image, job.mask, job.sketch, options, max_pixels=max_pixels)
     if inputs.hole is None:
-        raise UsageError(f"{job.image} has no transparency to be the hole; give --masks.")
+        raise UsageError(f"{job.image} has no transparency that marks a hole; pass --masks.")
     if job.mask is None:
         check_hole(inputs.hole, options, name=f"The transparency of {job.image}")
     pictures.check_writable(job.result, inputs.picture)
@@ -80,21 +80,21 @@ def complete(
     write: Callable[[Path, np.ndarray, Picture], None] = pictures.write,
     report: Callable[[Done | Failure], None],
 ) -> list[Done | Failure]:
-    """Does jobs: threads read and write beside `fill`, at most `IN_MEMORY` pictures at once.
+    """Runs jobs: threads read and write during `fill`; at most `IN_MEMORY` images are held.
 
     Args:
-        planned: What to do; failures go through to the end.
-        load: Reads a job's picture, mask and sketch; in threads.
-        fill: Makes completed pixels of their arrays, and says by what strategy; one after the other
-            in the thread that calls.
-        write: Writes a result so that it is there as a whole or not at all; in threads.
-        report: Is told how each job ended, one at a time and as soon as it did, which may be out of
-            order; in threads.
+        planned: The jobs; failures are passed through.
+        load: Reads the image, mask and sketch of a job. It runs in threads.
+        fill: Returns the completed pixels and the strategy for these arrays. It runs in the calling
+            thread, on one image at a time.
+        write: Writes a result atomically. It runs in threads.
+        report: Is called with the outcome of each job as soon as the job ends, which may be out of
+            order. It runs in threads, one call at a time.
 
     Returns:
-        How each job ended, in order. What is handed in, the disk and the device fail one job;
-        other errors, which are of the program, end all of them, as does Ctrl-C: what was to be
-        written then is.
+        The outcome of each job, in the order of `planned`. Errors of inputs, disk, memory or device
+        fail one job. Programming errors and Ctrl-C end the run, after all completed images have
+        been written.
     """
     reporting = threading.Lock()
 
@@ -129,14 +129,14 @@ def complete(
 
 
 def _stage(work: Callable) -> Callable:
-    """Makes of `work`, on a tuple that begins with a job, a step that fails that job alone."""
+    """Wraps `work` on a tuple whose first item is a job, so that an error fails only that job."""
 
     def step(item: tuple):
         if isinstance(item, Failure):
             return item
         try:
             return work(*item)
-        # Of jax, among the last: a picture that is too large for the device.
+        # JAX raises a RuntimeError for an image that is too large for the device.
         except (UsageError, OSError, MemoryError, RuntimeError) as error:
             image, _, result, _ = item[0]
             reason = f"{error}".partition("\n")[0] or type(error).__name__
@@ -149,7 +149,7 @@ def _stage(work: Callable) -> Callable:
 def _in_order(
     pool: Executor, work: Callable[[Item], Made], items: Iterable[Item], ahead: int
 ) -> Iterator[Made]:
-    """`pool.map`, but it takes an item only while fewer than `ahead` are under way."""
+    """Works like `pool.map`, but takes an item only while fewer than `ahead` are pending."""
     pending = deque()
     for item in items:
         pending.append(pool.submit(work, item))

@@ -1,4 +1,4 @@
-"""A picture while its holes are filled: what the network sees of it, and where its fill goes."""
+"""The working copy of an image: reads windows for the network and pastes its output."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from deepfill_jax.inpaint.windows import Window
 
 
 class Canvas:
-    """A picture whose hole shrinks with every window that is filled.
+    """An image whose hole shrinks with every window that is filled.
 
     Attributes:
         pixels: [H, W, 1] grey or [H, W, 3] RGB, of uint8, uint16, or floats in [-1, 1].
-        hole: bool [H, W, 1], what is still to be filled.
-        windows: Through which to do it.
-        sketch: bool [H, W, 1], the lines that guide it, or None.
-        unknown: bool [H, W, 1], pixels that have no color but are not filled, or None.
+        hole: bool [H, W, 1], the pixels that are not filled yet.
+        windows: The windows that are not filled yet.
+        sketch: bool [H, W, 1], the lines that guide the completion, or None.
+        unknown: bool [H, W, 1], pixels without a color that are not filled, or None.
     """
 
     def __init__(
@@ -33,9 +33,9 @@ class Canvas:
         self.sketch, self.unknown = sketch, unknown
 
     def pop_independent(self) -> list[Window]:
-        """Removes and returns the windows that see no hole of one that is before them.
+        """Removes and returns the windows whose view overlaps no hole of an earlier window.
 
-        They may be filled at once. The others see more when these are filled.
+        They can be filled in one batch. The other windows wait, since they see more afterwards.
         """
         ready, later = [], []
         for window in self.windows:
@@ -46,12 +46,12 @@ class Canvas:
         return ready
 
     def read_window(self, window: Window) -> tuple[np.ndarray, ...]:
-        """Returns what is in a window: float32 [h, w, 3] in [-1, 1], and its hole, bool [h, w, 1].
+        """Returns a window: image, float32 [h, w, 3] in [-1, 1], and hole, bool [h, w, 1].
 
-        With a sketch also the lines in this hole, bool [h, w, 1]. h and w are those at which the
-        window is filled. A pixel that holds a bit of the hole is hole, and so no known pixel holds
-        any of it; one that holds a bit of a line is a line, however thin. Pixels without a color
-        are hole for the network.
+        If there is a sketch, the lines in this hole, bool [h, w, 1], follow. h and w are the size
+        at which the window is filled. A scaled pixel is hole if it covers any hole pixel, so known
+        pixels contain none of the hole. It is a line if it covers any line pixel, so thin lines
+        remain. Pixels without a color are hole for the network.
         """
         pixels, hole = self.pixels[window.view.slices], self.hole[window.view.slices]
         if self.unknown is not None:
@@ -67,7 +67,7 @@ class Canvas:
         return image, *areas
 
     def paste(self, window: Window, filled: np.ndarray) -> None:
-        """Takes the hole's pixels from a filled window, float32 [h, w, 3] in [-1, 1]."""
+        """Copies the pixels of the hole from a filled window, float32 [h, w, 3] in [-1, 1]."""
         _, _, height, width = window.view
         if filled.shape[:2] != (height, width):
             filled = np.clip(_resize(filled, height, width), -1.0, 1.0)
@@ -86,26 +86,26 @@ class Canvas:
 def extend(
     pixels: np.ndarray, top: int, right: int, bottom: int, left: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Enlarges a picture by so many pixels a side, for the network to imagine what is there.
+    """Pads an image by a number of pixels on each side, to be filled by the network (outpainting).
 
     Args:
         pixels: [H, W] or [H, W, C], of uint8, uint16 or floats in [-1, 1].
-        top: Rows above, 0 or more; `right`, `bottom` and `left` likewise, clockwise.
-        right: Columns.
-        bottom: Rows.
-        left: Columns.
+        top: Number of rows to add above the image, 0 or more.
+        right: Number of columns to add on the right.
+        bottom: Number of rows to add below.
+        left: Number of columns to add on the left.
 
     Returns:
-        The picture with mid grey around it, of its type, and bool [top + H + bottom,
-        left + W + right, 1], true where it is new.
+        The image with a mid-grey border, in its own type, and the mask of the border, bool
+        [top + H + bottom, left + W + right, 1].
 
     Raises:
         UsageError: A number is negative.
     """
     if min(top, right, bottom, left) < 0:
         raise UsageError(
-            f"A picture is extended by 0 pixels or more a side, not by {top}, {right}, {bottom}, "
-            f"{left}."
+            f"An image can be extended by 0 or more pixels per side, not by {top}, {right}, "
+            f"{bottom}, {left}."
         )
     margins = ((top, bottom), (left, right))
     grey = np.iinfo(pixels.dtype).max // 2 + 1 if pixels.dtype.kind == "u" else 0
@@ -116,7 +116,7 @@ def extend(
 
 
 def blend(pixels: np.ndarray, filled: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Mixes two pictures [H, W, C] of one type; where `share` [H, W, 1] is 0 or 1, exactly."""
+    """Blends two images [H, W, C] of one type; exact where `share` [H, W, 1] is 0 or 1."""
     rim = (share > 0) & (share < 1)
     mixed = _to_float(pixels) * (1 - share) + _to_float(filled) * share
     return np.where(rim, _to_dtype(mixed, pixels.dtype), np.where(share > 0, filled, pixels))
@@ -131,7 +131,7 @@ def _to_dtype(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _resize(x: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Float32 [H, W, C] at another size: means of areas if it is smaller, cubic if it is larger."""
+    """Resizes float32 [H, W, C]: area averaging if it shrinks, bicubic interpolation if not."""
     how = Image.Resampling.BOX if height * width < x[..., 0].size else Image.Resampling.BICUBIC
     channels = (Image.fromarray(x[..., c]).resize((width, height), how) for c in range(x.shape[2]))
     return np.stack([np.asarray(channel) for channel in channels], axis=-1)

@@ -1,4 +1,4 @@
-"""Completes pictures of any size with a trained generator: the Python API.
+"""Inpaints images of any size with a trained generator: the Python API.
 
 completed = Inpainter.load("model.safetensors")("photo.jpg", "mask.png")
 """
@@ -23,21 +23,19 @@ from deepfill_jax.models import Prediction
 from deepfill_jax.models.generator import MULTIPLE
 from deepfill_jax.pictures import Source
 
-WORKING_SIZE = 256  # Pixels a side that the published networks are trained at.
+WORKING_SIZE = 256  # Training size of the published networks, pixels per side.
 
-UNGUIDED = (
-    "This model takes no sketch: it is not guided; leave the sketch out, or take one that is."
-)
+UNGUIDED = "This model does not accept a sketch; omit the sketch, or use a guided model."
 
 _Image = TypeVar("_Image", bound=ImageInput)  # A list of paths is a list of images.
 
 
 class Inpainter:
-    """A model's generator, compiled once for each of a few sizes.
+    """Inpaints images with the generator of a model, compiled once for each of a few sizes.
 
     Attributes:
-        guided: Whether it takes sketches of what shall be in the hole.
-        working_size: See below.
+        guided: Whether the model accepts sketches.
+        working_size: See `__init__`.
     """
 
     def __init__(
@@ -47,17 +45,17 @@ class Inpainter:
         working_size: int | None = None,
         attention_memory: int | None = None,
     ):
-        """Takes a model.
+        """Prepares a model for inpainting.
 
         Args:
-            model: With any generator.
-            working_size: Side of the pictures that the network works best on, a multiple of 8; if
-                None, that it was trained at. Larger windows are scaled down to it.
-            attention_memory: About how many bytes attention's scores may take; if None, what
-                `memory.attention_memory` says.
+            model: A model with any generator.
+            working_size: Side in pixels of the images that the network works best on, a multiple of
+                8; None: its training size. Larger windows are scaled down to it.
+            attention_memory: Approximate limit in bytes for the attention scores; None: the value
+                of `memory.attention_memory`.
 
         Raises:
-            UsageError: The working size is no positive multiple of 8.
+            UsageError: The working size is not a positive multiple of 8.
         """
         self.working_size = working_size or model.metadata.get("image_size", WORKING_SIZE)
         if self.working_size < MULTIPLE or self.working_size % MULTIPLE:
@@ -76,7 +74,7 @@ class Inpainter:
         """Loads a model.
 
         Args:
-            source: Whatever `deepfill convert` reads: the name of a bundled model (`deepfill
+            source: Any model that `deepfill convert` reads: the name of a bundled model (`deepfill
                 inspect` lists them), a model file, the folder of a training run, a `.pth` file of
                 MMagic or nipponjo, or a TF1 checkpoint.
             working_size: See `Inpainter`.
@@ -127,43 +125,43 @@ class Inpainter:
         sketch: Any = None,
         **options: Unpack[Options],
     ) -> np.ndarray | list[np.ndarray]:
-        """Completes a picture, or several of any sizes.
+        """Inpaints one image, or several images of any sizes.
 
         Args:
-            image: A file, encoded bytes, a binary file object or a PIL picture, see
-                `pictures.read`, or what that returned; an array [H, W], [H, W, 1] grey, [H, W, 3]
-                RGB or [H, W, 4] with opacity, of uint8, uint16 or floats in [-1, 1] (see
-                `value_range`); a list of these; or a batch of arrays [B, H, W, C]. A PIL picture
-                beside a mask that is an array is not turned by its EXIF orientation.
-            mask: Of the image's size: anything like a file or PIL picture, see
-                `pictures.read_mask`; or an array for `pictures.hole_of_values`. One for all images,
-                or a list or batch of as many as there are images. None: the hole is where the
-                image is not fully opaque; what is partly transparent is blended with its fill.
-            sketch: Of guided models, lines that the fill shall follow (section 3.3), read as masks
-                are: white on black, or one colour on transparency. Only those in the hole count.
-                None: no lines.
-            options: Strategy="auto": how large pictures are completed, see
-                `windows.choose_strategy`; or "original", "resize" or "crop", see
-                `windows.find_windows`. dilate=0: pixels by which the hole is widened. feather=0:
-                pixels, at most `dilate`, over which the fill blends with the image in what the hole
-                was widened by. mask_threshold=0.5: part of the mask's value scale above which a
-                value is hole; 0 for masks of class or instance numbers. mask_orientation="auto":
-                "upright" or "stored", what the mask of an image with an EXIF orientation was drawn
-                on. check_mask=True: refuse masks without a hole, masks whose hole is the whole
-                image, and masks of class numbers. value_range=None: black and white of images of
-                floats, (-1, 1) if None.
+            image: A path, encoded bytes, a binary file object or a PIL image, see `pictures.read`;
+                a `Picture` that `pictures.read` returned; an array [H, W], [H, W, 1] (grey),
+                [H, W, 3] (RGB) or [H, W, 4] (RGBA), of uint8, uint16 or floats in [-1, 1] (see
+                `value_range`); a list of these; or a batch [B, H, W, C]. A PIL image whose mask is
+                an array is not turned by its EXIF orientation.
+            mask: A mask of the image's size: a file or PIL image, see `pictures.read_mask`, or an
+                array, see `pictures.hole_of_values`. Several images share one mask, or have a list
+                or batch with one mask each. None: pixels that are not fully opaque are the hole;
+                partly transparent pixels are blended with their completion.
+            sketch: Lines that guide the completion (guided models only, section 3.3 of the paper):
+                white on black, or one color on transparency, read like a mask. Only lines in the
+                hole count. None: no lines.
+            options: See `options.Settings`. strategy="auto": how large images are processed, see
+                `windows.choose_strategy`; "original", "resize" or "crop", see
+                `windows.find_windows`. dilate=0: pixels by which the hole is dilated. feather=0:
+                pixels, at most `dilate`, over which the completion blends with the image in the
+                dilated rim. mask_threshold=0.5: fraction of the mask's value scale above which a
+                value is hole; 0 for masks of class or instance numbers. mask_orientation="auto",
+                "upright" or "stored": the pixels on which the mask of an image with an EXIF
+                orientation was drawn. check_mask=True: reject masks that are empty, cover the whole
+                image or store class numbers. value_range=None: black and white of images of floats;
+                None: (-1, 1).
 
         Returns:
-            [H, W, 3] of a file or PIL picture; pixels like those of what `pictures.read` returned,
-            for `pictures.write`; of an array, its shape and type, without opacity if
-            that was the mask; a list of a list, a batch of a batch. Bit for bit the image outside
-            the (widened) hole.
+            [H, W, 3] for a file or PIL image. For a `Picture`, pixels like its own, for
+            `pictures.write`. For an array, the same shape and type, without alpha if alpha was the
+            mask. A list for a list, a batch for a batch. Pixels outside the (dilated) hole are bit
+            for bit those of the image.
 
         Raises:
-            UsageError: Something cannot be used, or sizes differ.
+            UsageError: An input or option cannot be used, or sizes differ.
 
         Warns:
-            UserWarning: Floats seem to be in [0, 1], or a mask to lie as the pixels are stored.
+            UserWarning: Floats seem to be in [0, 1], or the orientation of a mask is ambiguous.
         """
         settings = Settings(**options)
         is_batch = isinstance(image, np.ndarray | jax.Array) and image.ndim == 4
@@ -173,8 +171,8 @@ class Inpainter:
         for name, given in (("masks", masks), ("sketches", sketches)):
             if len(image) != len(given):
                 raise UsageError(
-                    f"There are {len(image)} images, but {len(given)} {name}; give one for all, or "
-                    "one for each."
+                    f"There are {len(image)} images, but {len(given)} {name}; pass one for all "
+                    "images, or one for each image."
                 )
         asked = list(zip(image, masks, sketches, strict=True))
         completed = [one.pixels for one in self._complete(asked, settings)]
@@ -189,7 +187,7 @@ class Inpainter:
         sketch: ImageInput | None = None,
         **options: Unpack[Options],
     ) -> Completed:
-        """Completes one picture as `__call__` does; says by which strategy and at which scale."""
+        """Inpaints one image like `__call__`; also returns the strategy and the scale used."""
         return self._complete([(image, mask, sketch)], Settings(**options))[0]
 
     def _complete(self, asked: Sequence[tuple], settings: Settings) -> list[Completed]:
@@ -205,21 +203,21 @@ class Inpainter:
     def predict(
         self, image: np.ndarray, mask: np.ndarray, sketch: np.ndarray | None = None
     ) -> Prediction[np.ndarray]:
-        """Completes a batch of images of one size, and returns what each stage made of them.
+        """Inpaints a batch of images of one size, and returns the output of each stage.
 
         Args:
-            image: Float [B, H, W, 3] RGB in [-1, 1], used as float32. What it holds under the mask
-                has no influence.
-            mask: [B, H, W, 1], one for each image; above 0.5 is the hole.
-            sketch: Of guided models: [B, H, W, 1], above 0.5 is a line. Only those in the hole
-                count. None: no lines.
+            image: Float [B, H, W, 3] RGB in [-1, 1], used as float32. Its pixels in the
+                hole have no influence.
+            mask: [B, H, W, 1], one mask per image; values above 0.5 are the hole.
+            sketch: [B, H, W, 1], values above 0.5 are lines (guided models only). Only lines in the
+                hole count. None: no lines.
 
         Returns:
             Float32 numpy arrays [B, H, W, 3] in [-1, 1]. `completed` is bit for bit the image
             outside the hole.
 
         Raises:
-            UsageError: Shapes, types or ranges are others, or the model takes no sketch.
+            UsageError: A shape, type or range is wrong, or the model does not accept a sketch.
         """
         if sketch is not None and not self.guided:
             raise UsageError(UNGUIDED)
@@ -229,14 +227,14 @@ class Inpainter:
         fits &= sketch.shape == mask.shape
         if not fits or not image.size or not np.issubdtype(image.dtype, np.floating):
             raise UsageError(
-                "predict takes a float image [B, H, W, 3] in [-1, 1] and a mask [B, H, W, 1], not "
+                "predict needs a float image [B, H, W, 3] in [-1, 1] and a mask [B, H, W, 1], not "
                 f"{image.dtype} {image.shape} and {mask.dtype} {mask.shape}; a sketch has the "
                 "mask's shape."
             )
         hole = mask > 0.5
         if not (np.abs(image) <= 1).all(where=~hole):
             raise UsageError(
-                "Outside the hole, predict takes pixels in [-1, 1]; map 0 to 255 to them with "
+                "Outside the hole, predict needs pixels in [-1, 1]; map 0 to 255 to it with "
                 "image / 127.5 - 1."
             )
         if value_range.is_probably_0_to_1(image, hole):
