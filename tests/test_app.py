@@ -395,7 +395,8 @@ PICTURE, MASK, _ = make_request()
             {"sketch": ("s.png", file(MASK[:9]))},
             {"model": "guided"},
             422,
-            "s.png is 56x9, but a.png is 56x40 (width x height); a sketch needs its image's size",
+            "s.png is 56x9, but a.png is 56x40 (width x height); "
+            "a sketch must have the size of its image",
         ),
         ({"sketch": ("s.txt", b"x")}, {"model": "guided"}, 422, "s.txt cannot be read as an im"),
         (

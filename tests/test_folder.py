@@ -408,5 +408,7 @@ def test_sketch_must_have_the_size_of_its_image(job):
     sketched = job._replace(sketch=Path("lines.png"))
     np.testing.assert_array_equal(batch.load(sketched)[2][..., 0], lines > 0)
     Image.fromarray(lines[:-1]).save("lines.png")
-    with pytest.raises(UsageError, match="lines.png is .* a sketch needs its image's size"):
+    with pytest.raises(
+        UsageError, match="lines.png is .* a sketch must have the size of its image"
+    ):
         batch.load(sketched)

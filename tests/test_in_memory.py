@@ -72,7 +72,7 @@ def test_floats_from_0_to_1_are_warned_of(inpainter, recwarn):
     with pytest.warns(UserWarning, match=r"from 0 to 1, but are read as \[-1, 1\].*value_range"):
         inpainter(floats, mask)
     hole = mask[np.newaxis, ..., np.newaxis] > 0
-    with pytest.warns(UserWarning, match=r"predict takes \[-1, 1\]; map them with 2 \* image - 1"):
+    with pytest.warns(UserWarning, match=r"predict needs \[-1, 1\]; map them with 2 \* image - 1"):
         inpainter.predict(floats[np.newaxis], hole)
     recwarn.clear()
     inpainter(floats, mask, value_range=(0, 1))
@@ -84,7 +84,7 @@ def test_floats_from_0_to_1_are_warned_of(inpainter, recwarn):
 
 def test_values_outside_the_range_are_refused(inpainter):
     image, mask = make_picture(16, 24)
-    with pytest.raises(UsageError, match=r"in \[-1, 1\]; name its .* value_range=\(0, 255\)"):
+    with pytest.raises(UsageError, match=r"in \[-1, 1\]; pass its .* value_range=\(0, 255\)"):
         inpainter(image.astype(np.float32), mask)
     with pytest.raises(UsageError, match=r"must be in \[0, 1\]"):
         inpainter(image / 127.5 - 1, mask, value_range=(0, 1))

@@ -180,7 +180,7 @@ def test_what_cannot_be_used_is_named(inpainter, tmp_path):
         assert f"{bad.dtype} {bad.shape}" in str(error.value)
     with pytest.raises(UsageError, match=r"Outside its hole.*\[-1, 1\]"):
         inpainter(picture.astype(np.float32), mask)
-    with pytest.raises(UsageError, match="no opacity that could say where its hole is"):
+    with pytest.raises(UsageError, match="no alpha channel that marks a hole"):
         inpainter(picture)
     with pytest.raises(UsageError, match="2 images, but 1 masks; pass one for all"):
         inpainter([picture, picture], [mask])

@@ -76,7 +76,7 @@ def test_transposed_masks_are_never_stretched(tmp_path):
     image, mask, hole = write(tmp_path, OBLONG, 1)
     Image.fromarray(hole[..., 0].T).save(mask)
     for resize in (False, True):
-        with pytest.raises(UsageError, match="m.png is 24x40.*lies on its side.*turn it"):
+        with pytest.raises(UsageError, match="m.png is 24x40.*lies on its side.*rotate it"):
             read_inputs(image, mask, None, MaskOptions(resize=resize))
 
 

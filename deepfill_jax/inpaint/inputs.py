@@ -1,4 +1,4 @@
-"""Reads an image with its mask and sketch, files or arrays, and checks that they fit."""
+"""Reads an image with its mask and sketch from files or arrays, and checks their sizes."""
 
 import functools
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ from deepfill_jax.pictures.mask_options import CHECKED
 if TYPE_CHECKING:
     import jax
 
-# For an image, a mask or a sketch: a file on disk or in memory, a PIL picture or an array. For an
-# image also what `pictures.read` returned.
+# An image, a mask or a sketch: a file on disk or in memory, a PIL image or an array. An image may
+# also be a `Picture` that `pictures.read` returned.
 ImageInput = Union[Source, Picture, np.ndarray, "jax.Array"]  # noqa: UP007, as a string has no `|`.
 
 
@@ -38,11 +38,11 @@ class Inputs(NamedTuple):
     """One image to inpaint, as arrays.
 
     Attributes:
-        picture: The image; of an array of floats, its pixels are floats. Opaque, with
-            `Picture.kept_share`, where its transparency was the hole.
-        hole: bool [H, W, 1]; None if neither a mask nor transparency says where it is.
+        picture: The image. Its pixels are floats if the input was an array of floats. If its
+            transparency is the hole, it is opaque and has `Picture.kept_share`.
+        hole: bool [H, W, 1]; None if there is neither a mask nor transparency.
         sketch: bool [H, W, 1], true on lines, or None.
-        warnings: Sentences on what may have been understood wrongly.
+        warnings: Sentences about ambiguous inputs.
     """
 
     picture: Picture
@@ -59,17 +59,17 @@ def read_inputs(
     *,
     max_pixels: int = MAX_PIXELS,
 ) -> Inputs:
-    """Reads an image, its mask and its sketch, and checks that they have one size.
+    """Reads an image, its mask and its sketch, and checks that they have the same size.
 
     Args:
-        image: A file or PIL picture, see `pictures.read`; or an array, see `Inpainter.__call__`. A
-            PIL picture with a mask or sketch that is an array is not turned upright, as the array
+        image: A file or PIL image, see `pictures.read`; or an array, see `Inpainter.__call__`. A
+            PIL image with a mask or sketch that is an array is not turned upright, as the array
             was probably made from its pixels.
-        mask: See `pictures.read_mask` and `pictures.hole_of_values`. None: the hole is where the
-            image is not fully opaque, if it has opacity; see `pictures.split_hole`.
-        sketch: White lines, read as a mask is; or None.
+        mask: See `pictures.read_mask` and `pictures.hole_of_values`. None: the pixels
+            that are not fully opaque are the hole, if there is alpha; see `pictures.split_hole`.
+        sketch: White lines, read like a mask; or None.
         options: How the mask is read, checked and fitted to the image.
-        max_pixels: Larger files are refused before they are decoded.
+        max_pixels: Limit of width x height; larger files are rejected before decoding.
 
     Raises:
         UsageError: One of them cannot be read, they differ in size, or a check fails.
@@ -103,7 +103,7 @@ def _fit(
     picture: Picture,
     max_pixels: int,
 ) -> np.ndarray:
-    """Reads a mask or a sketch, bool [H, W, 1], and turns and stretches it to the image."""
+    """Reads a mask or a sketch, bool [H, W, 1], and orients and scales it to the image."""
     name, image_name = _name(source, f"The {kind}"), _name(image, "the image")
     if isinstance(source, Source):
         read_area = decode(source, max_pixels)
@@ -113,19 +113,19 @@ def _fit(
     area, is_guess = orient(area, own, picture, options.orientation)
     if is_guess:
         warnings.append(
-            f"{image_name} is turned by its EXIF orientation, and nothing says whether {name} was "
-            "drawn on the upright image, as was assumed, or on the stored pixels; choose upright "
-            f"or stored with {options.say_orientation}."
+            f"{image_name} is turned by its EXIF orientation, but it is unknown whether {name} was "
+            "drawn on the upright image (assumed) or on the stored pixels; choose upright or "
+            f"stored with {options.say_orientation}."
         )
     height, width = picture.pixels.shape[:2]
     if area.shape[:2] == (height, width):
         return area
     sizes = f"{name} is {size(area)}, but {image_name} is {size(picture.pixels)} (width x height)"
     if is_transposed(area, picture):
-        raise UsageError(f"{sizes}; it lies on its side, so turn it by 90 degrees.")
+        raise UsageError(f"{sizes}; it lies on its side; rotate it by 90 degrees.")
     if options.resize:
         return resize_mask(area, height, width)
-    raise UsageError(f"{sizes}; a {kind} needs its image's size{options.say_resize}.")
+    raise UsageError(f"{sizes}; a {kind} must have the size of its image{options.say_resize}.")
 
 
 def _name(source: ImageInput, default: str) -> str:
@@ -133,24 +133,24 @@ def _name(source: ImageInput, default: str) -> str:
 
 
 def _picture(image: np.ndarray) -> Picture:
-    """Parts an array into pixels, [H, W, 1 or 3], and opacity, [H, W, 1] or None."""
+    """Splits an array into pixels, [H, W, 1 or 3], and alpha, [H, W, 1] or None."""
     pixels = image[..., np.newaxis] if image.ndim == 2 else image
     is_image = pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4) and pixels.size
     if not is_image or not (image.dtype in (np.uint8, np.uint16) or image.dtype.kind == "f"):
         raise UsageError(
-            "An image array must be [H, W], or [H, W, C] with 1 (grey), 3 (RGB) or 4 (RGB and "
-            "opacity) channels, of uint8, uint16 or floats in [-1, 1], not "
+            "An image array must be [H, W], or [H, W, C] with 1 (grey), 3 (RGB) or 4 (RGBA) "
+            "channels, of uint8, uint16 or floats in [-1, 1], not "
             f"{image.dtype} {image.shape}."
         )
     return Picture(pixels[..., :3], pixels[..., 3:]) if pixels.shape[2] == 4 else Picture(pixels)
 
 
 def for_each(given: Any, count: int) -> Sequence[Any]:
-    """Returns masks or sketches as a sequence: one for all is repeated."""
+    """Returns masks or sketches as a sequence; a single one is repeated for all images."""
     if isinstance(given, list | tuple):
         return given
-    if hasattr(given, "ndim"):  # An array of NumPy or JAX, or one like them.
-        # [B, H, W] or [B, H, W, C]; but [H, W, C] is one for all.
+    if hasattr(given, "ndim"):  # A NumPy or JAX array, or a similar type.
+        # [B, H, W] or [B, H, W, C] has one per image; [H, W, C] is shared by all.
         is_one = given.ndim == 2 or (
             given.ndim == 3 and given.shape[2] in (1, 3, 4) and given.shape[0] != count
         )

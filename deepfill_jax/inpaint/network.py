@@ -10,8 +10,8 @@ from deepfill_jax.image import composite
 from deepfill_jax.models import Generator, Prediction
 from deepfill_jax.models.generator import MULTIPLE
 
-# Programs that all networks of the process keep at once. On a CPU each takes about 180 memory maps
-# of the 65,530 that Linux gives a process, and beyond those XLA crashes.
+# Limit of compiled programs of all networks in the process. On a CPU each takes about 180 of the
+# 65,530 memory maps that Linux allows a process, and XLA crashes beyond that number.
 MAX_PROGRAMS = 100
 
 _networks: "weakref.WeakSet[Network]" = weakref.WeakSet()
@@ -21,19 +21,19 @@ class Network:
     """Runs a generator on batches of any size.
 
     Attributes:
-        guided: Whether it takes sketches.
-        programs: Compiled for shapes of images.
+        guided: Whether the generator accepts sketches.
+        programs: Compiled programs by the shape of the images.
     """
 
     def __init__(self, model: weights.Model, *, attention_memory: int | None = None):
-        """Takes a model; `attention_memory` is as of `Inpainter`."""
+        """Loads a model onto the device; see `Inpainter` for `attention_memory`."""
         if attention_memory is None:
             attention_memory = memory.attention_memory()
         self.guided = model.variant.guided
         network = Generator(model.variant, attention_memory=attention_memory)
 
         def predict(params, image, mask, *sketch):
-            # Selected, not multiplied by 0 as in `mask_out`: a NaN in the hole must not get out.
+            # `composite` selects; multiplying by 0 as in `mask_out` would keep a NaN in the hole.
             return network.apply({"params": params}, composite(0.0, image, mask), mask, *sketch)
 
         self._params = jax.device_put(model.generator)
@@ -44,20 +44,20 @@ class Network:
     def __call__(
         self, height: int, width: int, image: np.ndarray, *areas: np.ndarray
     ) -> Prediction[jax.Array]:
-        """Runs the network on a batch that is mirrored at its lower and right edge to a size.
+        """Pads a batch by mirroring its bottom and right edges, and runs the network on it.
 
         Args:
-            height: Of the mirrored images, a multiple of 8.
-            width: The same.
+            height: Height of the padded images, a multiple of 8.
+            width: Width of the padded images, a multiple of 8.
             image: Float32 [B, h, w, 3] in [-1, 1].
-            areas: [B, h, w, 1] each: the mask and, of a guided network, the sketch.
+            areas: The mask and, for a guided network, the sketch, each [B, h, w, 1].
 
         Returns:
-            Arrays [B, height, width, 3].
+            The output of each stage, [B, height, width, 3].
         """
-        # Image and areas alike, so that padding is known where the pixel that it mirrors is known.
-        # All of it known would make true pixels of the hole's; all of it hole would be one more
-        # hole to imagine, and keep the attention from copying what is at the edge.
+        # Image and areas are padded alike, so padding is known where the mirrored pixel is known.
+        # Padding marked as known would turn hole pixels into known ones. Padding marked as hole
+        # would be one more hole to fill, and attention could not copy from the edge.
         below, right = height - image.shape[1], width - image.shape[2]
         margins = ((0, 0), (0, below), (0, right), (0, 0))
         image, *areas = (np.pad(x, margins, mode="reflect") for x in (image, *areas))
@@ -72,11 +72,11 @@ class Network:
         return program(*arguments)
 
     def is_compiled(self, batch: int, height: int, width: int) -> bool:
-        """Whether the network has been compiled for batches of this size."""
+        """Returns whether the network has been compiled for batches of this size."""
         return (batch, height, width, 3) in self.programs
 
 
 def compiled_side(side: int) -> int:
-    """The next of a few sides, multiples of 8: 8, 16, ..., 64, 80, ..., 128, 160, ..., 256, 320."""
+    """Rounds a side up to one of a few multiples of 8: 8, ..., 64, 80, ..., 128, 160, ..., 320."""
     step = MULTIPLE << max((-(-side // MULTIPLE)).bit_length() - 3, 0)
     return -(-side // step) * step

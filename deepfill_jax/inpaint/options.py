@@ -26,19 +26,19 @@ class Settings:
     """The options with their defaults.
 
     Attributes:
-        strategy: How large images are completed, see `windows.choose_strategy`.
-        dilate: Pixels by which the hole is widened, 0 or more.
+        strategy: How large images are processed, see `windows.choose_strategy`.
+        dilate: Pixels by which the hole is dilated, 0 or more.
         feather: Width in pixels, at most `dilate`, of the blended border.
-        mask_threshold: Part of the mask's value scale above which a value is hole, from 0 to below
-            1, see `pictures.hole_of_values`.
+        mask_threshold: Fraction of the mask's value scale above which a value is hole, from 0 to
+            below 1, see `pictures.hole_of_values`.
         mask_orientation: See `pictures.MaskOptions`.
-        check_mask: Whether masks without a hole, masks whose hole is the whole image, and masks of
-            class numbers are refused.
+        check_mask: Whether masks that are empty, cover the whole image, or store class numbers are
+            rejected.
         value_range: Black and white of images of floats; None: (-1, 1), with a warning for images
-            that probably are in [0, 1].
+            that are probably in [0, 1].
 
     Raises:
-        UsageError: A value is not possible.
+        UsageError: A value is invalid.
     """
 
     strategy: Strategy = "auto"
@@ -69,7 +69,7 @@ class Settings:
             )
 
     def mask_options(self) -> MaskOptions:
-        """How masks are read."""
+        """Returns the options with which masks are read."""
         return MaskOptions(
             threshold=self.mask_threshold,
             check=self.check_mask,
@@ -85,8 +85,8 @@ def check_edges(dilate: int, feather: int) -> None:
     """
     if not 0 <= feather <= dilate:
         raise UsageError(
-            f"feather={feather} must be from 0 to dilate={dilate}: it blends in the rim by "
-            "which the hole is widened."
+            f"feather={feather} must be from 0 to dilate={dilate}: it blends within the "
+            "rim that dilate adds to the hole."
         )
 
 

@@ -1,7 +1,7 @@
-"""Turns a mask that was drawn on the stored pixels of an image with an EXIF orientation.
+"""Orients a mask that was drawn on the stored pixels of an image with an EXIF orientation.
 
-Cameras store pixels as the sensor lies and note in EXIF how to turn them. Images are read upright;
-a mask of a tool that ignores the note lies as the pixels are stored.
+Cameras store pixels in the orientation of the sensor, and record the rotation in EXIF. Images are
+read upright. A tool that ignores EXIF writes masks in the orientation of the stored pixels.
 """
 
 import numpy as np
@@ -9,23 +9,24 @@ import numpy as np
 from deepfill_jax.pictures import Picture, upright
 from deepfill_jax.pictures.mask_options import Orientation
 
-_SWAPS_SIDES = (5, 6, 7, 8)  # EXIF orientations that turn by 90 degrees.
+_SWAPS_SIDES = (5, 6, 7, 8)  # EXIF orientations that swap width and height.
 
 
 def orient(
     area: np.ndarray, own: int, picture: Picture, orientation: Orientation
 ) -> tuple[np.ndarray, bool]:
-    """Turns a mask or sketch as its image was turned, if it was drawn on the stored pixels.
+    """Turns a mask or sketch like its image if it was drawn on the stored pixels.
 
     Args:
         area: The mask or sketch, bool [h, w, 1].
-        own: Its own EXIF orientation, by which it is upright already; 1 if it has none.
+        own: EXIF orientation of the mask file, which has been applied; 1 if it has none.
         picture: The image.
-        orientation: What the mask was drawn on. "auto": where the sides of an oblong image are
-            swapped, the longer side of the mask decides; elsewhere the upright image is assumed.
+        orientation: The pixels on which the mask was drawn. "auto": if EXIF swaps the sides of an
+            oblong image, the longer side of the mask decides; otherwise the upright image is
+            assumed.
 
     Returns:
-        The mask as it lies on the upright image, and whether the other way was as likely.
+        The mask for the upright image, and whether its orientation is ambiguous.
     """
     turn = picture.orientation
     if turn == 1 or own != 1 or orientation == "upright":
@@ -40,7 +41,7 @@ def orient(
 
 
 def is_transposed(area: np.ndarray, picture: Picture) -> bool:
-    """Whether a mask lies on its side: one of mask and image is upright, the other is wide."""
+    """Returns whether one of mask and image is landscape and the other is portrait."""
     return longer_side(area) * longer_side(picture.pixels) < 0
 
 

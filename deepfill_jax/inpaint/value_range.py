@@ -1,42 +1,42 @@
-"""Images of floats in other ranges than [-1, 1], which is the range of the network."""
+"""Conversion of float images from other value ranges to [-1, 1], the range of the network."""
 
 import numpy as np
 
 from deepfill_jax.errors import UsageError
 
 UNIT = (-1.0, 1.0)
-_FEW = 64  # So few values may all be above 0 by chance.
+_MIN_VALUES = 64  # Fewer values may all be above 0 by chance.
 
 WARNING = (
-    "The known pixels of an image of floats are all from 0 to 1, but are read as [-1, 1]; give "
-    "value_range=(0, 1), or value_range=(-1, 1) if they are meant so."
+    "The known pixels of a float image are all from 0 to 1, but are read as [-1, 1]; pass "
+    "value_range=(0, 1), or value_range=(-1, 1) to confirm the range."
 )
 PREDICT_WARNING = (
-    "The known pixels are all from 0 to 1, but predict takes [-1, 1]; map them with 2 * image - 1."
+    "The known pixels are all from 0 to 1, but predict needs [-1, 1]; map them with 2 * image - 1."
 )
 
 
 def to_unit(
     pixels: np.ndarray, hole: np.ndarray, value_range: tuple[float, float] | None
 ) -> np.ndarray:
-    """Maps an image of floats from its range to [-1, 1].
+    """Maps a float image from its range to [-1, 1].
 
     Args:
         pixels: [H, W, C], floats; other types are returned as they are.
-        hole: bool [H, W, 1]. What the image holds there does not matter.
-        value_range: Black and white; None is (-1, 1).
+        hole: bool [H, W, 1]. Pixels in the hole are not checked.
+        value_range: Values of black and white; None: (-1, 1).
 
     Raises:
-        UsageError: A known pixel is outside the range, or not a number.
+        UsageError: A known pixel is outside the range or NaN.
     """
     if pixels.dtype.kind != "f":
         return pixels
     black, white = value_range or UNIT
-    # A NaN outside the hole is refused as well.
+    # This comparison also rejects NaN outside the hole.
     if not ((pixels >= black) & (pixels <= white)).all(where=~hole):
         raise UsageError(
-            f"Outside its hole, an image of floats must be in [{black:g}, {white:g}]; name its own "
-            "black and white, such as value_range=(0, 255)."
+            f"Outside its hole, a float image must be in [{black:g}, {white:g}]; pass its values "
+            "of black and white, such as value_range=(0, 255)."
         )
     if (black, white) == UNIT:
         return pixels
@@ -49,7 +49,7 @@ def from_unit(
     changed: np.ndarray,
     value_range: tuple[float, float] | None,
 ) -> np.ndarray:
-    """Maps a result [H, W, C] back from [-1, 1]; where not `changed`, it is exactly `original`."""
+    """Maps a result [H, W, C] back from [-1, 1]; keeps `original` exactly where not `changed`."""
     if pixels.dtype.kind != "f" or value_range in (None, UNIT):
         return pixels
     black, white = value_range
@@ -58,11 +58,11 @@ def from_unit(
 
 
 def is_probably_0_to_1(pixels: np.ndarray, hole: np.ndarray) -> bool:
-    """Whether an image [..., C] of floats, read as [-1, 1], seems to be in [0, 1]."""
+    """Returns whether a float image [..., C], read as [-1, 1], seems to be in [0, 1]."""
     if pixels.dtype.kind != "f":
         return False
     known = np.broadcast_to(~hole, pixels.shape)
-    if known.sum() < _FEW:
+    if known.sum() < _MIN_VALUES:
         return False
     low = pixels.min(where=known, initial=np.inf)
     high = pixels.max(where=known, initial=-np.inf)

@@ -1,6 +1,6 @@
-"""Holes and what surrounds them: where the network looks to fill a picture of any size.
+"""The windows through which the network fills the holes of an image of any size.
 
-Masks are bool [H, W, 1], true in the hole; lengths are pixels of the picture.
+Masks are bool [H, W, 1], true in the hole; lengths are in pixels of the image.
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ import scipy  # Loads scipy.ndimage when it is first used.
 Strategy = Literal["auto", "original", "resize", "crop"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-CONTEXT = 2.0  # Side of a window, in units of its hole's longest.
-THIN = 0.05  # A hole that covers less of its window is filled in parts: wires, writing.
-CELLS = 8  # A working size. Holes in the same or neighbouring cells are one.
+CONTEXT = 2.0  # Ratio of the side of a window to the longer side of its hole.
+THIN = 0.05  # Below this fraction of its window, a hole (wires, text) is filled in parts.
+CELLS = 8  # Grid cells per working size. Holes in the same or adjacent cells share a window.
 
 
 class Box(NamedTuple):
-    """A rectangle of a picture."""
+    """A rectangle in an image."""
 
     top: int
     left: int
@@ -27,11 +27,11 @@ class Box(NamedTuple):
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Its rows and columns."""
+        """The rows and columns of the box."""
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
     def overlaps(self, other: "Box") -> bool:
-        """Whether they share a pixel."""
+        """Returns whether the boxes share a pixel."""
         return all(
             a.start < b.stop and b.start < a.stop
             for a, b in zip(self.slices, other.slices, strict=True)
@@ -39,11 +39,11 @@ class Box(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What the network sees to fill a hole, and at what size."""
+    """A part of the image that the network reads to fill a hole, and the size at which it does."""
 
-    view: Box  # What it sees.
-    hole: Box  # Within `view`: here, what it makes of hole pixels is taken.
-    height: int  # At which `view` is filled; `view.height`, or less if it is scaled down.
+    view: Box  # The pixels that the network reads.
+    hole: Box  # Within `view`; hole pixels in this box are filled from the output.
+    height: int  # Height of the network input: `view.height`, or less if scaled down.
     width: int
 
     @property
@@ -53,10 +53,11 @@ class Window(NamedTuple):
 
 
 def choose_strategy(mask: np.ndarray, working_size: int) -> Strategy:
-    """Returns the strategy that "auto" stands for.
+    """Returns the strategy that "auto" selects.
 
-    "original" up to twice the working size, as networks bear larger pictures than they learnt
-    from; above, "crop", unless its windows would see half of the picture or more: then "resize".
+    It selects "original" up to twice the working size, since networks tolerate images somewhat
+    larger than their training images. Above, it selects "crop", or "resize" if the windows of
+    "crop" would read half of the image or more.
     """
     height, width = mask.shape[:2]
     if max(height, width) <= 2 * working_size:
@@ -66,15 +67,15 @@ def choose_strategy(mask: np.ndarray, working_size: int) -> Strategy:
 
 
 def find_windows(mask: np.ndarray, strategy: Strategy, working_size: int) -> list[Window]:
-    """Returns the windows through which all of a hole is filled, in this order; none without hole.
+    """Returns the windows that fill the hole, in order; an empty list if there is no hole.
 
     Args:
         mask: bool [H, W, 1].
-        strategy: "original": one window, the whole picture. "resize": the same, scaled down to the
-            working size. "crop": one for each hole, with as much around it again, scaled down to
-            the working size if it is larger. Holes near each other share one, long thin holes have
-            several.
-        working_size: The side of pictures that the network is used to.
+        strategy: "original": one window, the whole image. "resize": the same, scaled down to the
+            working size. "crop": one window per hole, with a side of `CONTEXT` times the hole's,
+            scaled down to the working size if it is larger. Nearby holes share a window; long thin
+            holes are split into several.
+        working_size: Side in pixels of the images that the network works best on.
     """
     if not mask.any():
         return []
@@ -85,13 +86,13 @@ def find_windows(mask: np.ndarray, strategy: Strategy, working_size: int) -> lis
 
 
 def _cropped(mask: np.ndarray, working_size: int) -> Iterator[Window]:
-    """A window for each hole, or for each part of a thin one."""
+    """Yields a window for each hole, or for each part of a thin hole."""
     for box in _hole_boxes(mask, max(working_size // CELLS, 1)):
         yield from _parts(mask, box, working_size)
 
 
 def _hole_boxes(mask: np.ndarray, cell: int) -> list[Box]:
-    """Disjoint boxes around the holes; boxes that touch, in cells of so many pixels, are one."""
+    """Returns disjoint boxes around the holes, merged if they touch in a grid of `cell` pixels."""
     height, width = mask.shape[:2]
     padded = np.pad(mask[..., 0], ((0, -height % cell), (0, -width % cell)))
     rows, columns = (side // cell for side in padded.shape)
@@ -100,7 +101,7 @@ def _hole_boxes(mask: np.ndarray, cell: int) -> list[Box]:
         found = scipy.ndimage.find_objects(scipy.ndimage.label(cells, np.ones((3, 3)))[0])
         if all(cells[box].all() for box in found):
             break
-        for box in found:  # Filled, it may touch others.
+        for box in found:  # The filled box may touch others.
             cells[box] = True
     boxes = (
         Box(*(cell * s.start for s in b), *(cell * (s.stop - s.start) for s in b)) for b in found
@@ -109,7 +110,7 @@ def _hole_boxes(mask: np.ndarray, cell: int) -> list[Box]:
 
 
 def _tight(mask: np.ndarray, box: Box) -> Box:
-    """The smallest box around the hole pixels in a box that holds some."""
+    """Returns the bounding box of the hole pixels in a box that contains some."""
     hole = mask[box.slices][..., 0]
     rows, columns = (np.flatnonzero(hole.any(axis)) for axis in (1, 0))
     top, left = rows[0], columns[0]
@@ -122,7 +123,7 @@ def _tight(mask: np.ndarray, box: Box) -> Box:
 
 
 def _parts(mask: np.ndarray, box: Box, working_size: int) -> Iterator[Window]:
-    """The window of a hole's box, or, while it is thin and large, of each half of it."""
+    """Yields the window of a hole's box; splits it in halves while it is thin and large."""
     side = max(working_size, int(CONTEXT * max(box.height, box.width)))
     is_thin = np.count_nonzero(mask[box.slices]) < THIN * side**2
     if side <= working_size or not is_thin:
@@ -143,7 +144,7 @@ def _parts(mask: np.ndarray, box: Box, working_size: int) -> Iterator[Window]:
 
 
 def _around(box: Box, side: int, shape: tuple[int, int]) -> Box:
-    """The square with the box in its middle, as far as the picture goes."""
+    """Returns a square centered on the box, shifted and cut to fit into the image."""
     starts, sides = [], []
     for start, length, limit in zip(box[:2], box[2:], shape, strict=True):
         sides.append(min(side, limit))
@@ -152,6 +153,6 @@ def _around(box: Box, side: int, shape: tuple[int, int]) -> Box:
 
 
 def _window(view: Box, hole: Box, largest: int) -> Window:
-    """Scaled down where a side is above `largest`."""
+    """Returns a window, scaled down if a side is above `largest`."""
     scale = min(1.0, largest / max(view.height, view.width))
     return Window(view, hole, *(max(round(scale * side), 1) for side in view[2:]))

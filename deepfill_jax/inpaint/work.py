@@ -1,4 +1,4 @@
-"""A picture while it is completed: from what the caller gave to what the caller gets."""
+"""The steps from the inputs of one image to its completed image."""
 
 import collections
 from collections.abc import Callable, Sequence
@@ -17,19 +17,19 @@ from deepfill_jax.inpaint.windows import Strategy, Window, choose_strategy, find
 from deepfill_jax.models import Prediction
 from deepfill_jax.pictures import Picture, Source, check_hole
 
-BATCH_PIXELS = 8 * 256**2  # That are filled at once, or one window, if it is larger.
+BATCH_PIXELS = 8 * 256**2  # Pixels per batch of windows; a larger window is a batch alone.
 
 
 class Completed(NamedTuple):
-    """A completed picture."""
+    """A completed image."""
 
-    pixels: np.ndarray  # As `Inpainter.__call__` returns it.
-    strategy: Strategy  # That was used; what "auto" stood for.
-    scale: float  # Of the window that was scaled down most before it was filled; 1.0 if none was.
+    pixels: np.ndarray  # As returned by `Inpainter.__call__`.
+    strategy: Strategy  # The strategy used; never "auto".
+    scale: float  # Smallest scale of a window, in (0, 1]; 1.0 if none was scaled down.
 
 
 class Work(NamedTuple):
-    """A picture, its hole as given and as dilated, and the canvas on which that is filled."""
+    """An image with its hole, its dilated hole, and the canvas on which this is filled."""
 
     picture: Picture
     hole: np.ndarray
@@ -37,13 +37,13 @@ class Work(NamedTuple):
     strategy: Strategy
     canvas: Canvas
     scale: float
-    is_flat: bool  # Given as an array [H, W].
-    has_alpha: bool  # Whether the result has an opacity channel.
+    is_flat: bool  # Whether the input was an array [H, W].
+    has_alpha: bool  # Whether the result has an alpha channel.
     settings: Settings
     warnings: tuple[str, ...]  # See `Inputs`.
 
     def completed(self) -> Completed:
-        """Returns the result when all windows of the canvas are filled."""
+        """Returns the result; all windows of the canvas must be filled."""
         pixels, original, settings = self.canvas.pixels, self.picture.pixels, self.settings
         share = self._share_of_fill()
         if share is not None:
@@ -55,13 +55,13 @@ class Work(NamedTuple):
         return Completed(pixels[..., 0] if self.is_flat else pixels, self.strategy, self.scale)
 
     def _share_of_fill(self) -> np.ndarray | None:
-        """The share of the fill in each pixel, float32 [H, W, 1]; None: the hole is all fill."""
+        """Returns the weight of the completion, float32 [H, W, 1]; None: 1 in the whole hole."""
         if self.settings.feather:
             return mask_edges.feather(self.hole, self.dilated, self.settings.feather)
         kept = self.picture.kept_share
-        if kept is None or self.dilated is not self.hole:  # A dilated hole is filled as a whole.
+        if kept is None or self.dilated is not self.hole:  # A dilated hole is not blended.
             return None
-        # What is opaque in the hole was masked by other means.
+        # Opaque pixels in the hole were masked by other means than alpha.
         return np.where(self.hole & (kept == 1), 1, 1 - kept).astype(np.float32)
 
 
@@ -74,23 +74,23 @@ def begin(
     working_size: int,
     guided: bool,
 ) -> Work:
-    """Reads a picture, dilates its hole, and finds the windows to fill that through.
+    """Reads an image, dilates its hole, and finds the windows that fill it.
 
     Args:
-        image: See `Inpainter.__call__`; also mask and sketch.
-        mask: None: the hole is what is transparent in the image.
-        sketch: None: there are no lines.
-        settings: The options; the strategy "auto" becomes one of the others here.
+        image: See `Inpainter.__call__`.
+        mask: See `Inpainter.__call__`. None: the transparent pixels of the image are the hole.
+        sketch: See `Inpainter.__call__`. None: there are no lines.
+        settings: The options; this function resolves the strategy "auto".
         working_size: See `windows.find_windows`.
-        guided: Whether the network takes a sketch.
+        guided: Whether the network accepts a sketch.
 
     Raises:
-        UsageError: Something cannot be read, sizes differ, or nothing says where the hole is.
+        UsageError: An input cannot be read, sizes differ, or no hole is given.
     """
     options = settings.mask_options()
     picture, hole, lines, warnings = read_inputs(image, mask, sketch, options)
     if hole is None:
-        raise UsageError("The image has no opacity that could say where its hole is; give a mask.")
+        raise UsageError("The image has no alpha channel that marks a hole; pass a mask.")
     if mask is None:
         check_hole(hole, options, name="The transparency of the image")
     if isinstance(image, Source):  # The result of a file is RGB.
@@ -118,10 +118,10 @@ def begin(
 
 
 def fill(canvases: Sequence[Canvas], run: Callable[..., Prediction]) -> None:
-    """Fills all windows of canvases; those that do not wait for others, in batches of one size.
+    """Fills all windows of canvases, in batches of independent windows of one size.
 
     Args:
-        canvases: See `begin`.
+        canvases: The canvases of the images, see `begin`.
         run: The network, see `Network.__call__`.
     """
     while ready := [(canvas, w) for canvas in canvases for w in canvas.pop_independent()]:
@@ -139,7 +139,7 @@ def _fill_batch(
     batch: Sequence[tuple[Canvas, Window]], height: int, width: int, run: Callable[..., Prediction]
 ) -> None:
     seen = [canvas.read_window(window) for canvas, window in batch]
-    # Batches have 1, 2, 4, ... images, as each size is compiled: the last is repeated.
+    # Each batch size is compiled, so batches are padded to 1, 2, 4, ... with the last image.
     seen += seen[-1:] * ((1 << (len(seen) - 1).bit_length()) - len(seen))
     inputs = (np.stack(x) for x in zip(*seen, strict=True))
     completed = np.asarray(run(height, width, *inputs).completed)
