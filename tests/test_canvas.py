@@ -1,4 +1,4 @@
-"""What a window shows of a picture, and where its fill goes."""
+"""The canvas: reading windows, pasting completions, extending and blending images."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def make_canvas(channels=3, dtype=np.uint8, scaled=False):
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_only_the_windows_hole_changes_to_the_fill(channels, dtype, scaled):
+def test_paste_changes_only_the_hole_of_the_window(channels, dtype, scaled):
     canvas, window = make_canvas(channels, dtype, scaled)
     before = canvas.pixels.copy()
     image, hole = canvas.read_window(window)
@@ -46,7 +46,7 @@ def test_only_the_windows_hole_changes_to_the_fill(channels, dtype, scaled):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_is_seen_scaled_is_means_of_known_pixels(dtype):
+def test_scaled_windows_average_known_pixels(dtype):
     canvas, window = make_canvas(dtype=dtype, scaled=True)
     image, hole = canvas.read_window(window)
     expected_hole = canvas.hole[:16, 2:22].reshape(8, 2, 10, 2).any(axis=(1, 3))
@@ -58,14 +58,14 @@ def test_what_is_seen_scaled_is_means_of_known_pixels(dtype):
     np.testing.assert_allclose(image[~expected_hole], means[~expected_hole], atol=1e-5)
 
 
-def test_what_is_in_the_hole_is_not_seen_scaled():
+def test_hole_pixels_do_not_leak_into_a_scaled_window():
     canvas, window = make_canvas(dtype=np.float32, scaled=True)
     expected = canvas.read_window(window)[0]
     canvas.pixels[canvas.hole[..., 0]] = np.nan
     np.testing.assert_array_equal(canvas.read_window(window)[0], expected)
 
 
-def test_a_window_waits_for_the_holes_that_it_sees():
+def test_window_waits_for_the_holes_in_its_view():
     def window(left):
         return Window(Box(0, left, 20, 12), Box(8, left + 4, 4, 4), 20, 12)
 
@@ -110,7 +110,7 @@ def test_extending(dtype, channels):
     assert not nowhere.any()
 
 
-def test_a_picture_is_not_extended_by_less_than_nothing():
+def test_extend_rejects_negative_margins():
     with pytest.raises(UsageError, match="0 or more pixels per side, not by 1, 0, -2, 0"):
         extend(np.zeros((4, 4), np.uint8), 1, 0, -2, 0)
 

@@ -33,12 +33,12 @@ def assert_filled_once(mask, windows):
     np.testing.assert_array_equal(times[mask[..., 0]], 1)
 
 
-def test_a_small_hole_is_seen_as_it_is_with_all_the_room_that_there_is():
+def test_small_hole_has_an_unscaled_window_of_the_working_size():
     (window,) = crop(with_holes(300, 400, (100, 200, 10, 20)))
     assert window == Window(Box(73, 178, 64, 64), Box(100, 200, 10, 20), 64, 64)
 
 
-def test_a_window_stays_in_the_picture():
+def test_windows_stay_in_the_image():
     for corner in [(0, 0), (0, 390), (290, 0), (290, 390)]:
         (window,) = crop(with_holes(300, 400, (*corner, 10, 10)))
         assert window.view[2:] == (64, 64)
@@ -47,13 +47,13 @@ def test_a_window_stays_in_the_picture():
     assert window == Window(Box(0, 73, 20, 64), Box(5, 100, 10, 10), 20, 64)
 
 
-def test_a_large_hole_is_seen_scaled_down_with_as_much_around_it():
+def test_large_hole_is_scaled_down_with_its_context():
     mask = with_holes(500, 600, (100, 200, 100, 80))
     (window,) = crop(mask)
     assert window == Window(Box(50, 140, 200, 200), Box(100, 200, 100, 80), 64, 64)
 
 
-def test_far_holes_have_windows_of_their_own_and_near_ones_share_one():
+def test_distant_holes_have_own_windows_and_nearby_holes_share_one():
     far = with_holes(400, 400, (10, 10, 8, 8), (300, 300, 8, 8), (10, 300, 8, 8))
     assert len(crop(far)) == 3
     near = with_holes(400, 400, (100, 100, 8, 8), (100, 112, 8, 8))
@@ -64,7 +64,7 @@ def test_far_holes_have_windows_of_their_own_and_near_ones_share_one():
     assert_filled_once(far, crop(far))
 
 
-def test_wires_and_writing_are_filled_in_parts_at_full_size():
+def test_thin_holes_are_split_at_full_size():
     diagonal = np.zeros((500, 500, 1), bool)
     diagonal[np.arange(500), np.arange(500)] = True
     wire = with_holes(300, 500, (100, 0, 3, 500))
@@ -76,7 +76,7 @@ def test_wires_and_writing_are_filled_in_parts_at_full_size():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_any_hole_is_filled_once(seed):
+def test_every_hole_pixel_is_filled_once(seed):
     rng = np.random.default_rng(seed)
     height, width = rng.integers(1, 300, 2)
     mask = rng.uniform(size=(height, width, 1)) < 10.0 ** -rng.integers(0, 5)
@@ -87,7 +87,7 @@ def test_any_hole_is_filled_once(seed):
     assert_filled_once(mask, find_windows(mask, "resize", WORKING))
 
 
-def test_original_and_resize_see_the_whole_picture():
+def test_original_and_resize_use_the_whole_image():
     mask = with_holes(100, 400, (10, 10, 8, 8))
     whole = Box(0, 0, 100, 400)
     assert find_windows(mask, "original", WORKING) == [Window(whole, whole, 100, 400)]
@@ -95,7 +95,7 @@ def test_original_and_resize_see_the_whole_picture():
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES[1:])
-def test_without_a_hole_nothing_is_to_do(strategy):
+def test_mask_without_hole_has_no_windows(strategy):
     assert find_windows(with_holes(10, 10), strategy, WORKING) == []
 
 
@@ -110,7 +110,7 @@ def test_auto():
 
 
 @pytest.mark.parametrize("radius", [0, 1, 2, 5])
-def test_dilation_is_by_discs(radius):
+def test_dilation_uses_discs(radius):
     mask = np.random.default_rng(radius).uniform(size=(20, 30, 1)) < 0.01
     rows, columns = np.mgrid[:20, :30]
     expected = np.zeros_like(mask)
@@ -121,7 +121,7 @@ def test_dilation_is_by_discs(radius):
     np.testing.assert_array_equal(dilate(empty, radius), empty)
 
 
-def test_feather_grows_in_the_rim_alone():
+def test_feather_weight_grows_only_in_the_rim():
     mask = with_holes(1, 20, (0, 8, 1, 4))
     dilated = dilate(mask, 4)
     share = feather(mask, dilated, 3)[0, :, 0]

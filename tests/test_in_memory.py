@@ -37,7 +37,7 @@ def test_bytes_and_file_objects_are_read(inpainter, tmp_path):
         np.testing.assert_allclose(both, expected.astype(int), atol=1)
 
 
-def test_faults_of_files_in_memory_are_named(inpainter, tmp_path):
+def test_unreadable_files_in_memory_raise_clear_errors(inpainter, tmp_path):
     _, mask = make_picture(16, 24)
     with pytest.raises(UsageError, match="^The image cannot be read as an image: it is empty"):
         inpainter(b"", mask)
@@ -52,7 +52,7 @@ def test_faults_of_files_in_memory_are_named(inpainter, tmp_path):
 @pytest.mark.parametrize("value_range", [(0, 1), (0, 255), (-1, 1), (-0.5, 0.5)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("edges", [{}, {"dilate": 3, "feather": 2}])
-def test_value_range_is_that_of_the_image_and_its_result(inpainter, value_range, dtype, edges):
+def test_value_range_applies_to_image_and_result(inpainter, value_range, dtype, edges):
     image, mask = make_picture(16, 24)
     mask[:, :12] = 0
     black, white = value_range
@@ -66,7 +66,7 @@ def test_value_range_is_that_of_the_image_and_its_result(inpainter, value_range,
     np.testing.assert_allclose(mapped, expected, atol=1e-3)
 
 
-def test_floats_from_0_to_1_are_warned_of(inpainter, recwarn):
+def test_floats_from_0_to_1_warn(inpainter, recwarn):
     image, mask = make_picture(16, 24)
     floats = (image / 255).astype(np.float32)
     with pytest.warns(UserWarning, match=r"from 0 to 1, but are read as \[-1, 1\].*value_range"):
@@ -82,7 +82,7 @@ def test_floats_from_0_to_1_are_warned_of(inpainter, recwarn):
     assert not recwarn.list
 
 
-def test_values_outside_the_range_are_refused(inpainter):
+def test_values_outside_the_range_are_rejected(inpainter):
     image, mask = make_picture(16, 24)
     with pytest.raises(UsageError, match=r"in \[-1, 1\]; pass its .* value_range=\(0, 255\)"):
         inpainter(image.astype(np.float32), mask)

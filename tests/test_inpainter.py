@@ -1,4 +1,4 @@
-"""Completing pictures: any size in, the same size out, known pixels untouched."""
+"""The Python API: any image size, unchanged known pixels, strategies, sketches, errors."""
 
 import gc
 import re
@@ -44,7 +44,7 @@ def known(image, mask):
 
 
 @pytest.mark.parametrize("height, width", SIZES)
-def test_any_size_comes_back_with_its_known_pixels(inpainter, height, width):
+def test_any_size_keeps_its_known_pixels(inpainter, height, width):
     picture, mask = make_picture(height, width)
     completed = inpainter(picture, mask, check_mask=False)  # The hole of 1x1 is everything.
     assert completed.shape == picture.shape and completed.dtype == np.uint8
@@ -66,7 +66,7 @@ def test_the_smallest_picture_goes_through_reflecting_convolutions():
     assert completed.shape == (1, 1, 3)
 
 
-def test_multiples_of_eight_are_what_the_generator_makes(inpainter):
+def test_multiples_of_eight_equal_the_generator_output(inpainter):
     image, mask = make_batch(1, 64, 72)
     model = make_model("official")
     apply = jax.jit(Generator(model.variant).apply, compiler_options=compiler.options())
@@ -84,7 +84,7 @@ def test_padding_mirrors_image_and_mask(inpainter):
 
 
 @pytest.mark.parametrize("garbage", [1.0, 1e30, np.nan, np.inf])
-def test_what_the_hole_holds_has_no_influence(inpainter, garbage):
+def test_hole_pixels_have_no_influence(inpainter, garbage):
     image, mask = make_batch(1, 61, 67)
     expected = inpainter.predict(image, mask)
     spoilt = inpainter.predict(np.where(mask > 0.5, np.float32(garbage), image), mask)
@@ -99,7 +99,7 @@ def test_the_network_sees_binary_masks_only(inpainter):
         np.testing.assert_array_equal(inpainter.predict(image, same).refined, expected)
 
 
-def test_a_batch_is_its_images_one_by_one(inpainter):
+def test_batch_equals_single_images(inpainter):
     image, mask = make_batch(2, 61, 67)
     both = inpainter.predict(image, mask)
     for i in range(2):
@@ -115,7 +115,7 @@ def test_sizes_of_one_padded_size_share_a_compilation():
     assert len(inpainter._network.programs) == 1
 
 
-def test_all_256_values_survive(inpainter):
+def test_all_256_values_are_preserved(inpainter):
     picture = np.arange(256 * 3, dtype=np.int64).reshape(16, 16, 3).astype(np.uint8)
     mask = np.zeros((16, 16), np.uint8)
     mask[3, 3] = 255
@@ -133,7 +133,7 @@ def test_a_file_in_memory_is_one_picture_and_an_empty_batch_stays_one(inpainter,
         inpainter(encoded, mask[:, :4])
 
 
-def test_an_array_and_its_opacity_come_back(inpainter):
+def test_array_alpha_is_preserved(inpainter):
     picture, mask = make_picture(7, 5)
     grey = picture[..., 0]
     assert inpainter(grey, mask).shape == (7, 5)
@@ -142,7 +142,7 @@ def test_an_array_and_its_opacity_come_back(inpainter):
     np.testing.assert_array_equal(inpainter(both, mask)[..., 3], both[..., 3])
 
 
-def test_without_a_hole_the_image_comes_back(inpainter):
+def test_image_without_hole_is_returned_unchanged(inpainter):
     picture, _ = make_picture(7, 5)
     nothing = np.zeros((7, 5), np.uint8)
     for refused, problem in ((nothing, "has no hole"), (~nothing, "the whole image the hole")):
@@ -170,7 +170,7 @@ def test_files_pil_pictures_and_arrays_are_the_same(inpainter, tmp_path):
         np.testing.assert_array_equal(inpainter(image, hole), expected)
 
 
-def test_what_cannot_be_used_is_named(inpainter, tmp_path):
+def test_unusable_inputs_raise_clear_errors(inpainter, tmp_path):
     picture, mask = make_picture(16, 16)
     with pytest.raises(UsageError, match="The mask is 9x16, but the image is 16x16 .width"):
         inpainter(picture, mask[:, :9])
@@ -247,7 +247,7 @@ def test_strategies_differ(small_worker):
         )
 
 
-def test_the_hole_may_be_what_is_transparent(small_worker, tmp_path):
+def test_transparent_pixels_can_be_the_hole(small_worker, tmp_path):
     picture, mask = make_picture(20, 30)
     opacity = np.where(mask, 0, 150).astype(np.uint8)
     rgba = np.dstack([picture, opacity])
@@ -363,7 +363,7 @@ def test_a_hundred_sizes_compile_two_programs():
     assert len(inpainter._network.programs) <= 2  # For one window, and for two.
 
 
-def test_programs_are_kept_up_to_a_number(monkeypatch):
+def test_number_of_compiled_programs_is_limited(monkeypatch):
     monkeypatch.setattr("deepfill_jax.inpaint.network.MAX_PROGRAMS", 2)
     monkeypatch.setattr("deepfill_jax.inpaint.network._networks", weakref.WeakSet())
     inpainter = Inpainter(make_model("official"))
@@ -382,7 +382,7 @@ def test_compiled_sides_are_few_and_not_much_larger():
     assert len({c for side, c in zip(sides, compiled, strict=True) if side > 256}) == 16
 
 
-def test_predict_refuses_other_shapes_and_types(inpainter):
+def test_predict_rejects_other_shapes_and_types(inpainter):
     image, mask = make_batch(2, 8, 8)
     for bad_image, bad_mask in [
         (image.astype(np.uint8), mask),
@@ -455,7 +455,7 @@ def test_a_sketch_guides_every_strategy(guided, strategy):
         assert np.abs(with_lines[hole] - without[hole]).max() > 2
 
 
-def test_sketches_of_several_pictures_files_and_what_is_no_sketch(guided, inpainter, tmp_path):
+def test_sketches_of_several_images_files_and_invalid_sketches(guided, inpainter, tmp_path):
     picture, mask = make_picture(24, 40)
     lines = make_lines(mask)
     Image.fromarray(lines).save(tmp_path / "lines.png")

@@ -33,7 +33,7 @@ def write(folder, shape, orientation, kind="jpg"):
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 @pytest.mark.parametrize("kind", ["jpg", "png", "tif"])
-def test_sizes_decide_for_oblong_images(tmp_path, orientation, kind):
+def test_sizes_decide_orientation_of_oblong_images(tmp_path, orientation, kind):
     image, mask, hole = write(tmp_path, OBLONG, orientation, kind)
     turned = upright(hole, orientation)
     found = read_inputs(image, mask)
@@ -50,7 +50,7 @@ def test_sizes_decide_for_oblong_images(tmp_path, orientation, kind):
 
 
 @pytest.mark.parametrize("shape, orientation", [(SQUARE, 6), (SQUARE, 3), (OBLONG, 3), (OBLONG, 2)])
-def test_ambiguous_masks_are_warned_of_and_an_option_decides(tmp_path, shape, orientation):
+def test_ambiguous_orientation_warns_and_an_option_decides(tmp_path, shape, orientation):
     image, mask, hole = write(tmp_path, shape, orientation)
     found = read_inputs(image, mask)
     np.testing.assert_array_equal(found.hole, hole)
@@ -62,7 +62,7 @@ def test_ambiguous_masks_are_warned_of_and_an_option_decides(tmp_path, shape, or
         assert found.warnings == ()
 
 
-def test_a_mask_with_its_own_orientation_is_not_ambiguous(tmp_path):
+def test_mask_with_exif_orientation_is_not_ambiguous(tmp_path):
     image, mask, hole = write(tmp_path, SQUARE, 6)
     exif = Image.Exif()
     exif[274] = 6
@@ -86,7 +86,7 @@ def inpainter():
 
 
 @pytest.mark.parametrize("shape", [OBLONG, SQUARE])
-def test_a_pil_picture_beside_an_array_is_taken_as_its_pixels_stand(tmp_path, inpainter, shape):
+def test_pil_image_with_array_mask_is_not_turned(tmp_path, inpainter, shape):
     image, _, hole = write(tmp_path, shape, 6)
     picture = Image.open(image)
     np.testing.assert_array_equal(inpainter(picture, hole), inpainter(np.asarray(picture), hole))
