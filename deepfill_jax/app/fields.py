@@ -1,0 +1,70 @@
+"""The form fields of a request, with their limits and their descriptions for OpenAPI."""
+
+from typing import Annotated
+
+from fastapi import File, Form
+
+from deepfill_jax.app.described import FormFile
+from deepfill_jax.app.reading import Format
+from deepfill_jax.inpaint.windows import Strategy
+from deepfill_jax.pictures import Orientation
+
+MAX_LENGTH = 10_000  # Maximum of the fields that are lengths, in pixels.
+
+
+def _length(description: str) -> type[int]:
+    return Annotated[int, Form(ge=0, le=MAX_LENGTH, description=description)]
+
+
+def _side(name: str) -> type[int]:
+    return _length(f"Pixels by which the image is extended at the {name}.")
+
+
+ImageFile = Annotated[FormFile, File(description="JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC.")]
+MaskFile = Annotated[
+    FormFile,
+    File(
+        description="Mask of the image's size; white is the hole. Without a mask, the "
+        "transparent pixels of the image are the hole."
+    ),
+]
+SketchFile = Annotated[
+    FormFile,
+    File(
+        description="Sketch for guided models: white lines on black, of the image's size. "
+        "Lines outside the hole are ignored."
+    ),
+]
+ResizeStrategy = Annotated[Strategy, Form(description="How large images are processed.")]
+Dilation = _length("Pixels by which the hole is dilated.")
+Feather = _length(
+    "Width in pixels, at most `dilate`, of the border of the dilated hole in which the result is "
+    "blended with the image."
+)
+ResultFormat = Annotated[
+    Format, Form(description="Format of the result: PNG, or the image's format.")
+]
+MaskThreshold = Annotated[
+    float,
+    Form(
+        ge=0,
+        lt=1,
+        description="Fraction of white above which the mask is the hole; 0 for masks of class or "
+        "instance numbers.",
+    ),
+]
+MaskOrientation = Annotated[
+    Orientation,
+    Form(
+        description="Orientation of the mask if the image has an EXIF orientation: that of the "
+        "upright image or of its stored pixels; auto decides by the sizes."
+    ),
+]
+MaskCheck = Annotated[
+    bool,
+    Form(
+        description="Refuse masks without a hole, masks whose hole is the whole image, and masks "
+        "of class numbers."
+    ),
+]
+Top, Right, Bottom, Left = (_side(name) for name in ("top", "right", "bottom", "left"))
