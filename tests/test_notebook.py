@@ -22,8 +22,8 @@ def outputs(notebook, kind):
 def test_notebook_runs(notebook, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[1]))
     settings = next(cell for cell in notebook.cells if cell.source.startswith("# Settings"))
-    assert "STEPS = 80" in settings.source
-    settings.source = settings.source.replace("STEPS = 80", "STEPS = 4")
+    assert "STEPS = 120" in settings.source
+    settings.source = settings.source.replace("STEPS = 120", "STEPS = 4")
     for cell in notebook.cells:
         cell.outputs = []
     nbclient.NotebookClient(
@@ -41,4 +41,4 @@ def test_stored_outputs_are_small_and_of_this_version(notebook):
     pictures = [x for x in outputs(notebook, "execute_result") if "image/png" in x.data]
     assert len(pictures) == 2
     assert not outputs(notebook, "error")
-    assert "80 of 80 steps are done" in str(outputs(notebook, "stream"))
+    assert "120 of 120 steps are done" in str(outputs(notebook, "stream"))

@@ -3,7 +3,8 @@
     python -m deepfill_jax.data.samples FOLDER
 
 FOLDER/images holds three photographs and FOLDER/masks their masks: an object to remove, scratches,
-and a large hole. FOLDER/train holds photographs to train on, and FOLDER/val crops of another one.
+and a large hole. For fine-tuning, FOLDER/train holds the left part of a photograph of a brick wall,
+and FOLDER/val crops of its right part.
 """
 
 import sys
@@ -16,8 +17,8 @@ from sklearn.datasets import load_sample_image
 
 from deepfill_jax.errors import UsageError, run_command
 
-TRAINING = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field", "retina")
 CROP = 128  # Side in pixels of a validation image.
+TRAINED = 320  # Columns of the wall to train on; the other 192 are for validation.
 SIZE = 384, 256  # Width and height in pixels of an image with a mask: one compilation serves all.
 SCRATCHES = (
     [(20, 30), (90, 70), (150, 120), (230, 150), (330, 215)],
@@ -31,19 +32,13 @@ def write(folder: str | Path) -> None:
     folder = Path(folder)
     for name in ("images", "masks", "train", "val"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    flower = load_sample_image("flower.jpg")
-    for name in TRAINING:
-        Image.fromarray(getattr(data, name)()).save(folder / "train" / f"{name}.png")
-    left, _, _ = data.stereo_motorcycle()
-    Image.fromarray(left).save(folder / "train" / "motorcycle.png")
-    Image.fromarray(flower).save(folder / "train" / "flower.png")
-
-    photo = load_sample_image("china.jpg")
-    height, width = photo.shape[:2]
+    wall = np.repeat(data.brick()[..., np.newaxis], 3, axis=-1)
+    Image.fromarray(wall[:, :TRAINED]).save(folder / "train" / "wall.png")
+    height, width = wall.shape[:2]
     for top in range(0, height - CROP + 1, CROP // 2):
-        for left in range(0, width - CROP + 1, CROP // 2):
-            crop = photo[top : top + CROP, left : left + CROP]
-            Image.fromarray(crop).save(folder / "val" / f"china_{top:03d}_{left:03d}.png")
+        for left in range(TRAINED, width - CROP + 1, CROP // 4):
+            crop = wall[top : top + CROP, left : left + CROP]
+            Image.fromarray(crop).save(folder / "val" / f"wall_{top:03d}_{left:03d}.png")
 
     def rocket(draw: ImageDraw.ImageDraw) -> None:
         draw.rounded_rectangle((178, 70, 208, 243), 8, fill=255)
@@ -57,7 +52,7 @@ def write(folder: str | Path) -> None:
 
     _write_pair(folder, "rocket", data.rocket(), rocket)
     _write_pair(folder, "cat", data.chelsea(), scratches)
-    _write_pair(folder, "flower", flower, blossom)
+    _write_pair(folder, "flower", load_sample_image("flower.jpg"), blossom)
 
 
 def _write_pair(folder: Path, name: str, photo: np.ndarray, draw_hole) -> None:
