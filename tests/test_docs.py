@@ -4,6 +4,7 @@ import argparse
 import configparser
 import fnmatch
 import importlib
+import logging
 import re
 import runpy
 import shlex
@@ -169,8 +170,17 @@ def image_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture
+def log_level():
+    """Restores the level of the package's log, which a block of the documentation changes."""
+    logger = logging.getLogger("deepfill_jax")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
 @pytest.mark.parametrize("code", python_blocks())
-def test_python_runs(code, image_files):
+def test_python_runs(code, image_files, log_level):
     compiled = compile(code, "documentation", "exec")
     files = set(re.findall(r'"([\w./]+\.\w+)"', code))
     if not files <= IMAGES:
