@@ -6,13 +6,17 @@ those for values and masks accept any leading axes.
 """
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+# An array of either library; functions return the type that they take.
+Array = TypeVar("Array", np.ndarray, jax.Array)
 
-def to_float(image: jax.Array) -> jax.Array:
+
+def to_float(image: Array) -> Array:
     """Maps 0..255, or 0..65535 for uint16, to float32 in [-1, 1]; numpy stays numpy."""
     white = 65535 if image.dtype == np.uint16 else 255
     # A method of both libraries: jnp would compile a program for every new shape of a numpy array.
@@ -32,10 +36,8 @@ def to_integers(image: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:
 
 def floats(batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Converts a uint8 batch to float32: image in [-1, 1], mask, and sketch (None if missing)."""
-    mask, sketch = (
-        batch[name].astype(jnp.float32) if name in batch else None for name in ("mask", "sketch")
-    )
-    return to_float(batch["image"]), mask, sketch
+    sketch = batch["sketch"].astype(jnp.float32) if "sketch" in batch else None
+    return to_float(batch["image"]), batch["mask"].astype(jnp.float32), sketch
 
 
 def mask_out(image: jax.Array, mask: jax.Array) -> jax.Array:
@@ -43,7 +45,7 @@ def mask_out(image: jax.Array, mask: jax.Array) -> jax.Array:
     return image * (1.0 - mask)
 
 
-def composite(filled: jax.Array, known: jax.Array, mask: jax.Array) -> jax.Array:
+def composite(filled: Array | float, known: Array, mask: Array) -> Array:
     """Takes `filled` inside the hole and `known` outside it; known pixels are exact.
 
     The references multiply by the mask and add. Selection does the same for binary masks, but keeps

@@ -31,7 +31,7 @@ def _completes(fill: Fill) -> Fill:
             return np.full_like(image, MID_GREY)
         if not hole.any():
             return image.copy()
-        return np.asarray(composite(fill(image, hole), image, hole[..., np.newaxis]))
+        return composite(fill(image, hole), image, hole[..., np.newaxis])
 
     return complete
 

@@ -204,7 +204,7 @@ def _figures(folders: Mapping[str, Path], file: str) -> tuple[str, int]:
     own = folders[name]
     image, completed = rgb.read(own / "image" / file), rgb.read(own / "completed" / file)
     mask = rgb.read(own / "mask" / file)[..., :1] > 0
-    masked = np.asarray(composite(np.uint8(baselines.MID_GREY), image, mask))
+    masked = composite(baselines.MID_GREY, image, mask)
     figures = [_figure(masked, "masked")]
     if (own / "coarse" / file).exists():
         figures.append(_figure(rgb.read(own / "coarse" / file), "first stage"))

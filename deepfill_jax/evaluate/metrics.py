@@ -10,6 +10,7 @@ under the same masks.
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -127,4 +128,5 @@ def _blur(x: jax.Array, *, axis: int) -> jax.Array:
     # This sums shifted slices because accelerators round the inputs of a convolution.
     count = x.shape[axis] - len(_WINDOW) + 1
     shifted = (jax.lax.slice_in_dim(x, i, i + count, axis=axis) for i in range(len(_WINDOW)))
-    return sum(float(weight) * part for weight, part in zip(_WINDOW, shifted, strict=True))
+    weighted = (float(weight) * part for weight, part in zip(_WINDOW, shifted, strict=True))
+    return functools.reduce(operator.add, weighted)

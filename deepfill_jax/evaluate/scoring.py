@@ -16,7 +16,7 @@ from deepfill_jax.evaluate import baselines, metrics, visualization
 from deepfill_jax.evaluate.methods import Batch, Complete
 from deepfill_jax.image import composite
 
-Measure = Callable[[jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]
+Measure = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, jax.Array]]
 
 _AREAS = np.arange(1, 7) / 10  # Limits between the buckets of the hole's area, in 0..1.
 _GRID_ROWS = 8
@@ -50,7 +50,7 @@ class Report:
         metric.
         """
         buckets = np.searchsorted(_AREAS, self.values["hole_area"], side="right")
-        rows = []
+        rows: list[dict[str, float | str]] = []
         for bucket in np.unique(buckets):
             chosen = buckets == bucket
             area = "60+" if bucket == len(_AREAS) else f"{10 * bucket}-{10 * bucket + 10}"
@@ -107,7 +107,8 @@ def score(
         UsageError: There is no image, or `output` already contains images or cannot be created.
     """
     folder = None if output is None else _create_output(Path(output))
-    measured, samples = [], []
+    measured: list[dict[str, np.ndarray]] = []
+    samples: list[np.ndarray] = []
     for batch in batches:
         result = complete(batch)
         completed = np.asarray(result["completed"], np.float32)
@@ -122,7 +123,7 @@ def score(
     if folder is not None and jax.process_index() == 0:
         (folder / REPORT).write_text(report.as_json() + "\n")
         if samples:
-            _write_png(folder / "grid.png", sample_grid(np.stack(samples, axis=1)))
+            _write_png(folder / "grid.png", sample_grid(list(np.stack(samples, axis=1))))
     return report
 
 
@@ -199,7 +200,7 @@ def _write_pictures(folder: Path, batch: Batch, result: Mapping[str, np.ndarray]
             (folder / kind).mkdir(exist_ok=True)
             paths = [folder / kind / f"{index:06d}.png" for index in batch["index"][batch["valid"]]]
             list(pool.map(_write_png, paths, arrays))
-    masked = np.asarray(composite(baselines.MID_GREY, image, mask))  # The generator's input.
+    masked = composite(baselines.MID_GREY, image, mask)  # The generator's input.
     return np.stack([masked, pictures["completed"], image], axis=1)
 
 

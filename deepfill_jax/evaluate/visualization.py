@@ -47,7 +47,7 @@ def offset_map(offsets: np.ndarray, image: np.ndarray, mask: np.ndarray) -> np.n
     factor = image.shape[-2] // offsets.shape[-2]
     colours = offset_colours(offsets).repeat(factor, axis=-3).repeat(factor, axis=-2)
     grey = _DIMMED * image.mean(axis=-1, keepdims=True)
-    return np.asarray(composite(colours, grey.astype(np.uint8), mask))
+    return composite(colours, grey.astype(np.uint8), mask)
 
 
 def offset_wheel(size: int) -> np.ndarray:

@@ -151,13 +151,13 @@ class _Network:
     def complete(self, image: str, mask: str, *sketch: str) -> str:
         """Maps an image [B, H, W, 3], a mask and a sketch [B, H, W, 1] to [B, H, W, 3]."""
         g = self.graph
-        image, mask, *sketch = (g.Transpose(x, perm=[0, 3, 1, 2]) for x in (image, mask, *sketch))
+        image, mask, *lines = (g.Transpose(x, perm=[0, 3, 1, 2]) for x in (image, mask, *sketch))
         hole = g.Greater(mask, 0.5)
         mask = g.Cast(hole, to=_FLOAT)
-        sketch = [g.Cast(g.And(hole, g.Greater(x, 0.5)), to=_FLOAT) for x in sketch]
+        lines = [g.Cast(g.And(hole, g.Greater(x, 0.5)), to=_FLOAT) for x in lines]
         masked = g.Where(hole, 0.0, image)
-        coarse = self.coarse_net(masked, mask, sketch)
-        refined = self.refine_net(g.Where(hole, coarse, masked), mask, sketch)
+        coarse = self.coarse_net(masked, mask, lines)
+        refined = self.refine_net(g.Where(hole, coarse, masked), mask, lines)
         return g.Transpose(g.Where(hole, refined, masked), perm=[0, 2, 3, 1])
 
     def coarse_net(self, masked: str, mask: str, sketch: Sequence[str]) -> str:
@@ -226,7 +226,7 @@ class _Network:
         )
 
     def upsample2x(self, x: str) -> str:
-        scales = np.float32([1, 1, 2, 2])
+        scales = np.array([1, 1, 2, 2], np.float32)
         rule = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         return self.graph.Resize(x, "", scales, mode="nearest", **rule)
 
@@ -273,7 +273,7 @@ class _Network:
         values = self.patches(x, 4, 2, channels)
         copied = g.MatMul(values, g.Transpose(attention, perm=[0, 1, 3, 2]))  # [B, 1, D, Q]
         copied = g.Reshape(copied, g.Concat([0, 16 * channels], hw, axis=0))
-        coverage = 4.0
+        coverage: float | str = 4.0
         if variant.overlap == "counted":
             coverage = self.paste(g.Expand(1.0, g.Concat([1, 16], hw, axis=0)), 1)
         return g.Div(self.paste(copied, channels), coverage)

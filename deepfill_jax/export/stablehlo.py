@@ -24,7 +24,7 @@ from deepfill_jax import compiler
 from deepfill_jax.errors import UsageError
 from deepfill_jax.export import description, require, smallest_side
 from deepfill_jax.image import composite
-from deepfill_jax.models import Generator, Variant
+from deepfill_jax.models import Generator, Variant, predict
 from deepfill_jax.models.generator import MULTIPLE
 from deepfill_jax.tensors import flatten, unflatten
 from deepfill_jax.weights import Model
@@ -96,13 +96,17 @@ def tensors_of(model: Model) -> dict[str, np.ndarray]:
 
 
 def _complete(
-    network: Generator, tensors: Mapping[str, jax.Array], image, mask, *sketch
+    network: Generator,
+    tensors: Mapping[str, jax.Array],
+    image: jax.Array,
+    mask: jax.Array,
+    *sketch: jax.Array,
 ) -> jax.Array:
     hole = mask > 0.5
     masked = composite(0.0, image, hole)  # A product with the mask would keep NaNs of the hole.
     params = unflatten(tensors)["generator"]
     areas = (x.astype(jnp.float32) for x in (hole, *((x > 0.5) & hole for x in sketch)))
-    return network.apply({"params": params}, masked, *areas).completed
+    return predict(network, params, masked, *areas).completed
 
 
 def _free_shape(variant: Variant) -> Sequence:

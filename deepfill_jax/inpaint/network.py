@@ -1,13 +1,14 @@
 """A model's generator, compiled once for each of a few sizes."""
 
 import weakref
+from typing import Any
 
 import jax
 import numpy as np
 
 from deepfill_jax import compiler, memory, weights
 from deepfill_jax.image import composite
-from deepfill_jax.models import Generator, Prediction
+from deepfill_jax.models import Generator, Prediction, predict
 from deepfill_jax.models.generator import MULTIPLE
 
 # Limit of compiled programs of all networks in the process. On a CPU each takes about 180 of the
@@ -32,12 +33,14 @@ class Network:
         self.guided = model.variant.guided
         network = Generator(model.variant, attention_memory=attention_memory)
 
-        def predict(params, image, mask, *sketch):
+        def complete(
+            params: Any, image: jax.Array, mask: jax.Array, *sketch: jax.Array
+        ) -> Prediction[jax.Array]:
             # `composite` selects; multiplying by 0 as in `mask_out` would keep a NaN in the hole.
-            return network.apply({"params": params}, composite(0.0, image, mask), mask, *sketch)
+            return predict(network, params, composite(0.0, image, mask), mask, *sketch)
 
         self._params = jax.device_put(model.generator)
-        self._predict = jax.jit(predict, compiler_options=compiler.options())
+        self._complete = jax.jit(complete, compiler_options=compiler.options())
         self.programs: dict[tuple[int, ...], jax.stages.Compiled] = {}
         _networks.add(self)
 
@@ -60,14 +63,15 @@ class Network:
         # would be one more hole to fill, and attention could not copy from the edge.
         below, right = height - image.shape[1], width - image.shape[2]
         margins = ((0, 0), (0, below), (0, right), (0, 0))
-        image, *areas = (np.pad(x, margins, mode="reflect") for x in (image, *areas))
-        arguments = self._params, image, *(x.astype(np.float32) for x in areas)
-        program = self.programs.get(image.shape)
+        padded = [np.pad(x, margins, mode="reflect") for x in (image, *areas)]
+        arguments = self._params, *(x.astype(np.float32, copy=False) for x in padded)
+        shape = padded[0].shape
+        program = self.programs.get(shape)
         if program is None:
             if sum(len(network.programs) for network in _networks) >= MAX_PROGRAMS:
                 for network in _networks:
                     network.programs.clear()
-            program = self.programs[image.shape] = self._predict.lower(*arguments).compile()
+            program = self.programs[shape] = self._complete.lower(*arguments).compile()
             memory.release_freed_memory()
         return program(*arguments)
 

@@ -1,7 +1,7 @@
 """Generator and discriminator networks of all published DeepFillv2 architectures."""
 
 from deepfill_jax.models.discriminator import Discriminator
-from deepfill_jax.models.generator import Generator, Prediction
+from deepfill_jax.models.generator import Generator, Prediction, predict
 from deepfill_jax.models.variants import (
     MMAGIC,
     NIPPONJO,
@@ -21,4 +21,5 @@ __all__ = [
     "Prediction",
     "Variant",
     "make_variant",
+    "predict",
 ]

@@ -10,7 +10,8 @@ algorithms.
 import contextlib
 import contextvars
 import functools
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -117,7 +118,7 @@ def _convolve_to_few(x: jax.Array, kernel: jax.Array, margins) -> jax.Array:
     )
     height = row_sums.shape[1] - size + 1
     by_kernel_row = jnp.split(row_sums, size, axis=-1)
-    return sum(y[:, i : i + height] for i, y in enumerate(by_kernel_row))
+    return _sum(y[:, i : i + height] for i, y in enumerate(by_kernel_row))
 
 
 # Checkpointing keeps `x` for the backward pass instead of its linear combinations, which are one
@@ -174,7 +175,11 @@ def _convolve_rows(x: jax.Array, kernel: jax.Array, columns, dilation: int = 1) 
 
 
 def _combine(weights: np.ndarray, terms: list[jax.Array]) -> jax.Array:
-    return sum(float(weight) * term for weight, term in zip(weights, terms, strict=True) if weight)
+    return _sum(float(weight) * term for weight, term in zip(weights, terms, strict=True) if weight)
+
+
+def _sum(terms: Iterable[jax.Array]) -> jax.Array:
+    return functools.reduce(operator.add, terms)
 
 
 def _toom_cook(points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

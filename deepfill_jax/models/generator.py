@@ -6,7 +6,7 @@ refinement network has two branches, one of them with contextual attention. Feat
 """
 
 from functools import partial
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from deepfill_jax import image
 from deepfill_jax.errors import UsageError
+from deepfill_jax.image import Array
 from deepfill_jax.models import attention
 from deepfill_jax.models.layers import Conv, GatedConv
 from deepfill_jax.models.variants import Variant
@@ -31,9 +32,6 @@ DILATIONS = (2, 4, 8, 16)
 DECODER = ((False, 4), (False, 4), (True, 2), (False, 2), (True, 1), (False, 0.5))
 
 
-Array = TypeVar("Array")  # jax.Array, or np.ndarray in the result of `Inpainter.predict`.
-
-
 def check_image_size(side: int, *, name: str) -> None:
     """Checks that the network takes square images of this side, in pixels.
 
@@ -47,7 +45,10 @@ def check_image_size(side: int, *, name: str) -> None:
 
 
 class Prediction(NamedTuple, Generic[Array]):
-    """Images predicted by the generator, each [B, H, W, 3] float32 in [-1, 1]."""
+    """Images predicted by the generator, each [B, H, W, 3] float32 in [-1, 1].
+
+    The arrays are jax.Array, or np.ndarray in the result of `Inpainter.predict`.
+    """
 
     coarse: Array  # Output of stage 1 for the whole image.
     refined: Array  # Output of stage 2 for the whole image.
@@ -96,6 +97,18 @@ class Generator(nn.Module):
         refine = refine_net(self.variant, self.dtype, self.attention_memory, name="refine")
         refined = refine(pasted, mask, sketch)
         return Prediction(coarse, refined, image.composite(refined, masked, mask))
+
+
+def predict(
+    generator: Generator,
+    params: Any,
+    masked: jax.Array,
+    mask: jax.Array,
+    sketch: jax.Array | None = None,
+) -> Prediction[jax.Array]:
+    """Applies a generator with the given parameters; see `Generator.__call__`."""
+    # Only with `mutable` does `apply` also return variables, as its annotation allows.
+    return cast(Prediction[jax.Array], generator.apply({"params": params}, masked, mask, sketch))
 
 
 class CoarseNet(nn.Module):

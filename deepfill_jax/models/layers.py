@@ -188,8 +188,9 @@ class GatedConv(Conv):
             return self.activation(value) * nn.sigmoid(gate)
 
         if self.upsampled2x:
-            options = {"padding": self.padding, "dtype": self.dtype}
-            return convolve_upsampled2x(x, kernel, bias, pointwise=gated, **options)
+            return convolve_upsampled2x(
+                x, kernel, bias, padding=self.padding, dtype=self.dtype, pointwise=gated
+            )
         return gated(self.convolve(x, kernel, bias))
 
 
@@ -205,7 +206,7 @@ class SNConv(Conv):
     gradient: str = "stopped"  # Variant.spectral_gradient.
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, update_spectral: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, update_spectral: bool = False) -> jax.Array:
         """Maps [B, H, W, C] to [B, H / stride, W / stride, features].
 
         Args:

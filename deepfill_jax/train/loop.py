@@ -140,7 +140,8 @@ def _make_validation(config: ConfigDict, mesh: Mesh) -> Callable[..., dict[str, 
     measure = build.validation_measure(config)
 
     def validate(state: TrainState, writer: metric_writers.MetricWriter) -> dict[str, float]:
-        done, samples = int(state.step), []
+        done = int(state.step)
+        samples: list[np.ndarray] = []
 
         def complete(batch):
             result = evaluation_step(state.inference_params, batch)

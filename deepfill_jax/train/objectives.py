@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from deepfill_jax import perceptual
 from deepfill_jax.image import floats, mask_out
-from deepfill_jax.models import Discriminator, Generator
+from deepfill_jax.models import Discriminator, Generator, predict
 from deepfill_jax.train import losses
 from deepfill_jax.train.losses import Recipe
 
@@ -45,9 +45,7 @@ def discriminator_loss(
         The loss, and a pair of the vectors after the passes and the scalars by name.
     """
     image, mask, sketch = floats(batch)
-    completed = generator.apply(
-        {"params": generator_params}, mask_out(image, mask), mask, sketch
-    ).completed
+    completed = predict(generator, generator_params, mask_out(image, mask), mask, sketch).completed
     score = partial(_score, discriminator, params)
     if recipe.concat_real_fake:
         # Each image is beside its completion, so that every device keeps to its own rows.
@@ -62,7 +60,7 @@ def discriminator_loss(
         "hinge/real": losses.hinge_real(real_scores),
         "hinge/fake": losses.hinge_fake(fake_scores),
     }
-    loss = recipe.discriminator * sum(hinges.values())
+    loss = recipe.discriminator * (hinges["hinge/real"] + hinges["hinge/fake"])
     return loss, (spectral, hinges | {"loss/discriminator": loss})
 
 
@@ -95,7 +93,7 @@ def generator_loss(
         The loss, and a pair of the vectors after the passes and the scalars by name.
     """
     image, mask, sketch = floats(batch)
-    predicted = generator.apply({"params": params}, mask_out(image, mask), mask, sketch)
+    predicted = predict(generator, params, mask_out(image, mask), mask, sketch)
     coarse = losses.l1(predicted.coarse, image, mask)
     refined = losses.l1(predicted.refined, image, mask)
     loss = losses.reconstruction(recipe, coarse) + losses.reconstruction(recipe, refined)

@@ -14,8 +14,7 @@ from deepfill_jax.models import Discriminator, Generator
 PyTree = Any
 
 
-@flax.struct.dataclass
-class NetState:
+class NetState(flax.struct.PyTreeNode):
     """The state of one network.
 
     Attributes:
@@ -32,8 +31,7 @@ class NetState:
     spectral: PyTree
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Everything that a training step reads and writes."""
 
     step: jax.Array  # int32 scalar, the number of finished steps.
