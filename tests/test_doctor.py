@@ -17,7 +17,7 @@ from PIL import Image
 from deepfill_jax import sharding
 from deepfill_jax.data import sources
 from deepfill_jax.doctor import examination, machine, memory, pictures, training
-from deepfill_jax.doctor.case import ERROR, OK, SKIPPED, WARNING, Case
+from deepfill_jax.doctor.case import ERROR, OK, SKIPPED, WARNING, Case, need
 from deepfill_jax.errors import RunError
 
 ROOT = Path(__file__).parents[1]
@@ -375,6 +375,6 @@ def test_command_exits_with_2_for_usage_errors_and_1_for_findings(tmp_path):
 def test_need_raises_if_an_attribute_is_missing(folders, tmp_path):
     case = Case(make_config(folders), tmp_path)
     with pytest.raises(Exception, match="needs the train step"):
-        case.need("train_step")
+        need(case.train_step, "train step")
     case.mesh = sharding.make_mesh(jax.devices()[:1])
-    case.need("mesh")
+    need(case.mesh, "mesh")

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 from jax.sharding import Mesh
@@ -10,7 +11,8 @@ from ml_collections import ConfigDict
 
 from deepfill_jax.data.pipeline import Batch
 from deepfill_jax.data.sources import Source
-from deepfill_jax.train.step import TrainStep
+
+Value = TypeVar("Value")
 
 OK, WARNING, ERROR, SKIPPED = "ok", "warning", "error", "skipped"
 
@@ -54,7 +56,7 @@ class Case:
     source: Source | None = None
     batches: Iterator[Batch] | None = None
     batch: Batch | None = None
-    train_step: TrainStep | jax.stages.Compiled | None = None
+    train_step: jax.stages.Compiled | None = None
     step_seconds: float | None = None
 
     @property
@@ -62,10 +64,12 @@ class Case:
         """The only folder that the doctor writes to."""
         return self.workdir / "doctor"
 
-    def need(self, name: str) -> None:
-        """Raises SkippedError if an attribute is None."""
-        if getattr(self, name) is None:
-            raise SkippedError(f"needs the {name.replace('_', ' ')}, see above.")
+
+def need(value: Value | None, name: str) -> Value:
+    """Returns a result of an earlier check; raises SkippedError if it is None."""
+    if value is None:
+        raise SkippedError(f"needs the {name}, see above.")
+    return value
 
 
 # A check yields findings. `examination.examine` turns exceptions of a check into findings too.

@@ -33,7 +33,7 @@ def examine(config: ConfigDict, workdir: str | Path) -> Iterator[tuple[str, Find
     A check that raises an exception does not stop the others: the exception becomes a finding.
     """
     case = Case(config, Path(workdir).expanduser())
-    reported = set()
+    reported: set[str] = set()
     for name, check in CHECKS.items():
         try:
             for finding in check(case):
@@ -59,7 +59,7 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     Raises:
         RunError: A finding is an error.
     """
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for name, finding in examine(config, workdir):
         counts[finding.level] += 1
         print(f"{finding.level:<8} {name:<11} {finding.text}", flush=True)

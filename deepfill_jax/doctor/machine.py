@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deepfill_jax import checkpoint, renamed, sharding
 from deepfill_jax.convert.run import CONFIG
-from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding
+from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, need
 from deepfill_jax.train import build
 
 # The oldest versions that setup.cfg allows, and the newest versions that the tests have run with:
@@ -133,13 +134,13 @@ def workdir(case: Case) -> Iterator[Finding]:
             ERROR, f"{case.workdir} cannot be written ({error.strerror}); give another --workdir."
         )
         return
-    case.need("mesh")
-    yield _disk_space(case)
-    yield from _earlier_run(case)
+    mesh = need(case.mesh, "mesh")
+    yield _disk_space(case, mesh)
+    yield from _earlier_run(case, mesh)
 
 
-def _disk_space(case: Case) -> Finding:
-    state = build.abstract_state(case.config, case.mesh)
+def _disk_space(case: Case, mesh: Mesh) -> Finding:
+    state = build.abstract_state(case.config, mesh)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
     # A new checkpoint is written before the oldest one is deleted.
     config = case.config
@@ -156,7 +157,7 @@ def _disk_space(case: Case) -> Finding:
     return Finding(OK, f"{text}.")
 
 
-def _earlier_run(case: Case) -> Iterator[Finding]:
+def _earlier_run(case: Case, mesh: Mesh) -> Iterator[Finding]:
     """Checks whether the new run can resume from a run in its folder."""
     steps = checkpoint.saved_steps(case.workdir / checkpoint.FOLDER)
     if not steps:
@@ -164,7 +165,7 @@ def _earlier_run(case: Case) -> Iterator[Finding]:
     try:
         config = json.loads((case.workdir / CONFIG).read_text())
         before = ConfigDict(renamed.with_new_keys(config))
-        same_state = _shapes(before, case) == _shapes(case.config, case)
+        same_state = _shapes(before, mesh) == _shapes(case.config, mesh)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         text = f"has checkpoints, but its {CONFIG} cannot be used ({error})"
         yield Finding(WARNING, f"{case.workdir} {text}; give another --workdir for a new run.")
@@ -186,8 +187,8 @@ def _earlier_run(case: Case) -> Iterator[Finding]:
         yield Finding(OK, f"{found}; training resumes from it.")
 
 
-def _shapes(config: ConfigDict, case: Case) -> tuple:
-    leaves, structure = jax.tree.flatten(build.abstract_state(config, case.mesh))
+def _shapes(config: ConfigDict, mesh: Mesh) -> tuple:
+    leaves, structure = jax.tree.flatten(build.abstract_state(config, mesh))
     return structure, [(x.shape, x.dtype) for x in leaves]
 
 

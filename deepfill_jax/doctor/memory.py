@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, SkippedError
+from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, SkippedError, need
 from deepfill_jax.train import build
 
 GIB = 2**30
@@ -18,14 +18,15 @@ MAX_SAFE_SHARE = 0.8  # Share of free memory above which a step may fail: other 
 
 def memory(case: Case) -> Iterator[Finding]:
     """Compiles the training step and compares its planned memory with the available memory."""
-    case.need("mesh")
-    config, mesh = case.config, case.mesh
+    config, mesh = case.config, need(case.mesh, "mesh")
     build.check_sizes(config, mesh)
     step = build.train_step(config, mesh)
     began = time.perf_counter()
     compiled = step.lower(build.abstract_state(config, mesh), _shapes(config)).compile()
     seconds = time.perf_counter() - began
     plan = compiled.memory_analysis()
+    if plan is None:
+        raise SkippedError("this device does not report the memory that a program needs.")
     total = (
         plan.argument_size_in_bytes
         + plan.output_size_in_bytes

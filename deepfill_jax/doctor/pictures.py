@@ -14,7 +14,7 @@ from deepfill_jax import masks
 from deepfill_jax.data import sources, streams
 from deepfill_jax.data.files import Files
 from deepfill_jax.data.sources import Source
-from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, SkippedError
+from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, SkippedError, need
 from deepfill_jax.evaluate import baselines, scoring
 from deepfill_jax.image import composite
 from deepfill_jax.pictures import rgb
@@ -41,10 +41,10 @@ def validation_pictures(case: Case) -> Iterator[Finding]:
     """Checks whether validation images are readable and not among the training images."""
     source = streams.open_source(case.config, validation=True)
     yield _count(source)
-    case.need("source")
-    if source.name == case.source.name:
+    training_source = need(case.source, "source")
+    if source.name == training_source.name:
         text = "config.data.val_source is config.data.source"
-    elif shared := _shared(source, case.source):
+    elif shared := _shared(source, training_source):
         text = f"{shared} of {min(len(source), COMPARED_IMAGES)} are training images too"
     else:
         return
@@ -138,9 +138,11 @@ def hole_masks(case: Case) -> Iterator[Finding]:
     """Checks whether the hole is white, and how large the holes are."""
     config, size = case.config.masks, case.config.image_size
     if config.weights.folder > 0:
-        kinds = {"folder": 1.0}
         draw = masks.sampler(
-            kinds, min_area=config.min_area, max_area=config.max_area, folder=config.folder
+            {"folder": 1.0},
+            min_area=config.min_area,
+            max_area=config.max_area,
+            folder=config.folder,
         )
         yield judge_areas(f"files of {config.folder}", _areas(draw, size), from_files=True)
     if any(weight > 0 for kind, weight in config.weights.items() if kind != "folder"):
@@ -156,7 +158,7 @@ def _areas(draw: masks.DrawMask, size: int) -> np.ndarray:
     return np.array([draw(rng, size, size).mean() for _ in range(MASK_SAMPLES)])
 
 
-def judge_areas(kinds: str, areas: Sequence[float], *, from_files: bool) -> Finding:
+def judge_areas(kinds: str, areas: Sequence[float] | np.ndarray, *, from_files: bool) -> Finding:
     """Judges hole areas, given as shares of the image.
 
     Args:
@@ -184,8 +186,7 @@ def judge_areas(kinds: str, areas: Sequence[float], *, from_files: bool) -> Find
 
 def batch(case: Case) -> Iterator[Finding]:
     """Makes the first training batch and writes it to an image file."""
-    case.need("source")
-    batches = streams.training_batches(case.config, case.source)(0)
+    batches = streams.training_batches(case.config, need(case.source, "source"))(0)
     case.batch = next(batches)
     case.batches = batches
     if not case.folder.is_dir():
@@ -214,6 +215,6 @@ def picture(batch: dict[str, np.ndarray]) -> np.ndarray:
         uint8 [rows * H, 3 * W, 3] with up to `GRID_ROWS` rows.
     """
     image, mask = batch["image"][:GRID_ROWS], batch["mask"][:GRID_ROWS]
-    masked = np.asarray(composite(baselines.MID_GREY, image, mask))
+    masked = composite(baselines.MID_GREY, image, mask)
     white = mask - batch["sketch"][:GRID_ROWS] if "sketch" in batch else mask
     return scoring.sample_grid([masked, image, np.repeat(255 * white, 3, axis=-1)])

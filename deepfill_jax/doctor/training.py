@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from deepfill_jax import sharding
 from deepfill_jax.data import pipeline, workers
-from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding
+from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, need
 from deepfill_jax.train import build, health, losses
-from deepfill_jax.train.step import Batch
+from deepfill_jax.train.objectives import Scalars
 
 TIMED_STEPS = 10
 TIMED_SECONDS = 20.0  # No further step is timed after this time.
@@ -33,13 +33,13 @@ PUBLISHED_RATE, PUBLISHED_BATCH, RATE_FACTOR = 1e-4, 16, 20
 
 def settings(case: Case) -> Iterator[Finding]:
     """Checks for settings that are invalid or probably unintended."""
-    case.need("mesh")
-    build.check_sizes(case.config, case.mesh)
+    mesh = need(case.mesh, "mesh")
+    build.check_sizes(case.config, mesh)
     build.check_best_metric(case.config)
     odd = list(odd_settings(case.config))
     yield from (Finding(WARNING, text) for text in odd)
     if not odd:
-        part = case.config.batch_size // case.config.grad_accum_steps // case.mesh.size
+        part = case.config.batch_size // case.config.grad_accum_steps // mesh.size
         rate = f"learning rate {case.config.optimizer.learning_rate:g}"
         gan = f"with{'' if case.config.loss.adversarial else 'out'} a discriminator"
         text = f"batch size {case.config.batch_size}, {part} at once on each device, {rate}, {gan}"
@@ -78,17 +78,19 @@ def odd_settings(config: ConfigDict) -> Iterator[str]:
 
 def speed(case: Case) -> Iterator[Finding]:
     """Measures the speed of `TIMED_STEPS` training steps, and of reading images alone."""
-    case.need("train_step")
-    case.need("batches")
-    config = case.config
-    state = build.initial_state(config, case.mesh)
-    waits, times, scalars = [], [], {}
+    train_step = need(case.train_step, "train step")
+    batches = need(case.batches, "batches")
+    config, mesh = case.config, need(case.mesh, "mesh")
+    state = build.initial_state(config, mesh)
+    waits: list[float] = []
+    times: list[float] = []
+    scalars: Scalars = {}
     # There is one more step, because the first is a warm-up; it only counts if it is the only one.
     while len(times) <= TIMED_STEPS and sum(times) < TIMED_SECONDS:
         start = time.perf_counter()
-        batch = next(case.batches)
+        batch = next(batches)
         waits.append(time.perf_counter() - start)
-        state, scalars = case.train_step(state, sharding.shard_batch(batch, case.mesh))
+        state, scalars = train_step(state, sharding.shard_batch(batch, mesh))
         scalars = jax.device_get(scalars)
         times.append(time.perf_counter() - start)
     del state
@@ -106,7 +108,7 @@ def speed(case: Case) -> Iterator[Finding]:
         steps=count,
         step_seconds=elapsed / count,
         waiting=waited / elapsed,
-        input_seconds=_input_seconds(case.batches),
+        input_seconds=_input_seconds(batches),
     )
 
 
@@ -166,7 +168,7 @@ def _duration(days: float) -> str:
 
 def overfit(case: Case) -> Iterator[Finding]:
     """Trains on a single batch, whose reconstruction loss must fall."""
-    case.need("batch")
+    first_batch = need(case.batch, "batch")
     config, mesh = case.config, sharding.make_mesh(jax.devices()[:1])
     recipe = dataclasses.replace(losses.Recipe(**config.loss), adversarial=0.0)
     small = config.copy_and_resolve_references()
@@ -174,7 +176,7 @@ def overfit(case: Case) -> Iterator[Finding]:
     rate = max(config.optimizer.learning_rate, OVERFIT_RATE)
     for optimizer in (small.optimizer, small.discriminator_optimizer):
         optimizer.update({"learning_rate": rate, "warmup_steps": 0, "decay_steps": 0})
-    batch = {name: rows[:OVERFIT_BATCH] for name, rows in case.batch.items()}
+    batch = {name: rows[:OVERFIT_BATCH] for name, rows in first_batch.items()}
     seconds = (case.step_seconds or np.inf) * len(batch["image"]) / config.batch_size
     if config.image_size >= 2 * OVERFIT_SIZE and seconds > OVERFIT_STEP_SECONDS:
         batch = _shrink(batch, OVERFIT_SIZE)
@@ -187,7 +189,7 @@ def overfit(case: Case) -> Iterator[Finding]:
     yield judge_overfit(np.array(jax.device_get(history)), batch["image"].shape, rate)
 
 
-def _shrink(batch: Batch, size: int) -> Batch:
+def _shrink(batch: pipeline.Batch, size: int) -> pipeline.Batch:
     """Downsamples a batch to `size` pixels, taking every n-th pixel of images and masks."""
     stride = batch["image"].shape[1] // size
     return {name: rows[:, ::stride, ::stride][:, :size, :size] for name, rows in batch.items()}

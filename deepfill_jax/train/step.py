@@ -13,8 +13,8 @@ these scalars:
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,15 @@ from deepfill_jax.train.objectives import (
 )
 from deepfill_jax.train.state import TrainState, ema_decay_at
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Scalars]]
+
+class TrainStep(Protocol):
+    """A jitted training step: (state, batch) -> (state, scalars)."""
+
+    def __call__(self, state: TrainState, batch: Batch, /) -> tuple[TrainState, Scalars]:
+        """Runs the step; donates the state."""
+
+    def lower(self, state: PyTree, batch: PyTree, /) -> jax.stages.Lowered:
+        """Lowers the step for arguments of these shapes."""
 
 
 def make_train_step(
@@ -120,15 +128,15 @@ class BoundStep:
     If the weights were constants of the program, XLA would spend minutes on folding them.
     """
 
-    function: Callable[..., tuple[TrainState, Scalars]]  # The jitted or the compiled step.
+    function: jax.stages.Wrapped  # The jitted step.
     weights: PyTree
 
-    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Scalars]:
+    def __call__(self, state: TrainState, batch: Batch, /) -> tuple[TrainState, Scalars]:
         """Runs the step."""
         return self.function(state, batch, self.weights)
 
-    def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
-        """Lowers the jitted function for arguments of these shapes."""
+    def lower(self, state: PyTree, batch: PyTree, /) -> jax.stages.Lowered:
+        """Lowers the step for arguments of these shapes."""
         return self.function.lower(state, batch, self.weights)
 
 
