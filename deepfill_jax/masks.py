@@ -71,7 +71,7 @@ def _zigzag(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     mean = math.hypot(height, width) / 8
     lengths = np.clip(rng.normal(mean, mean // 2, count), 0, 2 * mean)
 
-    x, y = rng.integers(width), rng.integers(height)
+    x, y = int(rng.integers(width)), int(rng.integers(height))
     vertices = [(x, y)]
     for angle, length in zip(angles, lengths, strict=True):
         x = int(min(max(x + length * math.cos(angle), 0), width))
@@ -176,7 +176,7 @@ def sampler(
         UsageError: A kind does not exist, a weight is negative, all weights are 0, the folder
             contains no usable mask, or no irregular mask has an area within the bounds.
     """
-    makers = {
+    makers: dict[str, Callable[[], DrawMask]] = {
         "box": lambda: box,
         "strokes": lambda: brush_strokes,
         "box_and_strokes": lambda: box_and_strokes,
@@ -203,7 +203,7 @@ def sampler(
 def _draw_one(
     draws: Sequence[DrawMask], shares: np.ndarray, rng: np.random.Generator, height: int, width: int
 ) -> np.ndarray:
-    return draws[np.searchsorted(shares, rng.random(), side="right")](rng, height, width)
+    return draws[int(np.searchsorted(shares, rng.random(), side="right"))](rng, height, width)
 
 
 def _folder_sampler(folder: str) -> DrawMask:
@@ -227,7 +227,7 @@ def _draw_file(
     height: int,
     width: int,
 ) -> np.ndarray:
-    first = rng.integers(len(paths))
+    first = int(rng.integers(len(paths)))
     for offset in range(len(paths)):
         path = paths[(first + offset) % len(paths)]
         try:

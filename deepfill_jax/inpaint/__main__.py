@@ -65,9 +65,8 @@ def run(options: argparse.Namespace) -> None:
     clean(planned)
     todo, fill = planned, None
     if any(isinstance(item, Job) for item in planned):
-        fill, model_files = _filler(
-            options
-        )  # An invalid model is an error even if all results exist.
+        # An invalid model is an error even if all results exist.
+        fill, model_files = _filler(options)
         if not options.overwrite and not names_a_file(options.images, options.output):
             todo = remaining(planned, model_files)
     load = functools.partial(

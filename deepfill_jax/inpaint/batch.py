@@ -7,9 +7,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,8 +25,8 @@ WRITE_BEHIND = 4  # Images being written.
 IN_MEMORY = READ_AHEAD + WRITE_BEHIND - 1  # The image being completed has no writer yet.
 
 Made = TypeVar("Made")
-# Maps image, mask and sketch (or None) to the completed pixels and the strategy used.
-Fill = Callable[[Picture, np.ndarray, np.ndarray | None], tuple[np.ndarray, str]]
+# Maps image, mask and sketch (or None) to the completed pixels, the strategy used and the scale.
+Fill = Callable[[Picture, np.ndarray, np.ndarray | None], tuple[np.ndarray, str, float]]
 
 
 class Done(NamedTuple):
@@ -76,7 +76,7 @@ def complete(
     planned: Iterable[Job | Failure],
     *,
     load: Callable[[Job], Inputs],
-    fill: Fill,
+    fill: Fill | None,
     write: Callable[[Path, np.ndarray, Picture], None] = pictures.write,
     report: Callable[[Done | Failure], None],
 ) -> list[Done | Failure]:
@@ -86,7 +86,7 @@ def complete(
         planned: The jobs; failures are passed through.
         load: Reads the image, mask and sketch of a job. It runs in threads.
         fill: Returns the completed pixels and the strategy for these arrays. It runs in the calling
-            thread, on one image at a time.
+            thread, on one image at a time. None if there are no jobs.
         write: Writes a result atomically. It runs in threads.
         report: Is called with the outcome of each job as soon as the job ends, which may be out of
             order. It runs in threads, one call at a time.
@@ -99,12 +99,13 @@ def complete(
     reporting = threading.Lock()
 
     @_stage
-    def loaded(job: Job):
+    def loaded(job: Job) -> tuple[Job, Inputs]:
         return job, load(job)
 
     @_stage
-    def filled(job: Job, inputs: Inputs):
+    def filled(job: Job, inputs: Inputs) -> tuple[Job, Picture, np.ndarray, Done]:
         picture, hole, sketch, warnings = inputs
+        assert fill is not None and hole is not None  # `load` refuses an image without a hole.
         began = time.monotonic()
         pixels, strategy, *_ = fill(picture, hole, sketch)
         seconds = time.monotonic() - began
@@ -112,11 +113,11 @@ def complete(
         return job, picture, pixels, done
 
     @_stage
-    def written(job: Job, picture: Picture, pixels: np.ndarray, done: Done):
+    def written(job: Job, picture: Picture, pixels: np.ndarray, done: Done) -> Done:
         write(job.result, pixels, picture)
         return done._replace(left_out=pictures.left_out(job.result, picture))
 
-    def ended(item: tuple) -> Done | Failure:
+    def ended(item: tuple | Failure) -> Done | Failure:
         end = written(item)
         with reporting:
             report(end)
@@ -128,10 +129,10 @@ def complete(
         return list(_in_order(writers, ended, map(filled, pictures_in), WRITE_BEHIND))
 
 
-def _stage(work: Callable) -> Callable:
+def _stage(work: Callable[..., Any]) -> Callable[[tuple | Failure], Any]:
     """Wraps `work` on a tuple whose first item is a job, so that an error fails only that job."""
 
-    def step(item: tuple):
+    def step(item: tuple | Failure) -> Any:
         if isinstance(item, Failure):
             return item
         try:
@@ -150,7 +151,7 @@ def _in_order(
     pool: Executor, work: Callable[[Item], Made], items: Iterable[Item], ahead: int
 ) -> Iterator[Made]:
     """Works like `pool.map`, but takes an item only while fewer than `ahead` are pending."""
-    pending = deque()
+    pending: deque[Future[Made]] = deque()
     for item in items:
         pending.append(pool.submit(work, item))
         if len(pending) == ahead:

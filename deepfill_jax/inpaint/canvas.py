@@ -37,7 +37,8 @@ class Canvas:
 
         They can be filled in one batch. The other windows wait, since they see more afterwards.
         """
-        ready, later = [], []
+        ready: list[Window] = []
+        later: list[Window] = []
         for window in self.windows:
             before = (*ready, *later)
             sees = any(window.view.overlaps(other.hole) for other in before)

@@ -190,11 +190,17 @@ class Inpainter:
         """Inpaints one image like `__call__`; also returns the strategy and the scale used."""
         return self._complete([(image, mask, sketch)], Settings(**options))[0]
 
-    def _complete(self, asked: Sequence[tuple], settings: Settings) -> list[Completed]:
+    def _complete(
+        self,
+        asked: Sequence[tuple[ImageInput, ImageInput | None, ImageInput | None]],
+        settings: Settings,
+    ) -> list[Completed]:
         if not self.guided and any(sketch is not None for _, _, sketch in asked):
             raise UsageError(UNGUIDED)
-        network = {"working_size": self.working_size, "guided": self.guided}
-        works = [begin(*one, settings, **network) for one in asked]
+        works = [
+            begin(*one, settings, working_size=self.working_size, guided=self.guided)
+            for one in asked
+        ]
         for message in dict.fromkeys(message for work in works for message in work.warnings):
             warnings.warn(message, stacklevel=3)  # Points at the caller of the public method.
         fill([work.canvas for work in works], self._run)

@@ -81,7 +81,8 @@ def read_inputs(
     else:
         picture = image if isinstance(image, Picture) else _picture(np.asarray(image))
     fit = functools.partial(_fit, image=image, picture=picture, max_pixels=max_pixels)
-    hole, lines, warnings = None, None, []
+    hole, lines = None, None
+    warnings: list[str] = []
     if mask is not None:
         hole = fit("mask", mask, options, warnings)
         check_hole(hole, options, name=_name(mask, "The mask"))

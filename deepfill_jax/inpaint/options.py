@@ -90,7 +90,7 @@ def check_edges(dilate: int, feather: int) -> None:
         )
 
 
-def _is_range(values: object) -> bool:
+def _is_range(values: tuple[float, float]) -> bool:
     try:
         black, white = (float(x) for x in values)
     except (TypeError, ValueError):

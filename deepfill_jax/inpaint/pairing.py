@@ -48,7 +48,8 @@ def pair(images: Path, masks: Path | None, search: Callable[[Path], Found] = fin
         candidates = [file for folder in folders for file in mask_names.marked_as_masks(folder)]
         marked = {file.resolve() for file in candidates} if images.is_dir() else set()
         found = [image for image in found if image.resolve() not in marked]
-    in_folder, matched = _by_folder(candidates, masks), {}
+    in_folder = _by_folder(candidates, masks)
+    matched: dict[Path, list[Path]] = {}
     for folder, own in _by_folder(found, images).items():
         matched |= mask_names.match(in_folder[folder], own)
     used = {mask for own in matched.values() for mask in own}

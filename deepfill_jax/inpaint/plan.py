@@ -7,6 +7,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -41,7 +42,8 @@ class Failure(NamedTuple):
         return f"failed: {printable(self.reason)}"
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
     """Selects every `count`-th item, beginning with the `index`-th, counted from 1."""
 
     index: int

@@ -96,7 +96,7 @@ def _hole_boxes(mask: np.ndarray, cell: int) -> list[Box]:
     height, width = mask.shape[:2]
     padded = np.pad(mask[..., 0], ((0, -height % cell), (0, -width % cell)))
     rows, columns = (side // cell for side in padded.shape)
-    cells = padded.reshape(rows, cell, columns, cell).any(axis=(1, 3))
+    cells = np.any(padded.reshape(rows, cell, columns, cell), axis=(1, 3))
     while True:
         found = scipy.ndimage.find_objects(scipy.ndimage.label(cells, np.ones((3, 3)))[0])
         if all(cells[box].all() for box in found):

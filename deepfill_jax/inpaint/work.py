@@ -110,7 +110,7 @@ def begin(
     windows = find_windows(dilated, strategy, working_size)
     unknown = None if picture.alpha is None else (picture.alpha == 0) & ~dilated
     canvas = Canvas(unit, dilated, windows, lines, unknown)
-    is_flat = is_array and np.ndim(image) == 2
+    is_flat = not isinstance(image, Source | Picture) and np.ndim(image) == 2
     scale = min((window.scale for window in windows), default=1.0)
     return Work(
         picture, hole, dilated, strategy, canvas, scale, is_flat, has_alpha, settings, warnings

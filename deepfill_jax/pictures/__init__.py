@@ -88,16 +88,18 @@ def read(source: Source, *, max_pixels: int = MAX_PIXELS, as_stored: bool = Fals
 
 
 def split_hole(picture: Picture) -> tuple[Picture, np.ndarray]:
-    """Uses the alpha channel of an image as its mask.
+    """Uses the alpha channel of an image, which must have one, as its mask.
 
     Returns:
         The image with `Picture.kept_share` set and a constant alpha, the highest value of its alpha
         channel; and the hole, bool [H, W, 1], which is true where alpha is below that value.
     """
+    alpha = picture.alpha
+    assert alpha is not None
     # The hole is the whole image if all pixels are transparent.
-    highest = picture.alpha.max() or opaque(picture.alpha)
-    kept = picture.alpha / np.float32(highest)
-    return replace(picture, alpha=np.full_like(picture.alpha, highest), kept_share=kept), kept < 1
+    highest = alpha.max() or opaque(alpha)
+    kept = alpha / np.float32(highest)
+    return replace(picture, alpha=np.full_like(alpha, highest), kept_share=kept), kept < 1
 
 
 def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -154,7 +154,7 @@ def _decode(opened: Image.Image, data: bytes, max_pixels: int, as_stored: bool) 
         kept,
         metadata.jpeg(opened, orientation),
         1 if as_stored else stored,
-        {"MPO": "JPEG"}.get(opened.format, opened.format or ""),
+        "JPEG" if opened.format == "MPO" else opened.format or "",
         left_out,
     )
 
@@ -249,6 +249,6 @@ def _cmyk_to_rgb(opened: Image.Image) -> Image.Image:
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(opened.info["icc_profile"]))
         srgb = ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(opened, profile, srgb, outputMode="RGB")
+        return ImageCms.buildTransform(profile, srgb, opened.mode, "RGB").apply(opened)
     except (KeyError, OSError, ImportError, ImageCms.PyCMSError):
         return opened.convert("RGB")

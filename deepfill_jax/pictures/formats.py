@@ -1,9 +1,9 @@
 """Detects the format of image files from their content, and lists the suffixes of formats."""
 
-import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -83,7 +83,7 @@ def own_suffix(suffix: str, name: str) -> str:
     return suffix if suffix.lower() in SUFFIXES[name] else SUFFIXES[name][0]
 
 
-def opener(name: str) -> Callable[[io.IOBase, str], Image.Image]:
+def opener(name: str) -> Callable[[IO[bytes], str], Image.Image]:
     """Returns Pillow's reader of a format.
 
     Raises:
@@ -100,7 +100,7 @@ def opener(name: str) -> Callable[[io.IOBase, str], Image.Image]:
     return Image.OPEN[name][0]
 
 
-def open_as(name: str, file: io.IOBase) -> Image.Image:
+def open_as(name: str, file: IO[bytes]) -> Image.Image:
     """Reads the header of an image file of a known format, without a limit of the image size.
 
     `Image.open` would apply Pillow's limit of pixels, which is global and whose message does not

@@ -217,11 +217,12 @@ def _luma(pixels: np.ndarray) -> np.ndarray:
         return np.asarray(Image.fromarray(pixels).convert("L"))[..., np.newaxis]
     if pixels.dtype.kind == "f":
         return (pixels @ (_LUMA / 65536).astype(pixels.dtype))[..., np.newaxis]
-    wide = np.uint32 if pixels.dtype.kind == "u" else np.int64
+    weights = _LUMA.astype(np.uint32 if pixels.dtype.kind == "u" else np.int64)
     red, green, blue = (
-        pixels[..., channel].astype(wide) * wide(_LUMA[channel]) for channel in range(3)
+        pixels[..., channel].astype(weights.dtype) * weight
+        for channel, weight in enumerate(weights)
     )
-    return (red + green + blue + wide(32768) >> wide(16))[..., np.newaxis]
+    return (red + green + blue + 32768 >> 16)[..., np.newaxis]
 
 
 def opaque(alpha: np.ndarray) -> float:

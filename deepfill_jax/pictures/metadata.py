@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image, JpegImagePlugin
+from PIL import Image, JpegImagePlugin, TiffImagePlugin
 from PIL.ExifTags import IFD, Base
 
 # Tags that remain true for a completed image, including those of Windows: title, comment, author,
@@ -94,7 +94,7 @@ def read(
     if opened.format == "PNG":
         found["png"], without = _png(data)
         left_out += without
-    if opened.format == "TIFF" and is_upright:
+    if isinstance(opened, TiffImagePlugin.TiffImageFile) and is_upright:
         tags = opened.tag_v2
         found["tiff"] = {tag: (tags.tagtype[tag], tags[tag]) for tag in GEO_TAGS if tag in tags}
     if isinstance(opened, JpegImagePlugin.JpegImageFile):

@@ -1,13 +1,15 @@
 """Sources of encoded images: files on disk and in memory."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
 
-class Encoded(NamedTuple):
+@dataclass(frozen=True)
+class Encoded:
     """The content of an image file, and its name in messages."""
 
     data: bytes
@@ -22,11 +24,19 @@ class Readable(Protocol):
         """Returns the rest of the file."""
 
 
-Source = str | os.PathLike | Image.Image | Encoded | bytes | bytearray | memoryview | Readable
+@runtime_checkable
+class _Seekable(Protocol):
+    def seekable(self) -> bool: ...
+
+    def seek(self, offset: int, /) -> object: ...
 
 
-def content(source: Source) -> bytes:
-    """Reads the bytes of a source that is not a PIL image.
+File = str | os.PathLike | Encoded | bytes | bytearray | memoryview | Readable
+Source = File | Image.Image
+
+
+def content(source: File) -> bytes:
+    """Reads the bytes of a file.
 
     Raises:
         OSError: The file cannot be read.
@@ -38,7 +48,8 @@ def content(source: Source) -> bytes:
         return bytes(source)
     if isinstance(source, str | os.PathLike):
         return Path(source).read_bytes()
-    if getattr(source, "seekable", bool)():  # A caller who wrote the file left it at its end.
+    # A caller who wrote the file left it at its end.
+    if isinstance(source, _Seekable) and source.seekable():
         source.seek(0)
     data = source.read()
     if not isinstance(data, bytes):
