@@ -82,7 +82,8 @@ def name_layers(
     }
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True)
+class Moments:
     """Adam's state for one network, with tensors named as in the source."""
 
     count: int  # Number of updates.

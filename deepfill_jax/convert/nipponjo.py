@@ -17,6 +17,7 @@ from deepfill_jax.convert.layout import (
     TORCH_KERNEL,
     Conversion,
     Layout,
+    Moments,
     Origin,
     Table,
     convert,
@@ -93,7 +94,8 @@ def from_file(path: Path, content: Mapping[str, Any]) -> Conversion:
     Raises:
         UsageError: The weights are not of this network; the message lists every difference.
     """
-    tensors, moments = {}, {}
+    tensors: dict[str, np.ndarray] = {}
+    moments: dict[str, Moments] = {}
     for net, key in {"generator": "G", "discriminator": "D"}.items():
         states = wrapped.unwrap(torch_file.tensors(content.get(key)))
         named = {f"{key}.{name}": x for name, x in states.items() if f"{key}.{name}" != CONSTANT}

@@ -71,11 +71,10 @@ def read(source: str | Path, *, step: int | str | None = None) -> Conversion:
 def _read(path: Path, step: int | str | None) -> Conversion:
     if step is not None and not (path / run.CONFIG).is_file():
         raise UsageError(f"{path} is not the folder of a run, so it has no step {step}.")
-    file, _, generator = str(path).rpartition("@")
-    if generator in GENERATORS and not path.exists() and Path(file).is_file():
-        path = Path(file)
-    else:
-        generator = None
+    file, _, suffix = str(path).rpartition("@")
+    generator = None
+    if suffix in GENERATORS and not path.exists() and Path(file).is_file():
+        path, generator = Path(file), suffix
     # A TF1 checkpoint's prefix may end in .ckpt as well, but is not a file.
     if path.suffix.lower() in TORCH_SUFFIXES and (path.suffix != ".ckpt" or path.is_file()):
         return _read_torch(path, generator)

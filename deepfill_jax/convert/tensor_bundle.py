@@ -11,6 +11,7 @@ Sources: LevelDB's doc/table_format.md; tensorflow/core/protobuf/tensor_bundle.p
 
 import re
 import struct
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -60,14 +61,14 @@ class Bundle:
         self.index = prefix.with_name(f"{prefix.name}.index")
         values = _read_table(self.index)
         try:
-            header = {field: int(value) for field, value in _fields(values.pop(b"")) if field < 3}
+            header, _ = _parse(values.pop(b""))
             self.entries = {key.decode(): _entry(value) for key, value in values.items()}
         except (KeyError, IndexError, ValueError, struct.error) as error:
             raise UsageError(f"{self.index} is damaged: it cannot be decoded.") from error
-        if header.get(2, 0):
+        if header[2]:
             raise UsageError(f"{self.index} is big-endian; write it on a little-endian machine.")
         self.shards: list[Path] = []
-        count = header.get(1, 0)
+        count = header[1]
         for n in range(count):
             shard = prefix.with_name(f"{prefix.name}.data-{n:05d}-of-{count:05d}")
             if not shard.is_file():
@@ -183,41 +184,42 @@ def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
 
 
 def _entry(value: bytes) -> Entry:
-    shape, sliced = (), False
-    numbers: dict[int, int] = {}
-    for field, content in _fields(value):
-        if field == 2:
-            shape = tuple(_dimension(size) for number, size in _fields(content) if number == 2)
-        elif field == 7:
-            sliced = True
-        else:
-            numbers[field] = int(content)
-    dtype = DTYPES.get(numbers.get(1, 0))
-    return Entry(dtype, shape, *(numbers.get(field, 0) for field in (3, 4, 5, 6)), sliced)
+    numbers, messages = _parse(value)
+    dimensions = [size for shape in messages[2] for size in _parse(shape)[1][2]]
+    return Entry(
+        dtype=DTYPES.get(numbers[1]),
+        shape=tuple(_parse(size)[0][1] for size in dimensions),
+        shard=numbers[3],
+        offset=numbers[4],
+        size=numbers[5],
+        checksum=numbers[6],
+        sliced=bool(messages[7]),
+    )
 
 
-def _dimension(value: bytes) -> int:
-    return dict(_fields(value)).get(1, 0)
+def _parse(message: bytes) -> tuple[defaultdict[int, int], defaultdict[int, list[bytes]]]:
+    """Decodes a protocol buffer: numbers, and lists of messages or texts, by field number.
 
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yields field numbers and values of a protocol buffer; fields that are 0 may be absent."""
+    A number that is 0 may be absent.
+    """
+    numbers: defaultdict[int, int] = defaultdict(int)
+    messages: defaultdict[int, list[bytes]] = defaultdict(list)
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
         field, wire = tag >> 3, tag & 7
         if wire == 0:
-            value, position = _varint(message, position)
+            numbers[field], position = _varint(message, position)
         elif wire == 2:
             length, position = _varint(message, position)
-            value = message[position : position + length]
+            messages[field].append(message[position : position + length])
             position += length
         elif wire in (1, 5):
-            value = struct.unpack_from("<Q" if wire == 1 else "<I", message, position)[0]
+            (numbers[field],) = struct.unpack_from("<Q" if wire == 1 else "<I", message, position)
             position += 8 if wire == 1 else 4
         else:
             raise ValueError(f"wire type {wire}")
-        yield field, value
+    return numbers, messages
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:

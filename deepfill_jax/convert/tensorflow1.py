@@ -88,7 +88,8 @@ def from_variables(
         UsageError: The weights are not of this network; the message lists every difference.
     """
     scopes = {"generator": GENERATOR, "discriminator": DISCRIMINATOR}
-    trained, moments = {}, {}
+    trained: dict[str, np.ndarray] = {}
+    moments: dict[str, Moments] = {}
     for net, scope in scopes.items():
         scoped = {name: x for name, x in variables.items() if name.startswith(scope)}
         first, second = (

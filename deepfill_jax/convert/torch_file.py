@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import ml_dtypes
 import numpy as np
+from numpy._core import multiarray
 
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.convert.layout import Moments
@@ -74,10 +75,9 @@ def _harmless() -> list[Any]:
     These are numpy's arrays and scalars, and logs. They are safe to allow, because numpy's types
     and the two replacements above only store values.
     """
-    core = np._core.multiarray
     dtypes = [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
     named = [
-        (getattr(core, name), f"{module}.{name}")
+        (getattr(multiarray, name), f"{module}.{name}")
         for module in ("numpy.core.multiarray", "numpy._core.multiarray")
         for name in ("_reconstruct", "scalar")
     ]
