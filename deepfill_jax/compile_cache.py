@@ -13,7 +13,7 @@ def cache_on_disk() -> None:
     set with `JAX_COMPILATION_CACHE_DIR` has priority. If the user's cache folder is not writable,
     the cache stays disabled.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return
     try:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -23,13 +23,13 @@ def options(*, training: bool = False, deterministic: bool = False) -> dict[str,
         return {"xla_gpu_deterministic_ops": True}
     if jax.__version_info__[:2] != (0, 10) or jax.default_backend() != "cpu":
         return {}
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
-    if training:
-        return options
-    return options | {
-        "xla_cpu_use_fusion_emitters": False,
-        "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+    options: dict[str, str | bool] = {
+        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"
     }
+    if not training:
+        options["xla_cpu_use_fusion_emitters"] = False
+        options["xla_cpu_scheduler_type"] = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
+    return options
 
 
 def unrolled(length: int) -> int:

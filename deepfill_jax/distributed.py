@@ -9,7 +9,9 @@ import os
 import signal
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
 
 import jax
 import numpy as np
@@ -102,17 +104,18 @@ class StopSignal:
     """
 
     def __enter__(self) -> "StopSignal":
-        self._received, self._handlers = None, {}
+        self._received: int | None = None
+        self._handlers: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
         if not jax.distributed.is_initialized():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._handlers[number] = signal.signal(number, self._receive)
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _receive(self, number: int, frame) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         self._received = number
         # Restore the handler, so that a second signal stops the process immediately.
         signal.signal(number, self._handlers[number])

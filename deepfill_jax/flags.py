@@ -5,7 +5,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from deepfill_jax import config as config_keys
 from deepfill_jax import renamed
@@ -217,6 +217,6 @@ def _help(command: Command) -> str:
     for title, group in command.groups.items():
         options = parser.add_argument_group(title)
         for name, value in group.items():
-            kind = {"metavar": value} if value else {"action": "store_true"}
+            kind: dict[str, Any] = {"metavar": value} if value else {"action": "store_true"}
             options.add_argument(f"--{name}", help=FLAGS[name].help, **kind)
     return parser.format_help()

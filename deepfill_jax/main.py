@@ -29,14 +29,14 @@ def main(argv: Sequence[str]) -> None:
 
         examination.run(config, workdir)
     elif FLAGS.mode == "eval":
-        from deepfill_jax.evaluate import command
+        from deepfill_jax.evaluate import command as evaluation
 
-        command.run(config, ["python -m deepfill_jax.main", *argv[1:]])
+        evaluation.run(config, ["python -m deepfill_jax.main", *argv[1:]])
     else:
         workdir = require_workdir()
-        from deepfill_jax.train import command
+        from deepfill_jax.train import command as training
 
-        command.run(config, workdir)
+        training.run(config, workdir)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def parse(text: str, *, source: str) -> dict[str, Any]:
         UsageError: The JSON is not an object, or an entry is missing or invalid.
     """
     try:
-        described = json.loads(text)
+        described: dict[str, Any] = json.loads(text)
     except ValueError as error:
         raise UsageError(f"The metadata of {source} is not JSON ({error}); {_REMEDY}.") from error
     if not isinstance(described, dict):

@@ -7,8 +7,8 @@ function of the seed and n.
 
 import contextlib
 import dataclasses
+import functools
 import logging
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,8 @@ class Checkpoints:
 
     def is_best(self, metrics: Mapping[str, float]) -> bool:
         """Returns whether a validation's metrics are better than those of all checkpoints."""
-        new = math.inf  # Later than every step, because `rank` prefers the earlier of equal ones.
+        # It is later than every step, because `rank` prefers the earlier of equal ones.
+        new = max(self._metrics, default=0) + 1
         ranked = rank({**self._metrics, new: metrics}, self._best_metric)
         return self._keep_best > 0 and ranked[-1:] == [new]
 
@@ -165,11 +166,12 @@ class Checkpoints:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), abstract
         )
         for step in sorted(self._manager.all_steps(), reverse=True):
-            state, failure = None, None
+            state: PyTree = None
+            failure: Exception | None = None
             try:
                 state = faults.attempt(
-                    lambda step=step: self._restore(step, target),
-                    lambda step=step: self._record.verify(step),
+                    functools.partial(self._restore, step, target),
+                    functools.partial(self._record.verify, step),
                 )
             except faults.VERDICTS[1:] as error:
                 failure = error

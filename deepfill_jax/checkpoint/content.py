@@ -70,7 +70,9 @@ def _read(folder: Path, key: str, checksum: str, default: Any = None) -> Any:
 def checksums(state: Any) -> dict[str, int]:
     """Computes the CRC-32 of each array of a tree, by the array's path; waits for the devices."""
     arrays = _by_path(jax.device_get(state))
-    return {path: zlib.crc32(np.ascontiguousarray(x).view(np.uint8)) for path, x in arrays.items()}
+    return {
+        path: zlib.crc32(np.ascontiguousarray(x).view(np.uint8).data) for path, x in arrays.items()
+    }
 
 
 def compare(found: Mapping[str, int], expected: Mapping[str, int]) -> None:

@@ -10,6 +10,7 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.checkpoint.faults import CorruptCheckpointError
@@ -95,8 +96,8 @@ class Record:
     def _has(self, name: str) -> bool:
         return (self._checkpoints / name).is_dir()
 
-    def _read(self) -> Mapping:
-        nothing = {"newest_step": 0, "files": {}}
+    def _read(self) -> dict[str, Any]:
+        nothing: dict[str, Any] = {"newest_step": 0, "files": {}}
         try:
             return nothing | json.loads(self._path.read_text())
         except FileNotFoundError:  # A run of an earlier version, or a new one.
@@ -105,7 +106,7 @@ class Record:
             logger.error("%s is corrupt (%s) and not used.", self._path, error)
             return nothing
 
-    def _write(self, record: Mapping) -> None:
+    def _write(self, record: Mapping[str, Any]) -> None:
         with atomic_write(self._path) as unfinished, unfinished.open("w") as file:
             json.dump(record, file)
             file.flush()

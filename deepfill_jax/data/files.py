@@ -50,7 +50,7 @@ class Files:
         self.root = root
         self.left_out = left_out
         self.edges = edges
-        self._reported = set()
+        self._reported: set[str] = set()
 
     def edge_paths(self, folder: str) -> list[str]:
         """Returns the paths of the edge maps: PNG files with the images' paths relative to `root`.
@@ -105,8 +105,8 @@ class Files:
         count = len(self)
 
         def order(epoch: np.int64) -> np.ndarray:
-            permutation = examples.make_rng(seed, epoch, examples.ORDER).permutation(count)
-            return permutation[max(start - epoch * count, 0) :]
+            permutation = examples.make_rng(seed, int(epoch), examples.ORDER).permutation(count)
+            return permutation[max(start - int(epoch) * count, 0) :]
 
         def items(epoch: tf.Tensor) -> tf.data.Dataset:
             numbers = tf.numpy_function(order, [epoch], tf.int64)
@@ -114,11 +114,11 @@ class Files:
 
         return tf.data.Dataset.range(start // count, tf.int64.max).flat_map(items)
 
-    def encoded(self, item: np.int64) -> examples.Encoded:
+    def encoded(self, item: int) -> examples.Encoded:
         """Returns the path of a file, together with the path of its edge map if it has one."""
         return self.paths[item] if self.edges is None else (self.paths[item], self.edges[item])
 
-    def picture(self, item: np.int64) -> np.ndarray:
+    def picture(self, item: int) -> np.ndarray:
         """Decodes a file to uint8 [H, W, C]; C is 4 with an edge map and 3 without.
 
         A file that has become unreadable is reported once and replaced by the next readable file in

@@ -21,6 +21,8 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.masks import DrawMask
 
 Batch = dict[str, np.ndarray]
+# A batch in progress, its items, and a future of the rows that workers cannot make.
+Started = tuple[Batch, np.ndarray, Future[list[int]]]
 
 READY_BATCHES = 2  # Batches that are finished ahead of use, besides one per worker in progress.
 
@@ -123,7 +125,7 @@ def _batches(stream: Stream, elements: tf.data.Dataset) -> Iterator[Batch]:
     if stream.sketch_probability is not None:
         channels["sketch"] = 1
 
-    def start(index: np.ndarray, items: np.ndarray) -> tuple:
+    def start(index: np.ndarray, items: np.ndarray) -> Started:
         parts = {n: np.empty((rows, size, size, count), np.uint8) for n, count in channels.items()}
         encoded = [source.encoded(item) for item in items]
         unfilled = workers.pool().submit(make, index.tolist(), encoded, list(parts.values()))
@@ -136,7 +138,7 @@ def _batches(stream: Stream, elements: tf.data.Dataset) -> Iterator[Batch]:
                 batch[name][row] = part
         return batch
 
-    started = collections.deque()
+    started: collections.deque[Started] = collections.deque()
     try:
         for index, items in own.batch(rows, drop_remainder=True).as_numpy_iterator():
             started.append(start(index, items))

@@ -1,7 +1,7 @@
 """Data sources: `folder:PATH`, `flist:FILE`, `tfds:NAME` or `tfds:NAME:SPLIT`."""
 
 import os
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +23,7 @@ class Source(Protocol):
     images, so that a process can skip the elements of other processes without decoding them.
     """
 
+    # An item is of the type that the own streams carry: np.int64 or bytes.
     name: str  # The specification, for messages.
 
     def __len__(self) -> int: ...
@@ -36,10 +37,10 @@ class Source(Protocol):
     def shuffled(self, seed: int, start: int) -> tf.data.Dataset:
         """Streams items endlessly from element `start`, each once per epoch."""
 
-    def encoded(self, item: np.int64 | bytes) -> examples.Encoded:
+    def encoded(self, item: Any) -> examples.Encoded:
         """Returns the input of `examples.load` for an item."""
 
-    def picture(self, item: np.int64 | bytes) -> np.ndarray:
+    def picture(self, item: Any) -> np.ndarray:
         """Decodes an item as `examples.load` does; replaces it or raises UsageError on failure."""
 
 

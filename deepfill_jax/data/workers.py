@@ -11,6 +11,7 @@ threads of JAX and TensorFlow, or imports that program again.
 import atexit
 import concurrent.futures
 import functools
+import io
 import os
 import pickle
 import signal
@@ -43,13 +44,13 @@ class Pool:
         self.count = count
         self._threads = concurrent.futures.ThreadPoolExecutor(count, "examples")
         self._own = threading.local()  # Each thread communicates with its own worker.
-        self._workers = []
+        self._workers: list[subprocess.Popen[bytes]] = []
 
     def submit(
         self,
         recipe: Recipe,
         indices: Sequence[int],
-        pictures: Sequence[str | bytes],
+        pictures: Sequence[examples.Encoded],
         parts: Sequence[np.ndarray],
     ) -> concurrent.futures.Future[list[int]]:
         """Starts a job that makes one example per picture.
@@ -101,12 +102,12 @@ class Pool:
 def pool() -> Pool:
     """Returns the worker pool shared by all streams of this program, one worker per usable core."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    shared = Pool(cores)
+    shared = Pool(cores or 1)
     atexit.register(shared.close)
     return shared
 
 
-def _start() -> subprocess.Popen:
+def _start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "deepfill_jax.data.workers"],
         stdin=subprocess.PIPE,
@@ -116,7 +117,7 @@ def _start() -> subprocess.Popen:
     )
 
 
-def _serve(jobs: BinaryIO, replies: BinaryIO) -> None:
+def _serve(jobs: io.BufferedReader, replies: BinaryIO) -> None:
     """Processes jobs until the input ends."""
     recipe = None
     while jobs.peek(1):
@@ -149,9 +150,9 @@ def main() -> None:
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Ends silently if the program was killed.
     cv2.setNumThreads(1)  # There is already one process per core.
-    with os.fdopen(os.dup(1), "wb") as replies:
+    with open(0, "rb", closefd=False) as jobs, os.fdopen(os.dup(1), "wb") as replies:
         os.dup2(2, 1)  # Other prints go to standard error, so that they do not corrupt replies.
-        _serve(sys.stdin.buffer, replies)
+        _serve(jobs, replies)
 
 
 if __name__ == "__main__":
