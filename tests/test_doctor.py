@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import photos
 import pytest
@@ -19,6 +20,7 @@ from deepfill_jax.data import sources
 from deepfill_jax.doctor import examination, machine, memory, pictures, training
 from deepfill_jax.doctor.case import ERROR, OK, SKIPPED, WARNING, Case, need
 from deepfill_jax.errors import RunError
+from deepfill_jax.train.step import BoundStep
 
 ROOT = Path(__file__).parents[1]
 
@@ -306,6 +308,19 @@ def test_planned_memory_is_compared_with_free_memory(folders, tmp_path, monkeypa
     level, text = only_finding(findings, "memory")
     assert level == ERROR and "config.grad_accum_steps" in text
     assert only_finding(findings, "speed") == (SKIPPED, "needs the train step, see above.")
+
+
+def test_compiled_step_of_a_perceptual_recipe_keeps_its_weights(folders, tmp_path, monkeypatch):
+    jitted = jax.jit(lambda state, batch, weights: (state, {"loss": weights}))
+    step = BoundStep(jitted, jnp.float32(3.0))
+    monkeypatch.setattr(memory.build, "train_step", lambda config, mesh: step)
+    state = jax.ShapeDtypeStruct((), jnp.float32)
+    monkeypatch.setattr(memory.build, "abstract_state", lambda config, mesh: state)
+    config = make_config(folders)
+    case = Case(config, tmp_path, mesh=sharding.make_mesh(jax.devices()[:1]))
+    assert [finding.level for finding in memory.memory(case)] == [OK]
+    batch = {name: jnp.zeros(x.shape, x.dtype) for name, x in memory._shapes(config).items()}
+    assert case.train_step(jnp.float32(0.0), batch)[1] == {"loss": 3.0}
 
 
 def test_slow_input_and_very_long_runs_are_warnings(folders):

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deepfill_jax.data.pipeline import Batch
+from deepfill_jax.data import pipeline
 from deepfill_jax.data.sources import Source
+from deepfill_jax.train.objectives import Batch, Scalars
+from deepfill_jax.train.state import TrainState
 
 Value = TypeVar("Value")
 
@@ -54,9 +55,9 @@ class Case:
     workdir: Path
     mesh: Mesh | None = None
     source: Source | None = None
-    batches: Iterator[Batch] | None = None
-    batch: Batch | None = None
-    train_step: jax.stages.Compiled | None = None
+    batches: Iterator[pipeline.Batch] | None = None
+    batch: pipeline.Batch | None = None
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Scalars]] | None = None
     step_seconds: float | None = None
 
     @property

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, SkippedError, need
 from deepfill_jax.train import build
+from deepfill_jax.train.step import BoundStep
 
 GIB = 2**30
 MAX_SAFE_SHARE = 0.8  # Share of free memory above which a step may fail: other data needs some too.
@@ -36,7 +37,8 @@ def memory(case: Case) -> Iterator[Finding]:
     free, which = _free_memory(mesh)
     finding = judge_memory(total, free, which)
     if finding.level != ERROR:
-        case.train_step = compiled
+        weights = (step.weights,) if isinstance(step, BoundStep) else ()
+        case.train_step = lambda state, batch: compiled(state, batch, *weights)
     yield dataclasses.replace(finding, text=f"{finding.text} Compiled in {seconds:.0f} s.")
 
 
