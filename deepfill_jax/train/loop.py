@@ -5,7 +5,7 @@ TensorBoard event files and, if the run started from weights, `parent.json`. Tra
 same folder resumes exactly from the newest checkpoint.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -23,8 +23,10 @@ from deepfill_jax.evaluate import scoring, visualization
 from deepfill_jax.evaluate.methods import make_evaluation_step
 from deepfill_jax.metric_table import LPIPS
 from deepfill_jax.train import build, restart
+from deepfill_jax.train.objectives import Batch
 from deepfill_jax.train.scalar_log import ScalarLog
 from deepfill_jax.train.state import TrainState
+from deepfill_jax.train.step import TrainStep
 
 PROFILED_STEPS = 5
 PRINTED_METRICS = ("l1_hole", "psnr", "ssim", *LPIPS)  # Printed if a validation measures them.
@@ -58,47 +60,29 @@ def train(config: ConfigDict, workdir: str | Path, *, start_over: bool = False) 
 
     kept = {key: config[key] for key in ("keep_latest", "keep_best", "keep_every")}
     checkpoints = checkpoint.Checkpoints(workdir, **kept, best_metric=best_metric(config))
-    state = restart.starting_state(config, workdir, checkpoints, mesh, start_over=start_over)
-    first = int(state.step)
+    start = restart.starting_state(config, workdir, checkpoints, mesh, start_over=start_over)
+    first = int(start.step)
     is_main_process = jax.process_index() == 0
     if is_main_process:
-        _describe(config, workdir, state)
+        _describe(config, workdir, start)
     writer = metric_writers.create_default_writer(workdir, just_logging=not is_main_process)
-    profile = periodic_actions.Profile(
-        logdir=workdir,
-        first_profile=config.profile_step,
-        num_profile_steps=PROFILED_STEPS,
-        profile_duration_ms=0,
-        every_secs=None,
-    )
     log = ScalarLog(config, writer, first)
-    batches = start_training_batches(first)
+    sharded = (sharding.shard_batch(batch, mesh) for batch in start_training_batches(first))
+    profile = _profiler(config, workdir)
 
-    # The loop only enqueues steps: while a step runs, the host reads the next batch, puts it on the
-    # devices, and fetches the scalars of earlier steps. The host waits for validations and saves,
-    # and for the step before the one it has enqueued: if it ran further ahead, stopping would take
-    # long.
-    done, running = first, None
+    done = first
     with distributed.StopSignal() as stop:
-        while done < config.num_steps:
-            with jax.profiler.StepTraceAnnotation("train", step_num=done):
-                state, scalars = train_step(state, sharding.shard_batch(next(batches), mesh))
-            if _is_due(done, config.log_every, config):
-                log.write()
-            log.add(scalars)
-            jax.block_until_ready(running)
-            running = scalars
-            done += 1
-            if config.profile_step:
-                profile(done)
-            metrics = {}
+        steps = _run_steps(train_step, start, sharded, log, config)
+        for done, state in enumerate(steps, first + 1):
+            profile(done)
+            metrics: dict[str, float] = {}
             if validate and _is_due(done, config.eval.every, config):
                 log.write()
                 metrics = validate(state, writer)
                 log.validated(metrics["l1_hole"])
             stopping = stop.reached(done)
-            every = config.checkpoint_every, config.keep_every
-            due = any(_is_due(done, steps, config) for steps in every)
+            intervals = config.checkpoint_every, config.keep_every
+            due = any(_is_due(done, every, config) for every in intervals)
             if stopping or due or checkpoints.is_best(metrics):
                 log.write()
                 checkpoints.save(state, metrics=metrics)
@@ -110,6 +94,44 @@ def train(config: ConfigDict, workdir: str | Path, *, start_over: bool = False) 
         raise PreemptedError(f"Stopped on request after step {done}; it is saved in {workdir}.")
     if is_main_process:
         print(f"{done} of {config.num_steps} steps are done: {workdir}")
+
+
+def _run_steps(
+    train_step: TrainStep,
+    state: TrainState,
+    batches: Iterator[Batch],
+    log: ScalarLog,
+    config: ConfigDict,
+) -> Iterator[TrainState]:
+    """Runs the remaining steps, logs their scalars, and yields the state after each.
+
+    It only enqueues steps: while a step runs, the host reads the next batch, puts it on the
+    devices, and fetches the scalars of earlier steps. The host waits for validations and saves, and
+    for the step before the one it has enqueued: if it ran further ahead, stopping would take long.
+    """
+    running = None
+    for done in range(int(state.step), config.num_steps):
+        with jax.profiler.StepTraceAnnotation("train", step_num=done):
+            state, scalars = train_step(state, next(batches))
+        if _is_due(done, config.log_every, config):
+            log.write()
+        log.add(scalars)
+        jax.block_until_ready(running)
+        running = scalars
+        yield state
+
+
+def _profiler(config: ConfigDict, workdir: Path) -> Callable[[int], object]:
+    """Returns a function of the finished steps that profiles some from `config.profile_step`."""
+    if not config.profile_step:
+        return lambda done: None
+    return periodic_actions.Profile(
+        logdir=workdir,
+        first_profile=config.profile_step,
+        num_profile_steps=PROFILED_STEPS,
+        profile_duration_ms=0,
+        every_secs=None,
+    )
 
 
 def _is_due(done: int, every: int, config: ConfigDict) -> bool:
@@ -143,7 +165,7 @@ def _make_validation(config: ConfigDict, mesh: Mesh) -> Callable[..., dict[str, 
         done = int(state.step)
         samples: list[np.ndarray] = []
 
-        def complete(batch):
+        def complete(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             result = evaluation_step(state.inference_params, batch)
             if not samples:
                 samples.append(_draw_samples(batch | result))

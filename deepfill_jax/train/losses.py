@@ -75,7 +75,7 @@ def l1(predicted: jax.Array, image: jax.Array, mask: jax.Array) -> dict[str, jax
     difference = jnp.abs(predicted - image)
     channels = difference.shape[-1]
 
-    def mean_over(region):
+    def mean_over(region: jax.Array) -> jax.Array:
         return jnp.sum(difference * region) / (channels * jnp.sum(region) + EPSILON)
 
     return {

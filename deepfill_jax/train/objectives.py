@@ -114,7 +114,14 @@ def generator_loss(
     return loss, (spectral, scalars | {"loss/generator": loss})
 
 
-def _score(discriminator, params, spectral, image, mask, sketch):
+def _score(
+    discriminator: Discriminator,
+    params: PyTree,
+    spectral: PyTree,
+    image: jax.Array,
+    mask: jax.Array,
+    sketch: jax.Array | None,
+) -> tuple[jax.Array, PyTree]:
     """Scores, and the vectors of the power iteration after the pass."""
     scores, moved = discriminator.apply(
         {"params": params, "spectral": spectral},

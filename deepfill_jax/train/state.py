@@ -68,7 +68,7 @@ def create_train_state(
     image, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
     sketch = mask if generator.variant.guided else None
 
-    def create(key):
+    def create(key: jax.Array) -> TrainState:
         generator_key, discriminator_key = jax.random.split(key)
         params = generator.init(generator_key, image, mask, sketch)["params"]
         variables = discriminator.init(discriminator_key, image, mask, sketch)

