@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +245,11 @@ class _Best:
 
     checkpoints: Checkpoints
 
-    def should_preserve(self, infos, *, context) -> list[bool]:
+    def should_preserve(
+        self,
+        checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
+        *,
+        context: checkpoint_managers.PreservationContext,
+    ) -> list[bool]:
         best = self.checkpoints.best_steps()
-        return [info.step in best for info in infos]
+        return [info.step in best for info in checkpoints]

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -80,7 +81,11 @@ def rank(metrics: Mapping[int, Mapping[str, float]], name: str) -> list[int]:
 
 
 def load_networks(
-    workdir: str | Path, abstract, *, step: int | str | None = None, best_metric: str = "l1_hole"
+    workdir: str | Path,
+    abstract: Mapping[str, Any],
+    *,
+    step: int | str | None = None,
+    best_metric: str = "l1_hole",
 ) -> tuple[dict, int]:
     """Reads the networks of a checkpoint as numpy arrays, without the optimizer states.
 

@@ -51,7 +51,7 @@ class Preprocessing:
     enlarge: bool
     flip: bool
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.image_size < 1:
             raise UsageError(f"image_size={self.image_size} must be 1 pixel or more.")
         if self.crop_size < 0:

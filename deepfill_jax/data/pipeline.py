@@ -54,7 +54,7 @@ class Stream:
     process_index: int = 0
     process_count: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.seed < 0:
             raise UsageError(f"config.seed={self.seed} must be 0 or more.")
         if self.batch_size < 1 or self.batch_size % self.process_count:

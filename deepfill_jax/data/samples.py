@@ -8,6 +8,7 @@ and FOLDER/val crops of its right part.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,9 @@ def write(folder: str | Path) -> None:
     _write_pair(folder, "flower", load_sample_image("flower.jpg"), blossom)
 
 
-def _write_pair(folder: Path, name: str, photo: np.ndarray, draw_hole) -> None:
+def _write_pair(
+    folder: Path, name: str, photo: np.ndarray, draw_hole: Callable[[ImageDraw.ImageDraw], None]
+) -> None:
     """Writes a photograph, scaled to SIZE, and the mask of its hole."""
     image = Image.fromarray(photo).resize(SIZE, Image.Resampling.LANCZOS)
     mask = Image.new("L", SIZE, 0)

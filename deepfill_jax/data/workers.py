@@ -73,7 +73,13 @@ class Pool:
         for worker in self._workers:
             worker.communicate()  # A worker ends when its standard input is closed.
 
-    def _run(self, recipe, indices, pictures, parts):
+    def _run(
+        self,
+        recipe: Recipe,
+        indices: Sequence[int],
+        pictures: Sequence[examples.Encoded],
+        parts: Sequence[np.ndarray],
+    ) -> list[int]:
         if not hasattr(self._own, "worker"):
             self._own.worker, self._own.recipe = _start(), None
             self._workers.append(self._own.worker)
@@ -123,6 +129,7 @@ def _serve(jobs: io.BufferedReader, replies: BinaryIO) -> None:
     while jobs.peek(1):
         new_recipe, indices, pictures = pickle.load(jobs)
         recipe = new_recipe or recipe
+        assert recipe is not None  # It comes with a worker's first job.
         try:
             batch = [_make(recipe, *pair) for pair in zip(pictures, indices, strict=True)]
         except UsageError as error:
@@ -132,14 +139,14 @@ def _serve(jobs: io.BufferedReader, replies: BinaryIO) -> None:
             pickle.dump([row for row, example in enumerate(batch) if example is None], replies)
         for example in filter(None, batch):
             for part in example:
-                replies.write(part)
+                replies.write(part.data)
         replies.flush()
 
 
-def _make(recipe, picture, index):
+def _make(recipe: Recipe, encoded: examples.Encoded, index: int) -> tuple[np.ndarray, ...] | None:
     """Returns the example, or None if the picture cannot be read, which its source handles."""
     try:
-        picture = examples.load(picture)
+        picture = examples.load(encoded)
     except (OSError, rgb.UnreadableImageError):
         return None
     return recipe(picture, index=index)

@@ -153,7 +153,7 @@ def make_inference_step(
     `attention.Attention`.
     """
 
-    def inference_step(params, batch):
+    def inference_step(params: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         image, mask, sketch = floats(batch)
         masked = mask_out(image, mask)
         predicted, sown = generator.apply(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import jax
 import numpy as np
 
 import deepfill_jax
@@ -34,7 +35,8 @@ from deepfill_jax.tensors import flatten
 OPSETS = range(13, 22)  # ONNX opsets in which the operators used here have the same meaning.
 TOLERANCE = 1e-3
 
-_ACTIVATIONS = {nn.elu: "Elu", nn.relu: "Relu"}
+Activation = Callable[[jax.Array], jax.Array]
+_ACTIVATIONS: dict[Activation, str] = {nn.elu: "Elu", nn.relu: "Relu"}
 _FLOAT, _INT64 = 1, 7  # Data types in onnx.TensorProto.
 _TO_THE_END = np.iinfo(np.int64).max
 
@@ -61,7 +63,7 @@ def save(path: str | Path, model: weights.Model, *, opset: int = 17) -> None:
     graph = network.graph
     graph.nodes[-1][2][0] = "completed"  # The last node's output is the graph's.
 
-    def image_info(name, channels):
+    def image_info(name: str, channels: int) -> Any:
         shape = ["batch", "height", "width", channels]
         return onnx.helper.make_tensor_value_info(name, _FLOAT, shape)
 
@@ -120,12 +122,12 @@ class _Graph:
     Inputs are names of values; arrays, numbers and lists become constants of float32 or int64.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.nodes: list[tuple[str, list[str], list[str], dict[str, Any]]] = []
         self.constants: dict[str, np.ndarray] = {}
 
     def __getattr__(self, operator: str) -> Callable[..., Any]:
-        def add(*inputs, outputs=1, **attributes):
+        def add(*inputs: Any, outputs: int = 1, **attributes: Any) -> Any:
             names = [x if isinstance(x, str) else self.constant(x) for x in inputs]
             results = [f"{operator}_{len(self.nodes)}_{i}" for i in range(outputs)]
             self.nodes.append((operator, names, results, attributes))
@@ -180,7 +182,7 @@ class _Network:
         x = self.graph.Concat(x, *sketch, axis=1) if sketch else x
         return self.graph.Concat(self.graph.Pad(x, ones, 1.0), mask, axis=1)
 
-    def encode(self, x: str, path: str, table: Sequence, *, last=nn.elu) -> str:
+    def encode(self, x: str, path: str, table: Sequence, *, last: Activation = nn.elu) -> str:
         for index, (_, stride, _) in enumerate(table, start=1):
             activation = last if index == len(table) else nn.elu
             x = self.gated_conv(x, f"{path}/encode{index}", stride=stride, activation=activation)
@@ -200,7 +202,9 @@ class _Network:
             to_rgb = functools.partial(self.gated_conv, activation=None)
         return self.graph.Tanh(to_rgb(x, f"{path}/to_rgb"))
 
-    def gated_conv(self, x: str, path: str, *, activation=nn.elu, **geometry) -> str:
+    def gated_conv(
+        self, x: str, path: str, *, activation: Activation | None = nn.elu, **geometry: int
+    ) -> str:
         g, features = self.graph, self.tensors[f"{path}/bias"].size // 2
         y = self.convolve(x, path, **geometry)
         value, gate = g.Split(y, [features, features], axis=1, outputs=2)

@@ -154,7 +154,7 @@ def _progress(
     with Progress(*columns, disable=not terminal) as progress:
         task = progress.add_task("", total=count)
 
-        def report(end):
+        def report(end: batch.Done | Failure) -> None:
             if isinstance(end, Failure):
                 if show_failures:
                     print(end, file=sys.stderr, flush=True)

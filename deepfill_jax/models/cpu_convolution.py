@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 import functools
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ import numpy as np
 from jax import lax
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+Padding = tuple[int, int]  # Pixels before and after a map, along one side.
 # For maps with sides up to this number of pixels, XLA's gradient of a strided convolution with
 # respect to its input can take 40 times as long as the equivalent matrix product.
 MAX_PATCHES_SIDE = 20
@@ -80,7 +81,7 @@ def convolve(
     rows_computed = _tiles(rows_out, dilation) * TILE_ROWS * dilation
     wide = channels * features >= MIN_TILED_CHANNELS
     if size == 3 and wide and rows_computed <= MAX_TILED_ROWS * rows_out:
-        return _convolve_tiles(x, kernel, dilation, tuple(margins))
+        return _convolve_tiles(x, kernel, dilation, (margins[0], margins[1]))
     return None
 
 
@@ -89,7 +90,9 @@ def _tiles(rows: int, dilation: int) -> int:
     return -(-rows // (TILE_ROWS * dilation))
 
 
-def _convolve_patches(x: jax.Array, kernel: jax.Array, stride: int, margins) -> jax.Array:
+def _convolve_patches(
+    x: jax.Array, kernel: jax.Array, stride: int, margins: Sequence[Padding]
+) -> jax.Array:
     """Convolves by one matrix product of all patches of `x` with the kernel (im2col)."""
     size, _, _, features = kernel.shape
     x = jnp.pad(x, ((0, 0), *margins, (0, 0)))
@@ -104,7 +107,7 @@ def _convolve_patches(x: jax.Array, kernel: jax.Array, stride: int, margins) -> 
     return jnp.matmul(patches, kernel.reshape(-1, features), preferred_element_type=jnp.float32)
 
 
-def _convolve_to_few(x: jax.Array, kernel: jax.Array, margins) -> jax.Array:
+def _convolve_to_few(x: jax.Array, kernel: jax.Array, margins: Sequence[Padding]) -> jax.Array:
     """Convolves along rows with all kernel rows at once, and adds up the shifted results.
 
     The kernel rows become output channels, which makes the matrix product wider.
@@ -124,7 +127,9 @@ def _convolve_to_few(x: jax.Array, kernel: jax.Array, margins) -> jax.Array:
 # Checkpointing keeps `x` for the backward pass instead of its linear combinations, which are one
 # and a half times as large.
 @functools.partial(jax.checkpoint, static_argnums=(2, 3))
-def _convolve_tiles(x: jax.Array, kernel: jax.Array, dilation: int, margins) -> jax.Array:
+def _convolve_tiles(
+    x: jax.Array, kernel: jax.Array, dilation: int, margins: tuple[Padding, Padding]
+) -> jax.Array:
     """Computes four output rows with six multiplications instead of twelve (Toom-Cook).
 
     The rows of the map and of the kernel are coefficients of polynomials in the vertical direction.
@@ -162,7 +167,9 @@ def _convolve_tiles(x: jax.Array, kernel: jax.Array, dilation: int, margins) -> 
     return y.reshape(batch, tiles * TILE_ROWS * dilation, -1, features)[:, :height]
 
 
-def _convolve_rows(x: jax.Array, kernel: jax.Array, columns, dilation: int = 1) -> jax.Array:
+def _convolve_rows(
+    x: jax.Array, kernel: jax.Array, columns: Padding, dilation: int = 1
+) -> jax.Array:
     """Convolves with a kernel of one row; `columns` is the padding on the left and right."""
     return lax.conv_general_dilated(
         x,

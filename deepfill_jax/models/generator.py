@@ -5,6 +5,7 @@ refinement network has two branches, one of them with contextual attention. Feat
 [B, H, W, C]. Each table below lists its layers from first to last.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, NamedTuple, cast
 
@@ -219,7 +220,8 @@ class Decoder(nn.Module):
         return jnp.tanh(to_rgb(3, name="to_rgb")(x).astype(jnp.float32))
 
 
-def _conv(layer, variant, dtype):
+def _conv(layer: type[Conv], variant: Variant, dtype: jnp.dtype) -> partial[Conv]:
+    """Returns a constructor of layers with the settings of an architecture."""
     return partial(layer, padding=variant.padding, kernel_init=variant.kernel_init, dtype=dtype)
 
 
@@ -236,7 +238,14 @@ def _with_mask(x: jax.Array, mask: jax.Array, sketch: jax.Array | None) -> jax.A
     return jnp.concatenate([x, *sketches, jnp.ones_like(mask), mask], axis=-1)
 
 
-def _encode(conv, x, table, width, *, last=None):
+def _encode(
+    conv: Callable[..., Conv],
+    x: jax.Array,
+    table: Sequence[tuple[int, int, int]],
+    width: int,
+    *,
+    last: Mapping[str, Any] | None = None,
+) -> jax.Array:
     """Applies the layers of an encoder table; `last` has extra arguments of the last layer."""
     for index, (kernel_size, stride, multiple) in enumerate(table, start=1):
         extra = last if last and index == len(table) else {}
@@ -244,7 +253,7 @@ def _encode(conv, x, table, width, *, last=None):
     return x
 
 
-def _dilate(conv, x, features):
+def _dilate(conv: Callable[..., Conv], x: jax.Array, features: int) -> jax.Array:
     for dilation in DILATIONS:
         x = conv(features, dilation=dilation, name=f"dilate{dilation}")(x)
     return x
