@@ -61,9 +61,8 @@ def describe(source: Source, unnamed: str = "The image") -> str:
     """Returns the source's name for messages; `unnamed` if it has none."""
     if isinstance(source, str | os.PathLike):
         return str(source)
-    if isinstance(source, Image.Image):
-        return getattr(source, "filename", "") or unnamed
-    name = getattr(source, "name", "")  # A number or None for files without a name.
+    # The name of a file object without a name is a number or None.
+    name = getattr(source, "filename" if isinstance(source, Image.Image) else "name", "")
     return name if isinstance(name, str) and name else unnamed
 
 
@@ -133,10 +132,10 @@ def _decode(opened: Image.Image, data: bytes, max_pixels: int, as_stored: bool) 
     # because Pillow reads all pages of a TIFF to count them.
     if getattr(opened, "is_animated", False) and opened.format not in ("MPO", "HEIF"):
         raise RefusalError("holds several frames or pages; save the one to use as a separate file")
-    _check_bands(opened)
-    if opened.format == "TIFF" and data:
-        # The memory is allocated here, because Pillow would apply its global limit of pixels.
-        opened.im = Image.new(opened.mode, getattr(opened, "_tile_size", opened.size)).im
+    if opened.format == "TIFF":
+        _check_bands(opened)
+        if data:  # The memory is allocated here, as Pillow would apply its global limit of pixels.
+            opened.im = Image.new(opened.mode, getattr(opened, "_tile_size", opened.size)).im
     bits = data[24:25] if opened.format == "PNG" else _tiff_tag(opened, Base.BitsPerSample, ())
     stored = metadata.orientation(opened)
     opened.load()  # Raises if the file is truncated; turns a TIFF upright.
@@ -161,8 +160,6 @@ def _decode(opened: Image.Image, data: bytes, max_pixels: int, as_stored: bool) 
 
 def _check_bands(opened: Image.Image) -> None:
     """Refuses TIFF files with bands that are neither colors nor opacity, which would be lost."""
-    if opened.format != "TIFF":
-        return
     if formats.is_raw(opened):
         raise RefusalError(
             "is a raw photograph, of which only a preview can be read; export a TIFF"
@@ -221,9 +218,8 @@ def opencv() -> ModuleType:
     """Imports OpenCV in a version that reads and writes metadata."""
     try:
         import cv2
-
-        cv2.imencodeWithMetadata  # noqa: B018
-    except (ImportError, AttributeError) as error:
+        from cv2 import imencodeWithMetadata  # noqa: F401, it is missing in older versions.
+    except ImportError as error:
         raise RefusalError(
             f"has 16 bits per channel, which needs OpenCV: {_EXTRA}; or save it with 8 bits"
         ) from error
@@ -240,8 +236,7 @@ def _bytes(opened: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     if opened.has_transparency_data:
         both = np.asarray(opened.convert("LA" if grey else "RGBA"))
         return both[..., :-1], both[..., -1:]
-    pixels = np.asarray(opened.convert("L" if grey else "RGB"))
-    return pixels.reshape(*pixels.shape[:2], -1), None
+    return np.atleast_3d(np.asarray(opened.convert("L" if grey else "RGB"))), None
 
 
 def _cmyk_to_rgb(opened: Image.Image) -> Image.Image:
