@@ -14,6 +14,7 @@ from pathlib import Path
 from deepfill_jax import renamed, trained, weights
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.convert import MODEL_HELP, mmagic, parent, report, run, sources
+from deepfill_jax.convert.layout import Conversion
 from deepfill_jax.errors import UsageError, run_command
 
 MMAGIC_SUFFIX = ".pth"
@@ -48,59 +49,79 @@ def convert(
         UsageError: The source cannot be converted, or the output cannot be written.
         RunError: A run's checkpoint cannot be read now.
     """
-    suffix = output.suffix
-    if suffix not in (trained.SUFFIX, MMAGIC_SUFFIX):
-        raise UsageError(
-            f"The name of the output {output} must end in {trained.SUFFIX} for a model file, or in "
-            f"{MMAGIC_SUFFIX} for MMagic."
-        )
-    if suffix == MMAGIC_SUFFIX and (moments or dtype != "float32"):
-        raise UsageError(
-            f"{output} is for MMagic, which takes float32 only and no optimizer state; omit "
-            "--dtype and --optimizer-state."
-        )
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output} already exists; --overwrite replaces it.")
-    conversion = sources.read(source, step=step)
-    model = conversion.model
-    left_out = model.moments and not (moments or generator_only)
-    metadata = dict(model.metadata)
+    _check_output(output, dtype=dtype, moments=moments, overwrite=overwrite)
+    read = sources.read(source, step=step)
+    metadata = dict(read.model.metadata)
     if str(source) in trained.names():
         metadata |= parent.describe(source, metadata)
     known = metadata.get("license")
     if license:
         metadata["license"] = license
     model = dataclasses.replace(
-        model,
-        discriminator=None if generator_only else model.discriminator,
-        moments=model.moments if moments else {},
+        read.model,
+        discriminator=None if generator_only else read.model.discriminator,
+        moments=read.model.moments if moments else {},
         metadata=metadata,
     )
-    conversion = dataclasses.replace(conversion, model=model)
-    if suffix == MMAGIC_SUFFIX:
+    if output.suffix == MMAGIC_SUFFIX:
         mmagic.write(output, model)
     else:
         weights.save(output, model, dtype=dtype)
-    if report_to == "-":
-        print(*report.table(conversion), sep="\n")
-    elif report_to:
-        with atomic_write(Path(report_to)) as unfinished:
-            unfinished.write_text("".join(f"{line}\n" for line in report.table(conversion)))
-    print(*report.lines(report.describe(conversion)), sep="\n")
+    _report(dataclasses.replace(read, model=model), report_to)
     if license and known and license != known:
         print(f"The license of {source} was {known!r}; --license replaces it.")
-    if left_out:
+    if read.model.moments and not (moments or generator_only):
         print("Adam's moments are omitted; --optimizer-state keeps them for further training.")
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
+def _check_output(output: Path, *, dtype: str, moments: bool, overwrite: bool) -> None:
+    """Raises UsageError if the output exists, or its format cannot hold what it should."""
+    if output.suffix not in (trained.SUFFIX, MMAGIC_SUFFIX):
+        raise UsageError(
+            f"The name of the output {output} must end in {trained.SUFFIX} for a model file, or in "
+            f"{MMAGIC_SUFFIX} for MMagic."
+        )
+    if output.suffix == MMAGIC_SUFFIX and (moments or dtype != "float32"):
+        raise UsageError(
+            f"{output} is for MMagic, which takes float32 only and no optimizer state; omit "
+            "--dtype and --optimizer-state."
+        )
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output} already exists; --overwrite replaces it.")
+
+
+def _report(conversion: Conversion, table_to: str | None) -> None:
+    """Writes the table of tensors to a file or prints it, and prints the description."""
+    if table_to == "-":
+        print(*report.table(conversion), sep="\n")
+    elif table_to:
+        with atomic_write(Path(table_to)) as unfinished:
+            unfinished.write_text("".join(f"{line}\n" for line in report.table(conversion)))
+    print(*report.lines(report.describe(conversion)), sep="\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses a command line, `sys.argv[1:]` by default, and converts weights."""
-    parser = argparse.ArgumentParser("deepfill convert")
-    parser.add_argument(
-        "source",
-        help=MODEL_HELP,
+    options = _parse(arguments)
+    run_command(
+        lambda: convert(
+            options.source,
+            options.output,
+            dtype=options.dtype,
+            moments=options.optimizer_state,
+            generator_only=options.generator_only,
+            license=options.license,
+            report_to=options.report,
+            overwrite=options.overwrite,
+            step=run.parse_step(options.step),
+        )
     )
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("deepfill convert")
+    parser.add_argument("source", help=MODEL_HELP)
     parser.add_argument(
         "--output",
         type=Path,
@@ -132,20 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     run_command(lambda: renamed.refuse_old_flags(sys.argv if arguments is None else arguments))
-    options = parser.parse_args(arguments)
-    run_command(
-        lambda: convert(
-            options.source,
-            options.output,
-            dtype=options.dtype,
-            moments=options.optimizer_state,
-            generator_only=options.generator_only,
-            license=options.license,
-            report_to=options.report,
-            overwrite=options.overwrite,
-            step=run.parse_step(options.step),
-        )
-    )
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
