@@ -43,6 +43,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog=_MORE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_paths(parser)
+    _add_completion(parser)
+    _add_mask_reading(parser)
+    _add_results(parser)
+    options = parser.parse_args(arguments)
+    _check(parser, options)
+    if options.model is None:
+        options.model = trained.DEFAULT
+        print(f"model: {trained.DEFAULT}; choose another with --model", file=sys.stderr)
+    return options
+
+
+def _add_paths(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--model",
@@ -77,6 +90,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="PATH",
         help="folder for the results, or file for the result of a single image",
     )
+
+
+def _add_completion(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--strategy",
         choices=STRATEGIES,
@@ -105,6 +122,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="blend the completion with the image over PX pixels of the dilated rim "
         "(default: %(default)s)",
     )
+
+
+def _add_mask_reading(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--mask-threshold",
         type=number(float, 0, 1),
@@ -128,6 +149,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="store_false",
         help="accept masks that are empty, cover the whole image, or seem to store class numbers",
     )
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--format",
         choices=("png", "same"),
@@ -152,12 +177,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--recursive", action="store_true", help="search subfolders too")
     add("--overwrite", action="store_true", help="recompute results that already exist")
-    options = parser.parse_args(arguments)
-    _check(parser, options)
-    if options.model is None:
-        options.model = trained.DEFAULT
-        print(f"model: {trained.DEFAULT}; choose another with --model", file=sys.stderr)
-    return options
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

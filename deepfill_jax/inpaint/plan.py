@@ -111,15 +111,9 @@ def plan(
     planned = _with_sketches(_writable(planned), sketches, images, search)
     for parent in sorted({folder, *(job.result.parent for job in _jobs(planned))}):
         _make_folder(parent)
-    for path in () if is_file else (images, masks, sketches):
-        if path and path.is_dir() and path.samefile(folder):
-            raise UsageError(
-                f"{folder} is a folder of inputs; choose another folder for the results."
-            )
-    for job in _jobs(planned):
-        read = (job.image, job.mask, job.sketch)
-        if job.result.resolve() in (path.resolve() for path in read if path):
-            raise UsageError(f"{job.result} is an input; choose another name for the result.")
+    if not is_file:
+        _check_is_no_input_folder(folder, (images, masks, sketches))
+    _check_keeps_inputs(planned)
     return planned
 
 
@@ -209,6 +203,19 @@ def _make_folder(folder: Path) -> None:
         ) from error
     if not os.access(folder, os.W_OK):
         raise UsageError(f"The folder {folder} for the results is not writable.")
+
+
+def _check_is_no_input_folder(folder: Path, inputs: Iterable[Path | None]) -> None:
+    if any(path and path.is_dir() and path.samefile(folder) for path in inputs):
+        raise UsageError(f"{folder} is a folder of inputs; choose another folder for the results.")
+
+
+def _check_keeps_inputs(planned: Iterable[Job | Failure]) -> None:
+    """Raises UsageError if a result would overwrite an input of its job."""
+    for job in _jobs(planned):
+        read = (job.image, job.mask, job.sketch)
+        if job.result.resolve() in (path.resolve() for path in read if path):
+            raise UsageError(f"{job.result} is an input; choose another name for the result.")
 
 
 def _jobs(planned: Iterable[Job | Failure]) -> Iterator[Job]:
