@@ -116,18 +116,7 @@ def load(name_or_path: str | Path) -> Model:
             invalid, or its tensors are not finite or not those of the architecture that it names.
     """
     path = trained.find(name_or_path)
-    if not path.is_file():
-        names = ", ".join(trained.names()) or "none"
-        raise UsageError(f"There is no model file {path}; models by name: {names}.")
-    try:
-        with safetensors.safe_open(path, "numpy") as file:
-            described = (file.metadata() or {})[METADATA_KEY]
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{path} is not a model file of deepfill_jax ({error}); convert weights of other "
-            "projects with `python -m deepfill_jax.convert`."
-        ) from error
+    described, found = _read(path)
     description = model_metadata.parse(described, source=str(path))
     if description.pop("format") > FORMAT:
         raise UsageError(f"{path} was written by a newer version; upgrade deepfill_jax.")
@@ -158,6 +147,22 @@ def load(name_or_path: str | Path) -> Model:
         description,
         tree.get("moments", {}),
     )
+
+
+def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
+    """Reads the JSON that describes a model, and its tensors by name, without checking them."""
+    if not path.is_file():
+        names = ", ".join(trained.names()) or "none"
+        raise UsageError(f"There is no model file {path}; models by name: {names}.")
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            described = (file.metadata() or {})[METADATA_KEY]
+            return described, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{path} is not a model file of deepfill_jax ({error}); convert weights of other "
+            "projects with `python -m deepfill_jax.convert`."
+        ) from error
 
 
 def is_model_file(path: Path) -> bool:
