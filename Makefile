@@ -40,6 +40,7 @@ notebook: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy deepfill_jax
 
 docs: .venv/installed
 	$(BIN)/mkdocs build --strict

@@ -1,4 +1,6 @@
-"""What a program that uses the package may rely on, for `mypy --strict` and `pyright`."""
+"""What a program that uses the package may rely on, for `mypy --strict` and strict pyright."""
+
+# pyright: strict
 
 import numpy as np
 

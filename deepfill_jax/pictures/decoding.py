@@ -5,7 +5,6 @@ decoded by `pillow-heif`. The extra `pictures` installs both.
 """
 
 import io
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -17,7 +16,7 @@ from PIL.ExifTags import Base
 
 from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import formats, metadata
-from deepfill_jax.pictures.sources import Source, content
+from deepfill_jax.pictures.sources import PathObject, Source, content
 
 MAX_PIXELS = 120_000_000  # Accepts cameras of 100 megapixels and phones of 108.
 
@@ -59,7 +58,7 @@ class RefusalError(Exception):
 
 def describe(source: Source, unnamed: str = "The image") -> str:
     """Returns the source's name for messages; `unnamed` if it has none."""
-    if isinstance(source, str | os.PathLike):
+    if isinstance(source, str | PathObject):
         return str(source)
     # The name of a file object without a name is a number or None.
     name = getattr(source, "filename" if isinstance(source, Image.Image) else "name", "")

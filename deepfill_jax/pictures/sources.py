@@ -1,6 +1,5 @@
 """Sources of encoded images: files on disk and in memory."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -14,6 +13,14 @@ class Encoded:
 
     data: bytes
     name: str = "The image"
+
+
+@runtime_checkable
+class PathObject(Protocol):
+    """A path, such as `pathlib.Path`: `os.PathLike[str]` in a form that `isinstance` takes."""
+
+    def __fspath__(self) -> str:
+        """Returns the path as text."""
 
 
 @runtime_checkable
@@ -31,7 +38,7 @@ class _Seekable(Protocol):
     def seek(self, offset: int, /) -> object: ...
 
 
-File = str | os.PathLike | Encoded | bytes | bytearray | memoryview | Readable
+File = str | PathObject | Encoded | bytes | bytearray | memoryview | Readable
 Source = File | Image.Image
 
 
@@ -46,7 +53,7 @@ def content(source: File) -> bytes:
         return source.data
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
-    if isinstance(source, str | os.PathLike):
+    if isinstance(source, str | PathObject):
         return Path(source).read_bytes()
     # A caller who wrote the file left it at its end.
     if isinstance(source, _Seekable) and source.seekable():
