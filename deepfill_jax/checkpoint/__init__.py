@@ -245,11 +245,6 @@ class _Best:
 
     checkpoints: Checkpoints
 
-    def should_preserve(
-        self,
-        checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
-        *,
-        context: checkpoint_managers.PreservationContext,
-    ) -> list[bool]:
+    def should_preserve(self, infos: Sequence[Any], *, context: Any) -> list[bool]:
         best = self.checkpoints.best_steps()
-        return [info.step in best for info in checkpoints]
+        return [info.step in best for info in infos]

@@ -67,11 +67,10 @@ def name_layers(
         decoder: The source's names of a stage's last seven layers.
     """
     numbers = range(1, 7)
-    branch = "refine/attention_branch"
     ours = (
         ([f"encode{n}" for n in numbers], encoder),
         ([f"dilate{dilation}" for dilation in DILATIONS], dilated),
-        ([f"attended{n}" for n in (1, 2)], (attended, {branch: ""})),
+        ([f"attended{n}" for n in (1, 2)], (attended, {"refine/attention_branch": ""})),
         ([*(f"decoder/decode{n}" for n in numbers), "decoder/to_rgb"], decoder),
     )
     return {

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
 
 import deepfill_jax
@@ -30,12 +29,12 @@ from deepfill_jax.models.generator import (
     DILATIONS,
     MULTIPLE,
 )
+from deepfill_jax.models.layers import Activation
 from deepfill_jax.tensors import flatten
 
 OPSETS = range(13, 22)  # ONNX opsets in which the operators used here have the same meaning.
 TOLERANCE = 1e-3
 
-Activation = Callable[[jax.Array], jax.Array]
 _ACTIVATIONS: dict[Activation, str] = {nn.elu: "Elu", nn.relu: "Relu"}
 _FLOAT, _INT64 = 1, 7  # Data types in onnx.TensorProto.
 _TO_THE_END = np.iinfo(np.int64).max

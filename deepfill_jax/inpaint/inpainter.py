@@ -28,6 +28,7 @@ WORKING_SIZE = 256  # Training size of the published networks, pixels per side.
 UNGUIDED = "This model does not accept a sketch; omit the sketch, or use a guided model."
 
 _Image = TypeVar("_Image", bound=ImageInput)  # A list of paths is a list of images.
+_Asked = tuple[ImageInput, ImageInput | None, ImageInput | None]  # Image, mask and sketch.
 
 
 class Inpainter:
@@ -190,17 +191,11 @@ class Inpainter:
         """Inpaints one image like `__call__`; also returns the strategy and the scale used."""
         return self._complete([(image, mask, sketch)], Settings(**options))[0]
 
-    def _complete(
-        self,
-        asked: Sequence[tuple[ImageInput, ImageInput | None, ImageInput | None]],
-        settings: Settings,
-    ) -> list[Completed]:
+    def _complete(self, asked: Sequence[_Asked], settings: Settings) -> list[Completed]:
         if not self.guided and any(sketch is not None for _, _, sketch in asked):
             raise UsageError(UNGUIDED)
-        works = [
-            begin(*one, settings, working_size=self.working_size, guided=self.guided)
-            for one in asked
-        ]
+        size, guided = self.working_size, self.guided
+        works = [begin(*one, settings, working_size=size, guided=guided) for one in asked]
         for message in dict.fromkeys(message for work in works for message in work.warnings):
             warnings.warn(message, stacklevel=3)  # Points at the caller of the public method.
         fill([work.canvas for work in works], self._run)

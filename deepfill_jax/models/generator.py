@@ -5,7 +5,7 @@ refinement network has two branches, one of them with contextual attention. Feat
 [B, H, W, C]. Each table below lists its layers from first to last.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Generic, NamedTuple, cast
 
@@ -17,7 +17,7 @@ from deepfill_jax import image
 from deepfill_jax.errors import UsageError
 from deepfill_jax.image import Array
 from deepfill_jax.models import attention
-from deepfill_jax.models.layers import Conv, GatedConv
+from deepfill_jax.models.layers import Activation, Conv, GatedConv
 from deepfill_jax.models.variants import Variant
 
 # Image sides must be multiples of this number of pixels: two strided layers and the attention
@@ -25,6 +25,7 @@ from deepfill_jax.models.variants import Variant
 MULTIPLE = 8
 
 # Columns: kernel size, stride, channels in units of the width.
+EncoderTable = Sequence[tuple[int, int, int]]
 COARSE_ENCODER = ((5, 1, 1), (3, 2, 2), (3, 1, 2), (3, 2, 4), (3, 1, 4), (3, 1, 4))
 CONV_ENCODER = ((5, 1, 1), (3, 2, 1), (3, 1, 2), (3, 2, 2), (3, 1, 4), (3, 1, 4))
 ATTENTION_ENCODER = ((5, 1, 1), (3, 2, 1), (3, 1, 2), (3, 2, 4), (3, 1, 4), (3, 1, 4))
@@ -100,16 +101,10 @@ class Generator(nn.Module):
         return Prediction(coarse, refined, image.composite(refined, masked, mask))
 
 
-def predict(
-    generator: Generator,
-    params: Any,
-    masked: jax.Array,
-    mask: jax.Array,
-    sketch: jax.Array | None = None,
-) -> Prediction[jax.Array]:
-    """Applies a generator with the given parameters; see `Generator.__call__`."""
+def predict(generator: Generator, params: Any, *inputs: jax.Array | None) -> Prediction[jax.Array]:
+    """Applies a generator with these parameters to the inputs of `Generator.__call__`."""
     # Only with `mutable` does `apply` also return variables, as its annotation allows.
-    return cast(Prediction[jax.Array], generator.apply({"params": params}, masked, mask, sketch))
+    return cast(Prediction[jax.Array], generator.apply({"params": params}, *inputs))
 
 
 class CoarseNet(nn.Module):
@@ -178,7 +173,7 @@ class AttentionBranch(nn.Module):
         """Maps [B, H, W, C] and a mask [B, H, W, 1] to [B, H/4, W/4, 4 * width]."""
         variant = self.variant
         conv = _gated_conv(variant, self.dtype)
-        last = {"activation": variant.attention_activation}
+        last = variant.attention_activation
         x = _encode(conv, x, ATTENTION_ENCODER, variant.width, last=last)
         if variant.mask_at_once:
             # The 2x downsampling inside the attention undoes this upsampling exactly.
@@ -239,21 +234,17 @@ def _with_mask(x: jax.Array, mask: jax.Array, sketch: jax.Array | None) -> jax.A
 
 
 def _encode(
-    conv: Callable[..., Conv],
-    x: jax.Array,
-    table: Sequence[tuple[int, int, int]],
-    width: int,
-    *,
-    last: Mapping[str, Any] | None = None,
+    conv: partial[Conv], x: jax.Array, table: EncoderTable, width: int, *, last: Activation = nn.elu
 ) -> jax.Array:
-    """Applies the layers of an encoder table; `last` has extra arguments of the last layer."""
+    """Applies the layers of an encoder table; `last` is the activation of the last layer."""
     for index, (kernel_size, stride, multiple) in enumerate(table, start=1):
-        extra = last if last and index == len(table) else {}
-        x = conv(multiple * width, kernel_size, stride, name=f"encode{index}", **extra)(x)
+        activation = last if index == len(table) else nn.elu
+        name = f"encode{index}"
+        x = conv(multiple * width, kernel_size, stride, activation=activation, name=name)(x)
     return x
 
 
-def _dilate(conv: Callable[..., Conv], x: jax.Array, features: int) -> jax.Array:
+def _dilate(conv: partial[Conv], x: jax.Array, features: int) -> jax.Array:
     for dilation in DILATIONS:
         x = conv(features, dilation=dilation, name=f"dilate{dilation}")(x)
     return x

@@ -19,6 +19,9 @@ from deepfill_jax.models.cpu_convolution import DIMENSIONS
 # rows and (0, 0, 1) at odd ones: [parity, input row, kernel row].
 UPSAMPLED_TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
 
+# A function of a map that acts on each of its values alone.
+Activation = Callable[[jax.Array], jax.Array]
+
 # Lower bound of a norm, as in torch.nn.utils.spectral_norm and in the TF1 release.
 EPSILON = 1e-12
 
@@ -175,7 +178,7 @@ class GatedConv(Conv):
     twice as many outputs, values first and gates second, as in both references.
     """
 
-    activation: Callable[[jax.Array], jax.Array] = nn.elu
+    activation: Activation = nn.elu
     upsampled2x: bool = False  # Is the map upsampled 2x before the convolution?
 
     @nn.compact
