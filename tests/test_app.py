@@ -23,7 +23,7 @@ from PIL import Image
 
 from deepfill_jax import pictures, trained, weights
 from deepfill_jax.app import __main__ as command
-from deepfill_jax.app import actions, guard, layout, painting
+from deepfill_jax.app import actions, exchange, hosts, layout, painting
 from deepfill_jax.app.api import make_api
 from deepfill_jax.app.guard import Guard, Login
 from deepfill_jax.app.layout import Layout
@@ -295,7 +295,7 @@ def test_openapi_describes_the_api(client):
     operations = [x for path in described["paths"].values() for x in path.values()]
     assert [x["operationId"] for x in operations] == ["health", "list_models", "inpaint"]
     post = described["paths"]["/api/inpaint"]["post"]
-    assert set(post["responses"]) == {"200", "400", "413", "422", "503"}
+    assert set(post["responses"]) == {"200", "400", "408", "413", "422", "500", "503"}
     binary = {"type": "string", "format": "binary"}
     completed = post["responses"]["200"]
     assert completed["content"]["image/png"] == {"schema": binary}
@@ -531,6 +531,112 @@ def test_requests_from_other_origins_and_hosts_are_refused(client):
 
 
 @pytest.mark.parametrize(
+    "headers, status",
+    [
+        ({"host": "["}, 421),
+        ({"host": "127.0.0.1:port"}, 421),
+        ({"host": "127.0.0.1:99999999"}, 421),
+        ({"origin": "http://["}, 403),
+        ({"origin": "http://[::1]:x"}, 403),
+        ({"origin": "\xff"}, 403),
+    ],
+)
+def test_malformed_hosts_and_origins_are_refused(app, headers, status):
+    client = guarded_client(app, hosts=("127.0.0.1",), login=Login("me", "secret"))
+    headers = {name: value.encode("latin-1") for name, value in headers.items()}
+    assert refused(client.get("/api/models", headers=headers), status)
+
+
+def test_proxies_are_allowed_by_name(app):
+    client = guarded_client(app, hosts=("127.0.0.1",))
+    proxied = {"host": "images.example", "origin": "https://images.example"}
+    assert refused(client.get("/api/models", headers=proxied), 421) == (
+        "The Host header 'images.example' does not name this server. If it is the name of a "
+        "proxy, start the server with --allow-host images.example."
+    )
+    del proxied["host"]  # A proxy that does not pass the header on.
+    assert refused(client.get("/api/models", headers=proxied), 403).endswith(
+        "If 'https://images.example' is a proxy of this server, start the server with "
+        "--allow-host images.example."
+    )
+    client = guarded_client(app, hosts=("127.0.0.1",), proxies=("images.example",))
+    for headers in (proxied, proxied | {"host": "images.example:443"}, {}):
+        assert client.get("/api/models", headers=headers).status_code == 200
+    for headers in ({"host": "evil.example"}, {"origin": "https://evil.example"}):
+        assert client.get("/api/models", headers=headers).status_code in (403, 421)
+
+
+def test_web_ui_and_api_work_below_a_path(model, tmp_path, app, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", os.environ["GRADIO_TEMP_DIR"])  # Each application's own.
+    app = make_app(Service({"tiny": model}), tmp_path, root_path="/deepfill")
+    with TestClient(app, base_url=LOCAL) as client:
+        for prefix in ("/deepfill", ""):  # Proxies pass the path on, or remove it.
+            assert client.get(f"{prefix}/api/models").json()[0]["name"] == "tiny"
+            page = client.get(f"{prefix}/").text
+            assert f'"root":"{LOCAL}/deepfill"' in page
+            config = client.get(f"{prefix}/config").json()
+            assert config["root"] == f"{LOCAL}/deepfill"
+            upload = client.post(
+                f"{prefix}/gradio_api/upload", files={"files": ("a.png", file(PICTURE))}
+            )
+            assert upload.status_code == 200
+        assert client.get("/deepfill").status_code == 200
+        assert client.get("/deepfillx/api/models").status_code == 404
+        assert client.get("/openapi.json").json()["servers"] == [{"url": "/deepfill"}]
+
+
+def test_allowed_hosts_of_the_command():
+    for host in ("127.0.0.1", "127.0.0.2", "::1", "localhost", "192.168.1.5", "Machine"):
+        assert hosts.allowed(host, ()) == {*hosts.LOOPBACK, host.lower()}
+    for host in ("0.0.0.0", "::", ""):
+        assert hosts.allowed(host, ()) == set()
+        assert "localhost" in hosts.allowed(host, ("images.example",))
+    options = command._parse(["--allow-host", "A.example", "--root-path", "/deepfill/"])
+    assert (options.allow_host, options.root_path) == (["a.example"], "/deepfill")
+
+
+def test_names_below_a_domain_are_matched():
+    patterns = ("one.example", ".two.example")
+    for name in ("one.example", "two.example", "a.two.example", "b.a.two.example"):
+        assert hosts.matches(name, patterns)
+    for name in ("a.one.example", "atwo.example", "two.example.evil", "", ".", None):
+        assert not hosts.matches(name, patterns)
+
+
+def test_health_needs_neither_login_nor_host(app):
+    client = guarded_client(app, login=Login("me", "secret"), hosts=("127.0.0.1",))
+    for headers in ({"host": "10.0.0.7:7860"}, {"host": "["}):
+        assert client.get("/health", headers=headers).json() == {"status": "ok"}
+
+
+def test_errors_of_gradio_and_of_faults_are_json(client, app, monkeypatch):
+    assert refused(client.get("/static/none"), 404) == "Not Found."
+    assert refused(client.delete("/gradio_api/upload"), 405) == "Method Not Allowed."
+    assert refused(client.post("/gradio_api/queue/join", json=[]), 422).startswith("Unprocessable")
+    monkeypatch.setattr(app.service, "purpose", None)
+    faulty = TestClient(app, base_url=LOCAL, raise_server_exceptions=False)
+    assert refused(faulty.get("/api/models"), 500) == (
+        "The server failed; its terminal shows the error."
+    )
+
+
+@pytest.mark.parametrize(
+    "argument, value",
+    [
+        ("--allow-host", "https://a.example"),
+        ("--allow-host", "a.example:80"),
+        ("--allow-host", "*.example"),
+        ("--allow-host", "."),
+        ("--root-path", "deepfill"),
+        ("--root-path", "/a b"),
+    ],
+)
+def test_wrong_hosts_and_paths_are_refused(capsys, argument, value):
+    code, _, error = ended(capsys, argument, value)
+    assert code == 2 and repr(value) in error
+
+
+@pytest.mark.parametrize(
     "path",
     [
         "/gradio_api/file=/etc/passwd",
@@ -557,8 +663,19 @@ def test_files_of_the_machine_and_unused_routes_are_not_served(client, path):
     assert "root:" not in answer.text and "import " not in answer.text
 
 
+SCOPE = {
+    "type": "http",
+    "method": "POST",
+    "path": "/api/inpaint",
+    "raw_path": b"/api/inpaint",
+    "root_path": "",
+    "query_string": b"",
+    "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"multipart/form-data; boundary=x")],
+}
+
+
 def test_slow_upload_returns_408(app, monkeypatch):
-    monkeypatch.setattr(guard, "UPLOAD_SECONDS", 0.05)
+    monkeypatch.setattr(exchange, "START_SECONDS", 0.05)
     sent = []
 
     async def receive():
@@ -567,17 +684,31 @@ def test_slow_upload_returns_408(app, monkeypatch):
     async def send(message):
         sent.append(message)
 
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/api/inpaint",
-        "raw_path": b"/api/inpaint",
-        "root_path": "",
-        "query_string": b"",
-        "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"multipart/form-data; boundary=x")],
-    }
-    asyncio.run(app(scope, receive, send))
+    asyncio.run(app(SCOPE, receive, send))
     assert sent[0]["status"] == 408
+
+
+def test_requests_that_are_being_received_take_no_slot(app, client, service):
+    """Clients that send a head and no body must not keep others from the queue."""
+
+    async def run():
+        body = asyncio.Event()
+
+        async def receive():
+            await body.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            pass
+
+        waiting = [asyncio.ensure_future(app(SCOPE, receive, send)) for _ in range(9)]
+        await asyncio.sleep(0.1)
+        with service.queue.slot(), service.queue.slot(), service.queue.slot():
+            pass
+        body.set()
+        await asyncio.wait(waiting)
+
+    asyncio.run(run())
 
 
 # Tests of the web UI.
@@ -784,7 +915,7 @@ def test_gradio_is_subclassed_not_patched(app):
     assert gr.ImageEditor.preprocess.__module__ == "gradio.components.image_editor"
     get = gradio.processing_utils.async_ssrf_protected_get
     assert get.__module__ == "gradio.processing_utils"
-    package = Path(guard.__file__).parents[1]
+    package = Path(layout.__file__).parents[1]
     assert not list(package.rglob("*.pyi"))  # gradio writes one for a subclass of a component.
 
 

@@ -16,12 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepfill_jax import renamed
+from deepfill_jax.app import hosts
 from deepfill_jax.errors import UsageError, run_command
 
 PORT = 7860
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")  # Variables that are set where Linux has a display.
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-MAX_CONNECTIONS = 500  # Maximum number of simultaneous connections.
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,6 +56,7 @@ def run(options: argparse.Namespace) -> None:
 
     from deepfill_jax import compile_cache
     from deepfill_jax.app.guard import Login
+    from deepfill_jax.app.protocol import Protocol
     from deepfill_jax.app.registry import available
     from deepfill_jax.app.service import Service
     from deepfill_jax.app.web import make_app
@@ -73,13 +73,15 @@ def run(options: argparse.Namespace) -> None:
             service,
             Path(folder).resolve(),
             login=Login(options.user, options.password) if options.password else None,
-            hosts=LOOPBACK if options.host in LOOPBACK else (),
+            hosts=hosts.allowed(options.host, options.allow_host),
+            proxies=options.allow_host,
+            root_path=options.root_path,
             max_bytes=int(1e6 * options.max_megabytes),
         )
         host = f"[{options.host}]" if ":" in options.host else options.host
         address = f"http://{host}:{listening.getsockname()[1]}/"
         print(address, flush=True)
-        if options.host not in LOOPBACK and not options.password:
+        if not hosts.is_loopback(options.host) and not options.password:
             print(
                 "Warning: no password is set, so anyone who can reach this machine can use it.",
                 file=sys.stderr,
@@ -89,7 +91,8 @@ def run(options: argparse.Namespace) -> None:
             app,
             log_level="warning",
             server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
+            http=Protocol,
+            ws="none",  # The web UI does not use WebSockets.
             timeout_graceful_shutdown=1,
         )
 
@@ -99,7 +102,8 @@ def run(options: argparse.Namespace) -> None:
                 logging.getLogger("uvicorn.error").disabled = True
                 await super().shutdown(sockets)
 
-        if options.host in LOOPBACK and not options.no_browser and _has_display():
+        is_local = hosts.is_loopback(options.host)
+        if is_local and not options.no_browser and _has_display():
             # In a thread, because some browsers return only when they are closed. The socket is
             # listening, so the browser's first request waits until the server takes it.
             threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
@@ -169,6 +173,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--password",
         default=os.environ.get("DEEPFILL_PASSWORD"),
         help="require this password and the user name (HTTP Basic authentication)",
+    )
+    add(
+        "--allow-host",
+        type=hosts.host_pattern,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name under which a proxy publishes this server, or .DOMAIN for all names below a "
+        "domain; repeat the option for several names",
+    )
+    add(
+        "--root-path",
+        type=hosts.root_path,
+        default="",
+        metavar="PATH",
+        help="path below which a proxy publishes this server, such as /deepfill",
     )
     add(
         "--max-queue",

@@ -68,7 +68,7 @@ HEADERS = {
 }
 
 
-def errors(**reasons: str) -> dict[int, dict[str, Any]]:
+def errors(**reasons: str) -> dict[int | str, dict[str, Any]]:
     """Describes error responses, by status: `_422="A field is invalid."`."""
     return {
         int(status.removeprefix("_")): {"model": Problem, "description": reason}

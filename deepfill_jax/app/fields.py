@@ -1,22 +1,26 @@
-"""The form fields of a request, with their limits and their descriptions for OpenAPI."""
+"""The form fields of a request, with their limits and their descriptions for OpenAPI.
+
+`mask_options` and `sides` are dependencies of the route, which group fields that belong together.
+"""
 
 from typing import Annotated
 
-from fastapi import File, Form
+from fastapi import File, Form, params
 
 from deepfill_jax.app.described import FormFile
 from deepfill_jax.app.reading import Format
+from deepfill_jax.app.service import Sides
 from deepfill_jax.inpaint.windows import Strategy
-from deepfill_jax.pictures import Orientation
+from deepfill_jax.pictures import MaskOptions, Orientation
 
 MAX_LENGTH = 10_000  # Maximum of the fields that are lengths, in pixels.
 
 
-def _length(description: str) -> type[int]:
-    return Annotated[int, Form(ge=0, le=MAX_LENGTH, description=description)]
+def _length(description: str) -> params.Form:
+    return Form(ge=0, le=MAX_LENGTH, description=description)
 
 
-def _side(name: str) -> type[int]:
+def _side(name: str) -> params.Form:
     return _length(f"Pixels by which the image is extended at the {name}.")
 
 
@@ -36,11 +40,14 @@ SketchFile = Annotated[
     ),
 ]
 ResizeStrategy = Annotated[Strategy, Form(description="How large images are processed.")]
-Dilation = _length("Pixels by which the hole is dilated.")
-Feather = _length(
-    "Width in pixels, at most `dilate`, of the border of the dilated hole in which the result is "
-    "blended with the image."
-)
+Dilation = Annotated[int, _length("Pixels by which the hole is dilated.")]
+Feather = Annotated[
+    int,
+    _length(
+        "Width in pixels, at most `dilate`, of the border of the dilated hole in which the result "
+        "is blended with the image."
+    ),
+]
 ResultFormat = Annotated[
     Format, Form(description="Format of the result: PNG, or the image's format.")
 ]
@@ -67,4 +74,26 @@ MaskCheck = Annotated[
         "of class numbers."
     ),
 ]
-Top, Right, Bottom, Left = (_side(name) for name in ("top", "right", "bottom", "left"))
+Top = Annotated[int, _side("top")]
+Right = Annotated[int, _side("right")]
+Bottom = Annotated[int, _side("bottom")]
+Left = Annotated[int, _side("left")]
+
+
+def mask_options(
+    mask_threshold: MaskThreshold = 0.5,
+    mask_orientation: MaskOrientation = "auto",
+    check_mask: MaskCheck = True,
+) -> MaskOptions:
+    """Returns the options for reading the mask."""
+    return MaskOptions(
+        threshold=mask_threshold,
+        check=check_mask,
+        orientation=mask_orientation,
+        say_unchecked="check_mask=false",
+    )
+
+
+def sides(top: Top = 0, right: Right = 0, bottom: Bottom = 0, left: Left = 0) -> Sides:
+    """Returns the pixels by which the image is extended."""
+    return Sides(top, right, bottom, left)

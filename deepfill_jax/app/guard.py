@@ -1,23 +1,22 @@
-"""ASGI middleware: authentication, host and origin checks, allowed paths, request size limits."""
+"""ASGI middleware: authentication, host and origin checks, allowed paths, request limits."""
 
-import asyncio
 import base64
 import binascii
-import contextlib
 import secrets
 from collections.abc import Collection
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deepfill_jax.app.exchange import Exchange, RefusalError, too_large
+from deepfill_jax.app.hosts import matches
 from deepfill_jax.app.queue import QueueFullError
+from deepfill_jax.app.responses import busy, problem
 from deepfill_jax.app.service import Service
 
 MAX_BYTES = 100_000_000  # Maximum size of a request.
-UPLOAD_SECONDS = 300  # Maximum duration of an upload.
 INPAINT, MODELS, SCHEMA = "/api/inpaint", "/api/models", "/openapi.json"
 HEALTH, HELP = "/health", "/help"
 # The paths of gradio that the web UI needs. Others could call functions by name, fetch URLs, ...
@@ -29,13 +28,6 @@ PATHS = (
     *("/gradio_api/heartbeat/", "/gradio_api/startup-events"),
     *("/gradio_api/info", "/gradio_api/app_id", "/gradio_api/reset"),
 )
-# The web UI is self-contained: browsers must not load other hosts' content or show it in a frame.
-HEADERS = {
-    "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
-    "frame-ancestors 'none'; form-action 'self'; base-uri 'self'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
 class Login(NamedTuple):
@@ -55,12 +47,6 @@ class Login(NamedTuple):
         return same and kind.lower() == "basic"
 
 
-class _RefusalError(Exception):
-    def __init__(self, status: int, reason: str, **headers: str):
-        super().__init__(reason)
-        self.response = JSONResponse({"error": reason}, status, headers)
-
-
 class Guard:
     """ASGI middleware that rejects requests before they reach the application."""
 
@@ -71,20 +57,26 @@ class Guard:
         *,
         login: Login | None = None,
         hosts: Collection[str] = (),
+        proxies: Collection[str] = (),
+        root_path: str = "",
         max_bytes: int = MAX_BYTES,
     ):
         """Wraps an application.
 
         Args:
             app: The application.
-            service: The service whose queue gives inpainting requests a slot before they are read.
+            service: The service; inpainting requests are rejected while its queue is full.
             login: Credentials that every request must have; None requires none.
-            hosts: Allowed Host headers; empty allows any. Restricting them on a loopback server
-                prevents DNS rebinding.
+            hosts: Allowed Host headers; empty allows any. Restricting them prevents DNS rebinding.
+            proxies: Names of proxies, see `hosts.matches`. They are allowed as Host header, and in
+                the Origin header of requests with another Host header.
+            root_path: Path below which a proxy publishes this server, such as "/deepfill"; it is
+                removed from the paths of requests that have it.
             max_bytes: Maximum request size in bytes.
         """
         self.app, self.service, self.login = app, service, login
-        self.hosts, self.max_bytes = hosts, max_bytes
+        self.hosts, self.proxies = hosts and {*hosts, *proxies}, proxies
+        self.root_path, self.max_bytes = root_path, max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request."""
@@ -92,83 +84,75 @@ class Guard:
             return await self.app(scope, receive, send)
         if scope["type"] != "http":  # The server does not use WebSockets.
             return await send({"type": "websocket.close"})
+        scope = self._without_root_path(scope)
         try:
             self._check(scope)
-            fills = scope["path"] == INPAINT and scope["method"] == "POST"
-            with self.service.queue.slot() if fills else contextlib.nullcontext():
-                await _Exchange(receive, send, self.max_bytes).of(self.app, scope)
-        except _RefusalError as refusal:
+            await Exchange(receive, send, self.max_bytes).run(self.app, scope)
+        except RefusalError as refusal:
             await refusal.response(scope, receive, send)
-        except QueueFullError as error:
-            refusal = _RefusalError(503, str(error), **{"Retry-After": "10"})
-            await refusal.response(scope, receive, send)
+
+    def _without_root_path(self, scope: Scope) -> Scope:
+        path, root = scope["path"], self.root_path
+        if not root or not f"{path}/".startswith(f"{root}/"):
+            return scope
+        raw = scope.get("raw_path", path.encode()).removeprefix(root.encode())
+        return {**scope, "path": path.removeprefix(root) or "/", "raw_path": raw or b"/"}
 
     def _check(self, scope: Scope) -> None:
         headers, path = Headers(scope=scope), scope["path"]
-        host = headers.get("host", "")
-        if self.hosts and urlsplit(f"//{host}").hostname not in self.hosts:
-            raise _RefusalError(421, "The Host header does not name this server.")
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
-            raise _RefusalError(403, "Requests from other origins are not allowed.")
-        is_open = path == HEALTH  # Load balancers, which have no password, ask for it.
-        if self.login and not is_open and not self.login.opens(headers.get("authorization", "")):
-            raise _RefusalError(
-                401,
-                "A user name and a password are required.",
-                **{"WWW-Authenticate": 'Basic realm="deepfill", charset="UTF-8"'},
-            )
+        if path != HEALTH:  # Load balancers have no password, and may use the address as Host.
+            self._check_host(headers)
+            self._check_login(headers)
         if path != "/" and not path.startswith(PATHS):
-            raise _RefusalError(404, "Not found.")
+            raise RefusalError(problem("Not found", 404))
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.max_bytes:
-            raise _too_large(self.max_bytes)
+            raise too_large(self.max_bytes)
+        if path == INPAINT and scope["method"] == "POST":
+            self._check_queue()
 
-
-def _too_large(max_bytes: int) -> _RefusalError:
-    return _RefusalError(
-        413, f"The request is larger than the limit of {max_bytes:,} bytes; send less."
-    )
-
-
-class _Exchange:
-    """One request and its response, with limits on the size and duration of the upload."""
-
-    def __init__(self, receive: Receive, send: Send, max_bytes: int):
-        self._receive, self._send, self._max_bytes = receive, send, max_bytes
-        self._bytes, self._whole = 0, False
-        self._deadline = asyncio.get_running_loop().time() + UPLOAD_SECONDS
-        self._refusal: _RefusalError | None = None
-
-    async def of(self, app: ASGIApp, scope: Scope) -> None:
-        """Runs the application, or raises the refusal if the request was too large or too slow."""
-        try:
-            await app(scope, self.receive, self.send)
-        except Exception:
-            if self._refusal is None:
-                raise
-        if self._refusal is not None:
-            raise self._refusal
-
-    async def receive(self) -> Message:
-        if self._whole:  # The only message after the body is the client's disconnect.
-            return await self._receive()
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                message = await self._receive()
-        except TimeoutError:
-            self._refusal = _RefusalError(408, "The upload timed out; send the request again.")
-            raise self._refusal from None
-        self._whole = not message.get("more_body", False)
-        self._bytes += len(message.get("body", b""))
-        if self._bytes > self._max_bytes:
-            self._refusal = _too_large(self._max_bytes)
-            raise self._refusal
-        return message
-
-    async def send(self, message: Message) -> None:
-        if self._refusal is not None:  # Drops the application's own response to the failed upload.
+    def _check_host(self, headers: Headers) -> None:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        name = _host_name(f"//{host}")
+        if self.hosts and not matches(name, self.hosts):
+            raise RefusalError(
+                problem(
+                    f"The Host header {host[:100]!r} does not name this server. If it is the name "
+                    f"of a proxy, start the server with --allow-host {name or 'NAME'}",
+                    421,
+                )
+            )
+        if origin is None or origin in (f"http://{host}", f"https://{host}"):
             return
-        if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(HEADERS)
-        await self._send(message)
+        page = _host_name(origin)
+        if not matches(page, self.proxies):
+            raise RefusalError(
+                problem(
+                    f"Requests from other origins are not allowed. If {origin[:100]!r} is a proxy "
+                    f"of this server, start the server with --allow-host {page or 'NAME'}",
+                    403,
+                )
+            )
+
+    def _check_login(self, headers: Headers) -> None:
+        if self.login and not self.login.opens(headers.get("authorization", "")):
+            challenge = {"WWW-Authenticate": 'Basic realm="deepfill", charset="UTF-8"'}
+            raise RefusalError(problem("A user name and a password are required", 401, challenge))
+
+    def _check_queue(self) -> None:
+        """Refuses requests before they are received for which there is no slot now."""
+        try:
+            with self.service.queue.slot():
+                pass
+        except QueueFullError as error:
+            raise RefusalError(busy(error)) from error
+
+
+def _host_name(url: str) -> str | None:
+    """Returns the host name of a URL in lower case; None if there is none or it is malformed."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  Raises if it is malformed.
+        return parts.hostname
+    except ValueError:
+        return None

@@ -1,16 +1,21 @@
 """The HTTP responses of the API: completed images, and errors as {"error": SENTENCE}."""
 
-from collections.abc import Mapping
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from http.client import responses as phrases
 from pathlib import PurePosixPath
+from typing import IO
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from deepfill_jax import pictures
 from deepfill_jax.app import described
+from deepfill_jax.app.queue import QueueFullError
 from deepfill_jax.app.service import Filled
 from deepfill_jax.errors import UsageError
 
@@ -21,11 +26,29 @@ MEDIA_TYPES = {
     "WEBP": "image/webp",
     "BMP": "image/bmp",
 }
+MEMORY_BYTES = 1_000_000  # Larger images wait on disk for clients that read slowly.
 
 
 def problem(reason: str, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Makes an error response; the reason may or may not end with a period."""
     return JSONResponse({"error": f"{reason.rstrip('.')}."}, status, headers)
+
+
+def busy(error: Exception) -> JSONResponse:
+    """Makes the response to a request for which there is no room at present."""
+    return problem(str(error), 503, {"Retry-After": "10"})
+
+
+def reason_of(status: int, body: bytes) -> str:
+    """Returns the reason in the body of an error response of any kind, or that of its status."""
+    reason: object = body.decode(errors="replace")
+    try:
+        parsed = json.loads(body)
+        reason = parsed.get("error", parsed.get("detail")) if isinstance(parsed, dict) else None
+    except ValueError:
+        pass  # Plain text.
+    # FastAPI's details can be lists, and statuses such as nginx's 499 have no phrase.
+    return reason if reason and isinstance(reason, str) else phrases.get(status, "Failed")
 
 
 def handle_errors(app: FastAPI) -> None:
@@ -45,6 +68,14 @@ def handle_errors(app: FastAPI) -> None:
     async def failed(request: Request, error: HTTPException) -> Response:
         return problem(error.detail, error.status_code, error.headers)
 
+    @app.exception_handler(QueueFullError)
+    async def full(request: Request, error: QueueFullError) -> Response:
+        return busy(error)
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, error: Exception) -> Response:
+        return problem("The server failed; its terminal shows the error", 500)
+
 
 class MethodNotAllowed:
     """A route that answers all methods with 405."""
@@ -58,8 +89,15 @@ class MethodNotAllowed:
         await self._response(scope, receive, send)
 
 
+def stored(content: bytes) -> IO[bytes]:
+    """Writes content to a temporary file, which is deleted when it is closed."""
+    file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)
+    file.write(content)
+    return file
+
+
 def completed_image(
-    model: str, filled: Filled, name: str, encoded: bytes, warnings: tuple[str, ...]
+    model: str, filled: Filled, name: str, file: IO[bytes], warnings: tuple[str, ...]
 ) -> Response:
     """Makes the response that contains the completed image.
 
@@ -67,13 +105,21 @@ def completed_image(
         model: Name of the model.
         filled: The completed image.
         name: Name of its file.
-        encoded: Content of the file.
+        file: The file, see `stored`; it is closed when it has been sent.
         warnings: Sentences for the header Deepfill-Warning.
     """
     values = (quote(model), filled.strategy, f"{filled.scale:.4g}", f"{filled.seconds:.3f}")
     headers = dict(zip(described.HEADERS, values, strict=True))
     headers["Content-Disposition"] = f"attachment; filename*=utf-8''{quote(name)}"
+    headers["Content-Length"] = str(file.tell())
     if warnings:
         headers["Deepfill-Warning"] = quote(" ".join(warnings), safe=" ,;:()'")
     media_type = MEDIA_TYPES[pictures.WRITABLE[PurePosixPath(name).suffix.lower()]]
-    return Response(encoded, media_type=media_type, headers=headers)
+    return StreamingResponse(_pieces(file), media_type=media_type, headers=headers)
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        file.seek(0)
+        while piece := file.read(MEMORY_BYTES):
+            yield piece

@@ -18,13 +18,16 @@ def make_app(
     *,
     login: Login | None = None,
     hosts: Collection[str] = (),
+    proxies: Collection[str] = (),
+    root_path: str = "",
     max_bytes: int = MAX_BYTES,
 ) -> Guard:
     """Makes the application, which keeps its temporary files in a folder; see `Guard`."""
     app = gr.mount_gradio_app(
-        make_api(service, login=login is not None),
+        make_api(service, login=login is not None, root_path=root_path),
         make_page(service, folder),
         path="/",
+        root_path=root_path or None,
         footer_links=[],
         run_history=False,
         show_error=False,
@@ -36,4 +39,12 @@ def make_app(
         theme=theme(),
         css=Path(__file__).with_name("style.css").read_text(encoding="utf-8"),
     )
-    return Guard(app, service, login=login, hosts=hosts, max_bytes=max_bytes)
+    return Guard(
+        app,
+        service,
+        login=login,
+        hosts=hosts,
+        proxies=proxies,
+        root_path=root_path,
+        max_bytes=max_bytes,
+    )
