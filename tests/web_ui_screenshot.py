@@ -14,9 +14,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 
-import test_app_browser
+import browser as browsers
 from PIL import Image
 from skimage import data
 
@@ -35,7 +34,7 @@ def paint(browser, points, size):
 
 def take(url, folder):
     """Removes the mast in a browser at `url` and returns the screenshot, a PNG file."""
-    browser = test_app_browser.Browser(SimpleNamespace(url=url), folder, "screenshot")
+    browser = browsers.Browser(url, folder, "screenshot")
     try:
         photo = data.rocket()
         browser.open(photo, "rocket.png")
@@ -55,7 +54,7 @@ def main():
     )
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "web-ui.png")
     output = parser.parse_args().output
-    test_app_browser.SIZES["screenshot"] = WINDOW
+    browsers.SIZES["screenshot"] = WINDOW
     options = "--port 0 --no-browser --model scenes".split()
     command = [sys.executable, "-m", "deepfill_jax.app", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

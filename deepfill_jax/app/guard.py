@@ -115,24 +115,14 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         name = _host_name(f"//{host}")
         if self.hosts and not matches(name, self.hosts):
-            raise RefusalError(
-                problem(
-                    f"The Host header {host[:100]!r} does not name this server. If it is the name "
-                    f"of a proxy, start the server with --allow-host {name or 'NAME'}",
-                    421,
-                )
-            )
+            reason = f"The Host header {host[:100]!r} does not name this server"
+            raise RefusalError(problem(reason + _remedy(name), 421))
         if origin is None or origin in (f"http://{host}", f"https://{host}"):
             return
         page = _host_name(origin)
         if not matches(page, self.proxies):
-            raise RefusalError(
-                problem(
-                    f"Requests from other origins are not allowed. If {origin[:100]!r} is a proxy "
-                    f"of this server, start the server with --allow-host {page or 'NAME'}",
-                    403,
-                )
-            )
+            reason = f"Requests from another origin, {origin[:100]!r}, are not allowed"
+            raise RefusalError(problem(reason + _remedy(page), 403))
 
     def _check_login(self, headers: Headers) -> None:
         if self.login and not self.login.opens(headers.get("authorization", "")):
@@ -156,3 +146,8 @@ def _host_name(url: str) -> str | None:
         return parts.hostname
     except ValueError:
         return None
+
+
+def _remedy(name: str | None) -> str:
+    """Returns the second sentence of a refusal: how to allow a name if that is possible."""
+    return f". If {name} is a proxy, start the server with --allow-host {name}" if name else ""

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from http import HTTPStatus
 from typing import cast
 
 import h11
@@ -122,7 +123,8 @@ class Protocol(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         response = problem(reason, status, {"connection": "close"})
-        start = h11.Response(status_code=status, headers=response.raw_headers)
+        phrase = HTTPStatus(status).phrase.encode()
+        start = h11.Response(status_code=status, headers=response.raw_headers, reason=phrase)
         events = (start, h11.Data(data=bytes(response.body)), h11.EndOfMessage())
         self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
         self.transport.close()
