@@ -446,7 +446,24 @@ def test_full_queue_returns_503(client, service):
     with service.queue.slot(), service.queue.slot(), service.queue.slot():
         answer = ask(client, files)
         assert "try again" in refused(answer, 503) and answer.headers["retry-after"] == "10"
+        # Without the guard, which checks before the request is received.
+        with TestClient(make_api(service), base_url=LOCAL) as unguarded:
+            assert refused(ask(unguarded, files), 503) == answer.json()["error"]
     assert ask(client, files).status_code == 200
+
+
+def test_full_queue_returns_503_before_the_request_is_received(app, service):
+    sent = []
+
+    async def receive():
+        raise AssertionError
+
+    async def send(message):
+        sent.append(message)
+
+    with service.queue.slot(), service.queue.slot(), service.queue.slot():
+        asyncio.run(app(SCOPE, receive, send))
+    assert sent[0]["status"] == 503
 
 
 def test_plain_name_removes_paths_and_control_characters():
