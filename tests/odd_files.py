@@ -86,7 +86,7 @@ UNREADABLE = "cannot be read as an image"
 TWIN = "would also be the result of other files"
 NAN = np.full((SIDE, SIDE), np.nan, np.float32)
 
-# Contents by name, and a part of the line; lines about metadata name what is left out.
+# Each file's content, and a part of the message for it; messages list metadata that is not copied.
 FILES = {
     # Names.
     "plain.png": (_bytes("PNG"), GOOD),

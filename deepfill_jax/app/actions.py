@@ -159,7 +159,7 @@ class Actions:
             return picture, hole, np.zeros_like(hole)
         areas = painted(layer.read_bytes())
         more, lines = (pictures.resize_mask(area, *hole.shape[:2]) for area in areas)
-        if picture.kept_share is not None:  # Nothing is kept of what is painted over.
+        if picture.kept_share is not None:  # Painted pixels are replaced whole.
             kept = np.where(more, np.float32(0), picture.kept_share)
             picture = replace(picture, kept_share=kept)
         return picture, hole | more, lines

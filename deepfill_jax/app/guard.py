@@ -130,7 +130,7 @@ class Guard:
             raise RefusalError(problem("A user name and a password are required", 401, challenge))
 
     def _check_queue(self) -> None:
-        """Refuses requests before they are received for which there is no slot now."""
+        """Refuses a request before its body is received if the queue is full."""
         try:
             with self.service.queue.slot():
                 pass

@@ -35,7 +35,7 @@ def problem(reason: str, status: int, headers: Mapping[str, str] | None = None) 
 
 
 def busy(error: Exception) -> JSONResponse:
-    """Makes the response to a request for which there is no room at present."""
+    """Makes the response to a request that the server is too busy to accept."""
     return problem(str(error), 503, {"Retry-After": "10"})
 
 
@@ -56,7 +56,7 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(UsageError)
     async def unusable(request: Request, error: UsageError) -> Response:
-        return JSONResponse({"error": str(error)}, 422)  # It is a whole sentence.
+        return JSONResponse({"error": str(error)}, 422)  # It ends with a period.
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

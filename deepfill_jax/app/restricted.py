@@ -22,7 +22,7 @@ class Editor(gr.ImageEditor, metaclass=_WithoutStub):
     is_template = True  # The frontend is that of the base class.
 
     def preprocess(self, payload) -> Path | None:
-        """Returns the layer's file, or None; gradio would decode it whatever its size."""
+        """Returns the layer's file, or None; gradio itself would decode it without a size limit."""
         layers = payload.layers if payload is not None else ()  # None before there is an image.
         return next((Path(layer.path) for layer in layers if layer), None)
 

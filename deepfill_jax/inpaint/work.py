@@ -79,7 +79,7 @@ def begin(
     Args:
         image: See `Inpainter.__call__`.
         mask: See `Inpainter.__call__`. None: the transparent pixels of the image are the hole.
-        sketch: See `Inpainter.__call__`. None: there are no lines.
+        sketch: See `Inpainter.__call__`. None means no lines.
         settings: The options; this function resolves the strategy "auto".
         working_size: See `windows.find_windows`.
         guided: Whether the network accepts a sketch.
