@@ -15,8 +15,9 @@ class Canvas:
 
     Attributes:
         pixels: [H, W, 1] grey or [H, W, 3] RGB, of uint8, uint16, or floats in [-1, 1].
-        hole: bool [H, W, 1], the pixels that are not filled yet.
-        windows: The windows that are not filled yet.
+        levels: uint8 [H, W, 1], the levels of the pixels that are not filled yet, otherwise 0; see
+            `windows.Plan`.
+        stages: The windows that are not filled yet.
         sketch: bool [H, W, 1], the lines that guide the completion, or None.
         unknown: bool [H, W, 1], pixels without a color that are not filled, or None.
     """
@@ -24,27 +25,17 @@ class Canvas:
     def __init__(
         self,
         pixels: np.ndarray,
-        hole: np.ndarray,
-        windows: Sequence[Window],
+        levels: np.ndarray,
+        stages: Sequence[Sequence[Window]],
         sketch: np.ndarray | None = None,
         unknown: np.ndarray | None = None,
     ):
-        self.pixels, self.hole, self.windows = pixels.copy(), hole.copy(), list(windows)
+        self.pixels, self.levels, self.stages = pixels.copy(), levels.copy(), list(stages)
         self.sketch, self.unknown = sketch, unknown
 
-    def pop_independent(self) -> list[Window]:
-        """Removes and returns the windows whose view overlaps no hole of an earlier window.
-
-        They can be filled in one batch. The other windows wait, since they see more afterwards.
-        """
-        ready: list[Window] = []
-        later: list[Window] = []
-        for window in self.windows:
-            before = (*ready, *later)
-            sees = any(window.view.overlaps(other.hole) for other in before)
-            (later if sees else ready).append(window)
-        self.windows = later
-        return ready
+    def pop_stage(self) -> Sequence[Window]:
+        """Removes and returns the windows of the next stage; an empty list after the last one."""
+        return self.stages.pop(0) if self.stages else []
 
     def read_window(self, window: Window) -> tuple[np.ndarray, ...]:
         """Returns a window: image, float32 [h, w, 3] in [-1, 1], and hole, bool [h, w, 1].
@@ -54,7 +45,7 @@ class Canvas:
         pixels contain none of the hole. It is a line if it covers any line pixel, so thin lines
         remain. Pixels without a color are hole for the network.
         """
-        pixels, hole = self.pixels[window.view.slices], self.hole[window.view.slices]
+        pixels, hole = self.pixels[window.view.slices], self.levels[window.view.slices] > 0
         if self.unknown is not None:
             hole = hole | self.unknown[window.view.slices]
         areas = [hole] if self.sketch is None else [hole, self.sketch[window.view.slices] & hole]
@@ -68,20 +59,21 @@ class Canvas:
         return image, *areas
 
     def paste(self, window: Window, filled: np.ndarray) -> None:
-        """Copies the pixels of the hole from a filled window, float32 [h, w, 3] in [-1, 1]."""
+        """Copies the pixels of the window's level from its output, float32 [h, w, 3] in [-1, 1]."""
         _, _, height, width = window.view
         if filled.shape[:2] != (height, width):
             filled = np.clip(_resize(filled, height, width), -1.0, 1.0)
         if self.pixels.shape[2] == 1:
             filled = filled.mean(axis=2, keepdims=True)
-        view, hole = self.pixels[window.view.slices], self.hole[window.view.slices]
+        view, levels = self.pixels[window.view.slices], self.levels[window.view.slices]
         rows, columns = (
             slice(inner.start - outer.start, inner.stop - outer.start)
             for inner, outer in zip(window.hole.slices, window.view.slices, strict=True)
         )
-        view, hole, filled = (x[rows, columns] for x in (view, hole, filled))
-        np.copyto(view, _to_dtype(filled, view.dtype), where=hole)
-        hole[...] = False
+        view, levels, filled = (x[rows, columns] for x in (view, levels, filled))
+        here = levels == window.level
+        np.copyto(view, _to_dtype(filled, view.dtype), where=here)
+        levels[here] = 0
 
 
 def extend(

@@ -26,7 +26,7 @@ class Settings:
     """The options with their defaults.
 
     Attributes:
-        strategy: How large images are processed, see `windows.choose_strategy`.
+        strategy: How large images are processed, see `windows.plan_windows`.
         dilate: Pixels by which the hole is dilated, 0 or more.
         feather: Width in pixels, at most `dilate`, of the blended border.
         mask_threshold: Fraction of the mask's value scale above which a value is hole, from 0 to
