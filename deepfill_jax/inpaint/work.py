@@ -106,7 +106,7 @@ def begin(
     dilated = mask_edges.dilate(hole, settings.dilate)
     plan = plan_windows(dilated, settings.strategy, working_size)
     unknown = None if picture.alpha is None else (picture.alpha == 0) & ~dilated
-    canvas = Canvas(unit, plan.levels, plan.stages, lines, unknown)
+    canvas = Canvas(unit, plan.levels, plan.stages, lines, unknown, detail=settings.detail)
     is_flat = not isinstance(image, Source | Picture) and np.ndim(image) == 2
     return Work(
         picture,
