@@ -143,6 +143,7 @@ def _filler(options: argparse.Namespace) -> tuple[batch.Fill, Sequence[Path]]:
     fill = functools.partial(
         inpainter.complete,
         strategy=options.strategy,
+        detail=options.detail,
         dilate=options.dilate,
         feather=options.feather,
         mask_orientation="upright",  # The mask was oriented and checked when it was read.

@@ -109,6 +109,13 @@ def _add_completion(parser: argparse.ArgumentParser) -> None:
         "(default: the training size of the model)",
     )
     add(
+        "--no-detail",
+        action="store_false",
+        dest="detail",
+        help="leave completions soft that were computed at a smaller scale, instead of copying "
+        "detail from the known pixels",
+    )
+    add(
         "--dilate",
         type=number(int, 0),
         default=0,

@@ -142,7 +142,8 @@ class Inpainter:
                 white on black, or one color on transparency, read like a mask. Only lines in the
                 hole count. None: no lines.
             options: See `options.Settings`. strategy="auto": how large images are processed, or
-                "original", "resize" or "crop", see `windows.plan_windows`. dilate=0: pixels by
+                "original", "resize" or "crop", see `windows.plan_windows`. detail=True: copy detail
+                from the known pixels into what is completed at a smaller scale. dilate=0: pixels by
                 which the hole is dilated. feather=0: pixels, at most `dilate`, over which the
                 completion blends with the image in the dilated rim. mask_threshold=0.5: fraction of
                 the mask's value scale above which a value is hole; 0 for masks of class or instance
