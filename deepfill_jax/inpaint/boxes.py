@@ -61,7 +61,7 @@ def tight(mask: np.ndarray, box: Box) -> Box:
 
 def hole_boxes(mask: np.ndarray, cell: int) -> list[Box]:
     """Returns disjoint boxes around the holes, merged if they touch in a grid of `cell` pixels."""
-    cells = pooled(mask, cell, np.any)
+    cells = pooled(mask, cell, whole=False)
     while True:
         found = scipy.ndimage.find_objects(scipy.ndimage.label(cells, np.ones((3, 3)))[0])
         if all(cells[box].all() for box in found):
@@ -85,12 +85,13 @@ def distance_transform(mask: np.ndarray) -> np.ndarray:
     return scipy.ndimage.distance_transform_edt(mask)
 
 
-def pooled(mask: np.ndarray, cell: int, reduce: np.ufunc) -> np.ndarray:
-    """Reduces a mask to bool [ceil(H / cell), ceil(W / cell)] by `np.any` or `np.all` of each cell.
+def pooled(mask: np.ndarray, cell: int, *, whole: bool) -> np.ndarray:
+    """Returns the cells that contain hole or, if `whole`, only hole, bool [H / cell, W / cell].
 
     Beyond the image, the mask continues like its last row and column.
     """
     height, width = mask.shape[:2]
     padded = np.pad(mask[..., 0], ((0, -height % cell), (0, -width % cell)), mode="edge")
     rows, columns = (side // cell for side in padded.shape)
-    return reduce(padded.reshape(rows, cell, columns, cell), axis=(1, 3))
+    cells = padded.reshape(rows, cell, columns, cell)
+    return (np.min if whole else np.max)(cells, axis=(1, 3))

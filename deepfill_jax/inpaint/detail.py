@@ -24,6 +24,8 @@ import numpy as np
 import scipy  # Loads scipy.ndimage when it is first used.
 from jax import lax
 
+from deepfill_jax.inpaint.boxes import pooled
+from deepfill_jax.inpaint.network import compiled_side
 from deepfill_jax.inpaint.resize import resize
 
 BLUR = 1.0  # Standard deviation. Finer structures are copied, coarser ones are the network's.
@@ -57,17 +59,17 @@ def add_detail(image: np.ndarray, hole: np.ndarray, completed: np.ndarray) -> np
     h, w = completed.shape[:2]
     # The blur mixes one pixel of the hole into its border.
     unknown = scipy.ndimage.maximum_filter(resize(hole.astype(np.float32), h, w)[..., 0] > 0, 3)
-    margins = (0, -h % CELL), (0, -w % CELL)
-    unknown = np.pad(unknown, margins, constant_values=True)
-    available = available_sources(unknown)
+    # A program is compiled for each size and number of cells, so both are rounded up.
+    margins = (0, compiled_side(h) - h), (0, compiled_side(w) - w)
+    available = available_sources(np.pad(unknown, margins, constant_values=True))
     if not available.any():
         return np.clip(resize(completed, height, width), -1.0, 1.0)
-    grid = unknown.reshape(unknown.shape[0] // CELL, CELL, -1, CELL).any(axis=(1, 3))
-    cells = np.argwhere(grid).astype(np.int32) * _STEP
+    cells = (
+        np.argwhere(pooled(unknown[..., np.newaxis], CELL, whole=False)).astype(np.int32) * _STEP
+    )
     smooth = scipy.ndimage.gaussian_filter(completed, (BLUR, BLUR, 0.0))
     padded = np.pad(smooth, (*margins, (0, 0)), mode="edge")
-    # The program is compiled for each number of cells, so it is one of 1, 2, 4, 8, ...
-    repeated = np.resize(cells, (1 << (len(cells) - 1).bit_length(), 2))
+    repeated = np.resize(cells, (BLOCK << max((len(cells) - 1) // BLOCK, 0).bit_length(), 2))
     sources = np.asarray(choose_sources(padded, available, repeated))[: len(cells)]
     enlarged = resize(smooth, height, width)
     scale = np.array([height / h, width / w])
@@ -81,8 +83,9 @@ def available_sources(unknown: np.ndarray) -> np.ndarray:
     side, first = CELL + 2 * KNOWN, KNOWN // STRIDE
     if min(unknown.shape) >= side:
         windows = np.lib.stride_tricks.sliding_window_view(~unknown, (side, side))
-        known = windows[::STRIDE, ::STRIDE].all(axis=(2, 3))
-        available[first : first + len(known), first : first + known.shape[1]] = known
+        known = np.all(windows[::STRIDE, ::STRIDE], axis=(2, 3))
+        rows, columns = known.shape
+        available[first : first + rows, first : first + columns] = known
     return available
 
 
@@ -98,14 +101,7 @@ def choose_sources(smooth: jax.Array, available: jax.Array, cells: jax.Array) ->
     Returns:
         int32 [Q, 2], the positions of the sources.
     """
-    side = CELL + 2 * MARGIN
-    patches = lax.conv_general_dilated_patches(
-        jnp.pad(smooth, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)), mode="edge")[None],
-        filter_shape=(side, side),
-        window_strides=(STRIDE, STRIDE),
-        padding=((0, STRIDE), (0, STRIDE)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )[0, : available.shape[0], : available.shape[1]]
+    patches = _patches(smooth)
     distances, nearest = lax.map(
         functools.partial(_nearest, patches, available), cells, batch_size=BLOCK
     )
@@ -132,6 +128,17 @@ def choose_sources(smooth: jax.Array, available: jax.Array, cells: jax.Array) ->
         return chosen.at[at].set(jnp.where(is_turn[:, None], best, chosen[at]))
 
     return lax.fori_loop(0, ROUNDS, improve, chosen)[at]
+
+
+def _patches(smooth: jax.Array) -> jax.Array:
+    """Returns the cell at each position of [h, w, 3] with its surroundings: [I, J, D]."""
+    padded = jnp.pad(smooth, ((MARGIN, STRIDE + MARGIN), (MARGIN, STRIDE + MARGIN), (0, 0)), "edge")
+    rows, columns = (
+        np.arange(0, side, STRIDE)[:, None] + np.arange(CELL + 2 * MARGIN)
+        for side in smooth.shape[:2]
+    )
+    patches = padded[rows[:, None, :, None], columns[None, :, None, :]]
+    return patches.reshape(*patches.shape[:2], -1)
 
 
 def _nearest(

@@ -116,7 +116,7 @@ def measure_levels(mask: np.ndarray, working_size: int) -> tuple[np.ndarray, lis
     levels = mask.astype(np.uint8)
     limit = working_size / CONTEXT
     cell = max(int(limit / FINENESS), 1)
-    hole = pooled(mask, cell, np.all)
+    hole = pooled(mask, cell, whole=True)
     # Without any known pixel, the hole is thicker than every limit.
     depth = cell * distance_transform(hole) if not hole.all() else np.full(hole.shape, np.inf)
     thickness = 2 * float(depth.max())
@@ -207,4 +207,5 @@ def _independent(windows: list[Window]) -> list[list[Window]]:
 def _window(view: Box, hole: Box, largest: int, level: int) -> Window:
     """Returns a window, scaled down if a side is above `largest`."""
     scale = min(1.0, largest / max(view.height, view.width))
-    return Window(view, hole, *(max(round(scale * side), 1) for side in view[2:]), level)
+    height, width = (max(round(scale * side), 1) for side in view[2:])
+    return Window(view, hole, height, width, level)
