@@ -18,14 +18,15 @@ class Server:
         self.process, self.url, self.temporary = process, url, temporary
 
     def peak_bytes(self):
-        """Returns the peak memory of the process."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
-        return 1024 * int(line.split()[1])
+        """Returns the peak memory of the server and its worker process."""
+        children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        ids = [self.process.pid, *(x for path in children for x in path.read_text().split())]
+        return sum(map(peak_bytes, ids))
 
     def temporary_files(self):
-        """Returns the temporary files, except gradio's copies of the example images."""
-        return [x for x in self.temporary.rglob("*") if x.is_file() and not is_example(x)]
+        """Returns the temporary files, except the lock and gradio's copies of the examples."""
+        files = (x for x in self.temporary.rglob("*") if x.is_file())
+        return [x for x in files if x.name != "lock" and not is_example(x)]
 
     def open_uploads(self):
         """Returns the open temporary files, which include the unnamed files of uploads."""
@@ -34,7 +35,13 @@ class Server:
         for link in links:
             with contextlib.suppress(OSError):
                 targets.append(str(link.readlink()))
-        return [x for x in targets if x.startswith(str(self.temporary))]
+        return [x for x in targets if x.startswith(str(self.temporary)) and "lock" not in x]
+
+
+def peak_bytes(process_id):
+    status = Path(f"/proc/{process_id}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
 
 
 def is_example(path):

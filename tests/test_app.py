@@ -23,16 +23,20 @@ from PIL import Image
 
 from deepfill_jax import pictures, trained, weights
 from deepfill_jax.app import __main__ as command
-from deepfill_jax.app import actions, exchange, hosts, layout, painting
+from deepfill_jax.app import actions, exchange, hosts, jobs, layout, painting
 from deepfill_jax.app.api import make_api
+from deepfill_jax.app.filling import Filler, Options, Summary
 from deepfill_jax.app.guard import Guard, Login
 from deepfill_jax.app.layout import Layout
-from deepfill_jax.app.queue import CancelledError, Queue, QueueFullError
+from deepfill_jax.app.queue import CancelledError, QueueFullError
 from deepfill_jax.app.reading import plain_name
 from deepfill_jax.app.registry import available
-from deepfill_jax.app.service import Filled, Options, Service
+from deepfill_jax.app.service import Service
 from deepfill_jax.app.sessions import MAX_SESSIONS, Sessions
+from deepfill_jax.app.shared_flags import Flags
 from deepfill_jax.app.web import make_app
+from deepfill_jax.app.work_limits import Limits
+from deepfill_jax.app.worker import Worker
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint.canvas import extend
 from deepfill_jax.inpaint.inpainter import Inpainter
@@ -68,7 +72,9 @@ def guided(guided_model):
 @pytest.fixture(scope="module")
 def service(model, guided_model):
     models = {"tiny": model, "same": model, "guided": guided_model}
-    return Service(models, max_pixels=10_000, waiting=2)
+    service = Service(models, max_pixels=10_000, waiting=2)
+    yield service
+    service.worker.close()
 
 
 @pytest.fixture(scope="module")
@@ -210,16 +216,13 @@ def test_own_format_is_that_of_the_content(client, inpainter, name):
     assert answer.content == expected
 
 
-def test_own_format_is_refused_before_the_work(client, service, monkeypatch):
-    def fill(*arguments):
-        raise AssertionError("The hole was filled first.")
-
-    monkeypatch.setattr(service, "fill", fill)
-    _, _, files = make_request()
-    files["image"] = ("photo.png", file(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "GIF"))
-    message = refused(ask(client, files, format="same"), 422)
+def test_own_format_is_refused_before_the_work():
+    image = pictures.Encoded(file(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "GIF"), "photo.png")
+    filler = Filler({}, Limits(), Flags())  # Without a model, nothing can be filled.
+    with pytest.raises(UsageError) as refusal:
+        jobs.complete_files(filler, image, None, None, Options("tiny"), "same")
     assert (
-        message
+        str(refusal.value)
         == "photo_completed.gif cannot be written: .gif is not a supported format; use .png."
     )
 
@@ -248,7 +251,7 @@ def test_models_are_listed(client):
     }
 
 
-def test_response_headers_say_how_the_image_was_filled(client, app):
+def test_response_headers_say_how_the_image_was_filled(client):
     picture, mask, files = make_request()
     answer = ask(client, files, model="same", strategy="resize")
     names = ("model", "strategy", "scale")
@@ -263,6 +266,7 @@ def test_response_headers_say_how_the_image_was_filled(client, app):
     assert answer.headers["deepfill-model"] == "w%C3%A4lder"
     assert answer.headers["deepfill-strategy"] in ("crop", "resize")
     assert float(answer.headers["deepfill-scale"]) == pytest.approx(16 / WIDTH, rel=1e-3)
+    small.worker.close()
 
 
 def test_default_model_is_for_photographs():
@@ -500,13 +504,11 @@ def test_requests_run_one_at_a_time_and_cancelled_ones_are_skipped(model):
     assert order == ["first", "first", "third", "third"]
 
 
-def test_cancelled_request_stops_before_its_next_window(service):
+def test_cancelled_request_stops_before_its_next_window(model):
     picture, mask, _ = make_request()
-    stop = threading.Event()
-    stop.set()
-    options = Options("tiny")
+    filler = Filler({"tiny": model}, Limits(), Flags(stop=True))
     with pytest.raises(CancelledError):
-        service.fill(pictures.Picture(picture), mask[..., np.newaxis] > 0, None, options, stop)
+        filler.fill(pictures.Picture(picture), mask[..., np.newaxis] > 0, None, Options("tiny"))
 
 
 def test_slots_are_released(service):
@@ -964,14 +966,14 @@ def test_cancel_ends_the_running_request(client, uploaded, called, service, monk
     functions = {function["api_name"]: function["id"] for function in dependencies}
     begun = threading.Event()
 
-    def slow(*arguments):
+    def slow(stop, *arguments):
         begun.set()
-        assert arguments[-1].wait(30)
+        assert stop.wait(30)
         raise CancelledError
 
     called("open_picture", uploaded(file(PICTURE)), session="slow")
     with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
-        patch.setattr(service, "fill", slow)
+        patch.setattr(service.worker, "run", slow)
         filling = pool.submit(filled, uploaded, called, stroke()[0], *OPTIONS, session="slow")
         assert begun.wait(30)
         body = {"data": [], "fn_index": functions["cancel"], "session_hash": "slow"}
@@ -981,31 +983,33 @@ def test_cancel_ends_the_running_request(client, uploaded, called, service, monk
     called("leave", session="slow")
 
 
-def test_waiting_users_are_told_what_happens(service, monkeypatch):
-    """The steps: another request, compiling, filling, cancelling."""
-    compiling, begun, end = threading.Event(), threading.Event(), threading.Event()
-    monkeypatch.setattr(service, "is_compiling", compiling.is_set)
+def test_waiting_users_are_told_what_happens(monkeypatch):
+    """The steps: another request, starting, compiling, filling, cancelling."""
+    service, begun, end = Service({}), threading.Event(), threading.Event()
 
     async def run():
         async def said():
             return (await anext(waiting)).partition(" ...")[0]
 
-        queue = Queue(1)
-        first = asyncio.ensure_future(queue.exclusive(lambda stop: end.wait(10)))
+        first = asyncio.ensure_future(service.queue.exclusive(lambda stop: end.wait(10)))
         await asyncio.sleep(0)
 
         def work(stop):
             begun.set()
             stop.wait(10)
 
-        second = asyncio.ensure_future(queue.exclusive(work))
-        waiting = actions._waiting(second, begun, service)
-        assert await said() == "Waiting for other requests"
+        second = asyncio.ensure_future(service.queue.exclusive(work))
+        waiting = actions._waiting(second, service)
+        assert await said() == "Waiting: 1 request before this one"
         end.set()
         await asyncio.to_thread(begun.wait)
-        compiling.set()
-        assert (await said()).startswith("Compiling the network for this size")
-        compiling.clear()
+        for state, words in (
+            ("is_starting", "Starting the process that fills images"),
+            ("is_compiling", "Compiling the network for this size, which is done once per size"),
+        ):
+            with monkeypatch.context() as patch:
+                patch.setattr(Worker, state, lambda worker: True)
+                assert await said() == words
         assert await said() == "Filling"
         asyncio.get_running_loop().call_later(0.1, second.cancel)
         with pytest.raises(CancelledError):
@@ -1016,36 +1020,35 @@ def test_waiting_users_are_told_what_happens(service, monkeypatch):
     asyncio.run(run())
 
 
-def test_service_says_when_it_compiles(model):
-    service, picture = Service({"tiny": model}), make_picture(24, 24)[0]
-    said = []
+def test_process_says_when_it_compiles(model):
+    flags, picture = Flags(), make_picture(24, 24)[0]
+    filler, said = Filler({"tiny": model}, Limits(), flags), []
 
-    inpainter = service._inpainters["tiny"]
-    run = inpainter._network.__class__.__call__
+    network = filler._inpainters["tiny"]._network.__class__
+    run = network.__call__
 
-    def watched(network, *arguments):
-        said.append(service.is_compiling())
-        return run(network, *arguments)
+    def watched(*arguments):
+        said.append(flags.is_compiling)
+        return run(*arguments)
 
     hole = np.zeros((24, 24, 1), bool)
     hole[8:16, 8:16] = True
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(inpainter._network), "__call__", watched)
+        patch.setattr(network, "__call__", watched)
         for _ in range(2):
-            service.fill(pictures.Picture(picture), hole, None, Options("tiny"), threading.Event())
-    assert said == [True, False] and not service.is_compiling()
+            filler.fill(pictures.Picture(picture), hole, None, Options("tiny"))
+    assert said == [True, False] and not flags.is_compiling
 
 
 def test_status_says_size_scale_and_time():
-    picture, hole = pictures.Picture(np.zeros((1000, 1500, 3), np.uint8)), None
     words = {
         ("resize", 256 / 1500): "resize, filled at 256 px and enlarged 5.9 times, in 3.2 s.",
         ("crop", 0.5): "crop, filled at 256 px and enlarged up to 2.0 times, in 3.2 s.",
         ("original", 1.0): "original, filled at full size, in 3.2 s.",
     }
     for (strategy, scale), expected in words.items():
-        filled = Filled(picture, hole, picture.pixels, strategy, scale, 3.21)
-        assert layout.summary(filled, 256) == f"1500x1000 pixels, {expected}"
+        summary = Summary("1500x1000", strategy, scale, 3.21)
+        assert layout.summary(summary, 256) == f"1500x1000 pixels, {expected}"
 
 
 def test_options_are_in_plain_words(client):

@@ -4,16 +4,15 @@ python -m deepfill_jax.app [--model MODEL]
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import webbrowser
 from collections.abc import Sequence
-from pathlib import Path
 
 from deepfill_jax import renamed
 from deepfill_jax.app import hosts
@@ -44,17 +43,11 @@ def run(options: argparse.Namespace) -> None:
     """
     # Notes go to stderr; stdout has the address alone, for programs that start this command.
     print("Starting, which takes some seconds. Press Ctrl+C to stop.", file=sys.stderr, flush=True)
-    try:
-        import gradio  # noqa: F401
-        import python_multipart  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"The web UI needs {error.name}: pip install 'deepfill_jax[app]'."
-        ) from error
+    _check_installation()
     # These imports are not at the top because gradio and JAX take seconds to import.
     import uvicorn
 
-    from deepfill_jax import compile_cache
+    from deepfill_jax.app.folder import temporary_folder
     from deepfill_jax.app.guard import Login
     from deepfill_jax.app.protocol import Protocol
     from deepfill_jax.app.registry import available
@@ -62,16 +55,18 @@ def run(options: argparse.Namespace) -> None:
     from deepfill_jax.app.web import make_app
 
     listening = _listen(options.host, options.port)
-    compile_cache.cache_on_disk()
     service = Service(
         available(options.model),
         max_pixels=int(1e6 * options.max_megapixels),
+        max_original_pixels=int(1e6 * options.max_original_megapixels),
+        max_seconds=options.max_seconds,
         waiting=options.max_queue,
     )
-    with listening, tempfile.TemporaryDirectory(prefix="deepfill_") as folder:
+    with listening, contextlib.closing(service.worker), temporary_folder() as folder:
+        service.worker.start()
         app = make_app(
             service,
-            Path(folder).resolve(),
+            folder,
             login=Login(options.user, options.password) if options.password else None,
             hosts=hosts.allowed(options.host, options.allow_host),
             proxies=options.allow_host,
@@ -100,6 +95,7 @@ def run(options: argparse.Namespace) -> None:
             async def shutdown(self, sockets=None):
                 # uvicorn would log an error for each browser that is still connected.
                 logging.getLogger("uvicorn.error").disabled = True
+                service.worker.close()
                 await super().shutdown(sockets)
 
         is_local = hosts.is_loopback(options.host)
@@ -108,6 +104,16 @@ def run(options: argparse.Namespace) -> None:
             # listening, so the browser's first request waits until the server takes it.
             threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
         Server(config).run(sockets=[listening])
+
+
+def _check_installation() -> None:
+    try:
+        import gradio  # noqa: F401
+        import python_multipart  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"The web UI needs {error.name}: pip install 'deepfill_jax[app]'."
+        ) from error
 
 
 def _has_display() -> bool:
@@ -129,7 +135,6 @@ def _listen(host: str, port: int) -> socket.socket:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     from deepfill_jax.cli import number
     from deepfill_jax.convert import MODEL_HELP
-    from deepfill_jax.pictures import MAX_PIXELS
 
     parser = argparse.ArgumentParser(
         "deepfill app",
@@ -174,6 +179,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=os.environ.get("DEEPFILL_PASSWORD"),
         help="require this password and the user name (HTTP Basic authentication)",
     )
+    _add_limits(parser)
+    run_command(lambda: renamed.refuse_old_flags(sys.argv if arguments is None else arguments))
+    return parser.parse_args(arguments)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    from deepfill_jax.app.work_limits import MAX_ORIGINAL_PIXELS, MAX_SECONDS
+    from deepfill_jax.cli import number
+    from deepfill_jax.pictures import MAX_PIXELS
+
+    add = parser.add_argument
     add(
         "--allow-host",
         type=hosts.host_pattern,
@@ -211,8 +227,21 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="maximum size of requests (default: %(default)g)",
     )
-    run_command(lambda: renamed.refuse_old_flags(sys.argv if arguments is None else arguments))
-    return parser.parse_args(arguments)
+    add(
+        "--max-original-megapixels",
+        type=number(float, 0, 1e6),
+        default=MAX_ORIGINAL_PIXELS / 1e6,
+        metavar="N",
+        help="maximum size of images for the strategy original, whose time grows with the square "
+        "of the number of pixels (default: %(default)g)",
+    )
+    add(
+        "--max-seconds",
+        type=number(float, 0, 1e6),
+        default=MAX_SECONDS,
+        metavar="N",
+        help="maximum time for one image, without waiting (default: %(default)g)",
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from deepfill_jax.app.queue import CancelledError, QueueFullError
 from deepfill_jax.app.restricted import Blocks
 from deepfill_jax.app.service import Service
 from deepfill_jax.app.sessions import Sessions
-from deepfill_jax.errors import UsageError
+from deepfill_jax.errors import RunError, UsageError
 
 
 def make_page(service: Service, folder: Path) -> gr.Blocks:
@@ -85,7 +85,7 @@ def _with_error_box(action):
     def boxed():
         try:
             yield
-        except (UsageError, QueueFullError, CancelledError) as error:
+        except (UsageError, RunError, QueueFullError, CancelledError) as error:
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
     @functools.wraps(action)

@@ -6,51 +6,15 @@ import math
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from deepfill_jax import pictures
-from deepfill_jax.app.painting import preview
-from deepfill_jax.app.reading import can_keep, mask_name, read, result_name
+from deepfill_jax.app.session_files import Result, Source
 from deepfill_jax.errors import UsageError
-from deepfill_jax.pictures import Encoded, Picture
 
 MAX_SESSIONS = 50  # Maximum number of sessions; a new one beyond it ends the least recent one.
-_PREVIEW_QUALITY = 92  # JPEG quality of previews.
-
-
-@dataclass(frozen=True)
-class Source:
-    """An input image with its mask."""
-
-    image: Path
-    name: str  # File name given by the client.
-    jpeg: Mapping[str, Any] = field(default_factory=dict)  # See `Picture`; PNG files lose it.
-    format: str = ""  # See `Picture`; PNG files lose it.
-    mask: Path | None = None
-    mask_name: str = ""
-
-    def read(self, max_pixels: int) -> tuple[Picture, np.ndarray]:
-        """Reads the image and its mask, bool [H, W, 1]; raises the errors of `reading.read`."""
-        image = Encoded(self.image.read_bytes(), self.name)
-        mask = self.mask and Encoded(self.mask.read_bytes(), self.mask_name)
-        picture, hole, *_ = read(image, mask, max_pixels=max_pixels)
-        kept = {"jpeg": self.jpeg or picture.jpeg, "format": self.format or picture.format}
-        return replace(picture, **kept), hole
-
-
-class Result(NamedTuple):
-    """The files of a completed image, in a folder of its own."""
-
-    before: Path  # Preview of the input.
-    after: Path  # Preview of the result.
-    png: Path
-    mask: Path  # PNG mask of the hole before dilation; white is the hole.
-    own: Path | None  # The result in the input's format, if that can be written and is not PNG.
 
 
 @dataclass
@@ -88,34 +52,15 @@ class Session:
         """Returns an unused path in the session's folder."""
         return self.folder / secrets.token_hex(8)
 
-    def show(self, picture: Picture, hole: np.ndarray) -> Path:
-        """Writes a preview of an image and its mask, bool [H, W, 1]."""
-        path = self.new().with_suffix(".jpg")
-        preview(picture, hole).save(path, quality=_PREVIEW_QUALITY)
-        return path
-
-    def write(self, name: str, before: Picture, after: Picture, hole: np.ndarray) -> Result:
-        """Writes a completed image and its hole, bool [H, W, 1], named after the input."""
-        for leftover in set(self.folder.glob("*/")) - self._used_paths():
-            shutil.rmtree(leftover)  # A cancelled request can leave a folder behind.
+    @contextlib.contextmanager
+    def new_folder(self) -> Iterator[Path]:
+        """Gives the path of a folder to make; deletes the folder if the block fails."""
         folder = self.new()
-        folder.mkdir()
-        shown = folder / "before.jpg", folder / "after.jpg"
-        for path, picture in zip(shown, (before, after), strict=True):
-            preview(picture).save(path, quality=_PREVIEW_QUALITY)
-        png = folder / result_name(name, "png", before.format)
-        pictures.write(png, after.pixels, after)
-        mask, white = folder / mask_name(name), hole * np.uint8(255)
-        pictures.write(mask, white, Picture(white))
-        own = None
-        if can_keep(before.format):
-            own = folder / result_name(name, "same", before.format)
-        if own is not None:
-            try:
-                pictures.write(own, after.pixels, after)
-            except UsageError:  # The suffix can name a format that cannot hold the image.
-                own = None
-        return Result(*shown, png, mask, own)
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def keep(self, **changed: Any) -> None:
         """Sets attributes, and deletes the files that are no longer in use."""
@@ -131,7 +76,7 @@ class Session:
             paths |= {self.source.image, self.source.mask}
         if self.result is not None:
             paths.add(self.result.png.parent)
-        return paths - {None}
+        return {path for path in paths if path is not None}
 
     def stop(self) -> None:
         """Cancels the running request."""
