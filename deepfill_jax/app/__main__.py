@@ -5,6 +5,7 @@ python -m deepfill_jax.app [--model MODEL]
 
 import argparse
 import contextlib
+import importlib.util
 import logging
 import os
 import signal
@@ -45,14 +46,9 @@ def run(options: argparse.Namespace) -> None:
     print("Starting, which takes some seconds. Press Ctrl+C to stop.", file=sys.stderr, flush=True)
     _check_installation()
     # These imports are not at the top because gradio and JAX take seconds to import.
-    import uvicorn
-
     from deepfill_jax.app.folder import temporary_folder
-    from deepfill_jax.app.guard import Login
-    from deepfill_jax.app.protocol import Protocol
     from deepfill_jax.app.registry import available
     from deepfill_jax.app.service import Service
-    from deepfill_jax.app.web import make_app
 
     listening = _listen(options.host, options.port)
     service = Service(
@@ -63,7 +59,13 @@ def run(options: argparse.Namespace) -> None:
         waiting=options.max_queue,
     )
     with listening, contextlib.closing(service.worker), temporary_folder() as folder:
-        service.worker.start()
+        service.worker.start()  # It imports JAX while this process imports gradio.
+        import uvicorn
+
+        from deepfill_jax.app.guard import Login
+        from deepfill_jax.app.protocol import Protocol
+        from deepfill_jax.app.web import make_app
+
         app = make_app(
             service,
             folder,
@@ -107,13 +109,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _check_installation() -> None:
-    try:
-        import gradio  # noqa: F401
-        import python_multipart  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"The web UI needs {error.name}: pip install 'deepfill_jax[app]'."
-        ) from error
+    for name in ("gradio", "python_multipart"):
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(f"The web UI needs {name}: pip install 'deepfill_jax[app]'.")
 
 
 def _has_display() -> bool:
