@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx
 from made import make_model
 
 from deepfill_jax import weights
@@ -17,11 +19,15 @@ class Server:
     def __init__(self, process, url, temporary):
         self.process, self.url, self.temporary = process, url, temporary
 
-    def peak_bytes(self):
-        """Returns the peak memory of the server and its worker process."""
+    def workers(self):
+        """Returns the ids of the server's worker processes."""
         children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        ids = [self.process.pid, *(x for path in children for x in path.read_text().split())]
-        return sum(map(peak_bytes, ids))
+        ids = [int(x) for path in children for x in path.read_text().split()]
+        return [x for x in ids if b"spawn_main" in Path(f"/proc/{x}/cmdline").read_bytes()]
+
+    def peak_bytes(self):
+        """Returns the peak memory of the server and its worker processes."""
+        return sum(map(peak_bytes, [self.process.pid, *self.workers()]))
 
     def temporary_files(self):
         """Returns the temporary files, except the lock and gradio's copies of the examples."""
@@ -42,6 +48,17 @@ def peak_bytes(process_id):
     status = Path(f"/proc/{process_id}/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
     return 1024 * int(line.split()[1])
+
+
+def request_of(server, image, mask, **fields):
+    """Returns a request to inpaint encoded files as bytes, and the server's address."""
+    files = {"image": ("a.png", image), "mask": ("m.png", mask)}
+    request = httpx.Request("POST", f"{server.url}/api/inpaint", files=files, data=fields)
+    body = request.read()
+    lines = [f"{name}: {value}" for name, value in request.headers.items()]
+    head = "\r\n".join(["POST /api/inpaint HTTP/1.1", *lines, "", ""])
+    url = urlsplit(server.url)
+    return head.encode() + body, (url.hostname, url.port)
 
 
 def is_example(path):

@@ -32,12 +32,11 @@ from deepfill_jax.app.queue import CancelledError, QueueFullError
 from deepfill_jax.app.reading import plain_name
 from deepfill_jax.app.registry import available
 from deepfill_jax.app.service import Service
-from deepfill_jax.app.sessions import MAX_SESSIONS, Sessions
 from deepfill_jax.app.shared_flags import Flags
 from deepfill_jax.app.web import make_app
 from deepfill_jax.app.work_limits import Limits
 from deepfill_jax.app.worker import Worker
-from deepfill_jax.errors import UsageError
+from deepfill_jax.errors import RunError, UsageError
 from deepfill_jax.inpaint.canvas import extend
 from deepfill_jax.inpaint.inpainter import Inpainter
 from deepfill_jax.inpaint.windows import STRATEGIES
@@ -468,6 +467,33 @@ def test_full_queue_returns_503_before_the_request_is_received(app, service):
     with service.queue.slot(), service.queue.slot(), service.queue.slot():
         asyncio.run(app(SCOPE, receive, send))
     assert sent[0]["status"] == 503
+
+
+def test_failed_work_returns_500(client, called, uploaded, service, monkeypatch):
+    def fail(*arguments):
+        raise RunError("The process that fills images ended (exit code -9).")
+
+    called("open_picture", uploaded(file(PICTURE)), session="failed")
+    with monkeypatch.context() as patch:
+        patch.setattr(service.worker, "run", fail)
+        assert "(exit code -9)" in refused(ask(client, make_request()[2]), 500)
+        assert "(exit code -9)" in filled(uploaded, called, stroke()[0], *OPTIONS, session="failed")
+    assert ask(client, make_request()[2]).status_code == 200
+    called("leave", session="failed")
+
+
+def test_full_folder_returns_503(client, called, uploaded, service, monkeypatch):
+    called("open_picture", uploaded(file(PICTURE)), session="full")
+    with monkeypatch.context() as patch:
+        patch.setattr(service.quota, "_max_bytes", service.quota._stored)
+        for path in ("/api/inpaint", "/gradio_api/upload"):
+            answer = client.post(path, files=make_request()[2])
+            assert "Try again later" in refused(answer, 503) and answer.headers["retry-after"]
+        assert client.get("/api/models").status_code == 200
+    with monkeypatch.context() as patch:
+        patch.setattr(service.quota, "check", lambda: service.quota.hold(10**12))
+        assert "no room for more" in filled(uploaded, called, stroke()[0], *OPTIONS, session="full")
+    called("leave", session="full")
 
 
 def test_plain_name_removes_paths_and_control_characters():
@@ -948,6 +974,21 @@ def test_mask_is_downloaded_as_deepfill_inpaint_reads_it(client, uploaded, calle
     called("leave", session="mask")
 
 
+def test_fills_leave_no_uploads_behind(uploaded, called, folder):
+    before = set(folder.iterdir())
+    called("open_picture", uploaded(file(PICTURE)), session="tidy")
+    for seed in range(2):
+        editor = {"layers": [uploaded(stroke()[0], "layer.png")]}
+        for number, name in enumerate(("background", "composite")):
+            shown, _ = make_picture(HEIGHT, WIDTH, 9 + seed + 2 * number)
+            editor[name] = uploaded(file(shown), f"{name}.png")
+        *_, status = called("fill", editor, *OPTIONS, session="tidy")
+        assert status.startswith("56x40 pixels")
+    (session,) = {x for x in folder.iterdir() if x.is_dir()} - before
+    called("leave", session="tidy")
+    assert not session.exists()
+
+
 def test_start_over_removes_image_and_result(uploaded, called, folder):
     called("open_picture", uploaded(file(PICTURE)), session="over")
     layer, _ = stroke()
@@ -1069,41 +1110,6 @@ def test_urls_and_local_paths_of_clients_are_refused(called, monkeypatch):
             assert "not fetched" in error
 
 
-def test_least_recently_used_session_ends_beyond_the_maximum(tmp_path):
-    sessions = Sessions(tmp_path)
-    for number in range(MAX_SESSIONS + 3):
-        assert sessions.of(f"{number}").folder.is_dir()
-    assert len(list(tmp_path.iterdir())) == MAX_SESSIONS
-    kept = sessions.of("4").folder
-    for number in range(100, 100 + MAX_SESSIONS):
-        assert kept.is_dir()
-        sessions.of(f"{number}")
-    assert not kept.exists()
-
-
-def test_uploads_of_ended_sessions_are_deleted(tmp_path):
-    (tmp_path / "example.png").touch()
-    sessions = Sessions(tmp_path)
-    sessions.keep_what_is_there()
-    (sessions.of("first").folder / "mine").touch()
-    (tmp_path / "painted").mkdir()
-    first, second = tmp_path / "painted/1.png", tmp_path / "painted/2.png"
-    first.touch()
-    sessions.of("second").began = first.stat().st_mtime + 1
-    kept = sessions.of("second").folder / "mine"
-    kept.touch()
-    second.touch()
-    os.utime(second, 2 * (sessions.of("second").began + 1,))
-    sessions.end("first")
-    assert {x for x in tmp_path.rglob("*") if x.is_file()} == {
-        tmp_path / "example.png",
-        second,
-        kept,
-    }
-    sessions.end("second")
-    assert {x for x in tmp_path.rglob("*") if x.is_file()} == {tmp_path / "example.png"}
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_previews_show_alpha_and_hole(dtype, channels):
@@ -1177,8 +1183,10 @@ OPENING = """
 import json, sys, time
 import uvicorn
 from deepfill_jax.app import __main__ as command
+from deepfill_jax.app.worker import Worker
 
 opened = []
+Worker.start = lambda worker: None
 command.webbrowser.open = opened.append
 uvicorn.Server.run = lambda *_, **__: time.sleep(0.5)  # Until the thread has opened the browser.
 for arguments in json.loads(sys.argv[1]):

@@ -1,16 +1,22 @@
 """Tests of the process that does the work of the web UI's server."""
 
 import asyncio
+import contextlib
+import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 
+import httpx
 import numpy as np
 import pytest
 from made import make_model, make_picture
+from PIL import Image
+from server import request_of, serve
 
 from deepfill_jax.app.filling import Filler, Options
 from deepfill_jax.app.queue import CancelledError, Queue, QueueFullError
@@ -136,9 +142,12 @@ threading.Thread(target=worker.run, args=(threading.Event(), sleep, 300)).start(
 time.sleep(0.3)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    folder = os.path.dirname(__file__)
     ran = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     deadline = time.monotonic() + 5
     while os.path.exists(f"/proc/{int(ran.stdout)}"):
@@ -179,3 +188,37 @@ def test_requests_learn_their_place_in_the_queue():
         assert queue.before(third) == 0
 
     asyncio.run(run())
+
+
+def png(pixels):
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def test_server_ends_the_work_of_clients_that_leave(tmp_path):
+    image, mask = np.zeros((900, 1000, 3), np.uint8), np.zeros((900, 1000), np.uint8)
+    mask[300:500, 300:500] = 255
+    small = {"image": png(image[:40, :40]), "mask": png(mask[280:320, 280:320])}
+    with contextlib.ExitStack() as clients:
+        with serve(tmp_path, "--max-original-megapixels", "0.9") as server:
+
+            def ask(**files):
+                return httpx.post(f"{server.url}/api/inpaint", files=files, timeout=60)
+
+            assert ask(**small).status_code == 200
+            (worker,) = server.workers()
+            whole, address = request_of(server, png(image), png(mask), strategy="original")
+            with socket.create_connection(address) as client:
+                client.sendall(whole)
+                time.sleep(1.5)
+                assert httpx.get(f"{server.url}/health").status_code == 200
+            left = time.monotonic()
+            while worker in server.workers():
+                assert time.monotonic() < left + 2
+                time.sleep(0.05)
+            assert ask(**small).status_code == 200
+            clients.enter_context(socket.create_connection(address)).sendall(whole)
+            time.sleep(1)
+            stopped = time.monotonic()
+        assert time.monotonic() < stopped + 5  # `serve` stops the server.

@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> None:
         max_pixels=int(1e6 * options.max_megapixels),
         max_original_pixels=int(1e6 * options.max_original_megapixels),
         max_seconds=options.max_seconds,
+        max_stored_bytes=int(1e9 * options.max_gigabytes),
         waiting=options.max_queue,
     )
     with listening, contextlib.closing(service.worker), temporary_folder() as folder:
@@ -183,7 +184,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
-    from deepfill_jax.app.work_limits import MAX_ORIGINAL_PIXELS, MAX_SECONDS
+    from deepfill_jax.app.work_limits import (
+        MAX_ORIGINAL_PIXELS,
+        MAX_SECONDS,
+        MAX_STORED_BYTES,
+    )
     from deepfill_jax.cli import number
     from deepfill_jax.pictures import MAX_PIXELS
 
@@ -239,6 +244,14 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         default=MAX_SECONDS,
         metavar="N",
         help="maximum time for one image, without waiting (default: %(default)g)",
+    )
+    add(
+        "--max-gigabytes",
+        type=number(float, 0, 1e6),
+        default=MAX_STORED_BYTES / 1e9,
+        metavar="N",
+        help="maximum size of all temporary files; uploads beyond it get HTTP 503 (default: "
+        "%(default)g)",
     )
 
 

@@ -13,6 +13,7 @@ from deepfill_jax.app import jobs, layout
 from deepfill_jax.app.filling import Options, Sides
 from deepfill_jax.app.queue import CancelledError, requests_before
 from deepfill_jax.app.reading import plain_name
+from deepfill_jax.app.restricted import EditorFiles
 from deepfill_jax.app.service import Service
 from deepfill_jax.app.session_files import Result, Source, write_preview
 from deepfill_jax.app.sessions import Session, Sessions
@@ -50,6 +51,7 @@ class Actions:
 
     async def open_example(self, request: gr.Request, index: int) -> dict:
         """Opens an example image."""
+        self._service.quota.check()
         session, example = self._session(request), layout.examples()[index]
         image = Path(shutil.copy(example, session.new()))
         return await self._open(session, Source(image, example.name))
@@ -89,17 +91,17 @@ class Actions:
     async def fill(
         self,
         request: gr.Request,
-        layer: Path | None,
+        files: EditorFiles,
         model: str,
         strategy: Strategy,
         dilate: float,
         feather: float,
         *sides: float,
     ) -> AsyncIterator[dict]:
-        """Fills the hole, and says each second what happens.
-
-        `layer` is the PNG file of the painted layer; None if there is none.
-        """
+        """Fills the hole, and says each second what happens."""
+        for unused in files.unused:
+            self._sessions.discard(unused)
+        self._service.quota.check()
         session, service = self._session(request), self._service
         session.chosen()
         extension = Sides(*(int(side or 0) for side in sides))
@@ -110,7 +112,7 @@ class Actions:
             with session.new_folder() as folder:
                 return service.worker.run(stop, jobs.complete_session, *arguments, folder)
 
-        with service.queue.slot():
+        with service.queue.slot(), session.borrowing(files.layer) as layer:
             session.stop()
             session.work = asyncio.ensure_future(service.queue.exclusive(work))
             async for status in _waiting(session.work, service):

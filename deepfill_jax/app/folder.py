@@ -14,8 +14,8 @@ _LOCK = "lock"  # A file that is locked as long as the process that made the fol
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """Makes a folder and removes it at the end; removes the folders of killed processes."""
-    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
-        _remove_abandoned(lock)
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
+        _remove_abandoned(path)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX)).resolve()
     try:
         with (folder / "new").open("w") as lock:
@@ -27,8 +27,8 @@ def temporary_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_abandoned(lock: Path) -> None:
+def _remove_abandoned(path: Path) -> None:
     with contextlib.suppress(OSError):  # It is locked, belongs to another user, or was removed.
-        with lock.open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+        with path.open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path.parent, ignore_errors=True)

@@ -5,6 +5,7 @@ import functools
 import html
 import inspect
 import os
+import threading
 from pathlib import Path
 
 import gradio as gr
@@ -21,7 +22,7 @@ from deepfill_jax.errors import RunError, UsageError
 def make_page(service: Service, folder: Path) -> gr.Blocks:
     """Makes the web UI, which keeps each browser's files below a folder until the page closes."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
-    sessions = Sessions(folder)
+    sessions = Sessions(folder, service.quota)
     with Blocks(title="deepfill", analytics_enabled=False) as page:
         parts = Layout(service)
         actions = Actions(service, sessions, parts)
@@ -68,6 +69,7 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
         listen(page.load, actions.enter, [], [])
         page.unload(actions.leave)
     sessions.keep_what_is_there()
+    threading.Thread(target=sessions.sweep_regularly, daemon=True).start()
     page.queue(default_concurrency_limit=None, api_open=False)
     return page
 

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 
 from deepfill_jax import pictures, weights
 from deepfill_jax.app.queue import MAX_WAITING, Queue
-from deepfill_jax.app.work_limits import MAX_ORIGINAL_PIXELS, MAX_SECONDS, Limits
+from deepfill_jax.app.quota import Quota
+from deepfill_jax.app.work_limits import (
+    MAX_ORIGINAL_PIXELS,
+    MAX_SECONDS,
+    MAX_STORED_BYTES,
+    Limits,
+)
 from deepfill_jax.app.worker import Worker
 from deepfill_jax.inpaint.inpainter import WORKING_SIZE
 
@@ -16,6 +22,7 @@ class Service:
         models: The models, by name.
         queue: The queue of requests.
         worker: The process that does the work, one job at a time; see `Queue.exclusive`.
+        quota: The limit on the size of temporary files.
         max_pixels: Maximum number of pixels of an image, before and after it is extended.
     """
 
@@ -26,6 +33,7 @@ class Service:
         max_pixels: int = pictures.MAX_PIXELS,
         max_original_pixels: int = MAX_ORIGINAL_PIXELS,
         max_seconds: float = MAX_SECONDS,
+        max_stored_bytes: int = MAX_STORED_BYTES,
         waiting: int = MAX_WAITING,
     ):
         """Takes the models and the limits.
@@ -35,10 +43,11 @@ class Service:
             max_pixels: See `Service`.
             max_original_pixels: Maximum number of pixels for the strategy "original".
             max_seconds: Maximum duration of a request, without waiting.
+            max_stored_bytes: Maximum size of all temporary files.
             waiting: Maximum number of waiting requests.
         """
         self.models, self.max_pixels = dict(models), max_pixels
-        self.queue = Queue(waiting)
+        self.queue, self.quota = Queue(waiting), Quota(max_stored_bytes)
         limits = Limits(max_pixels, max_original_pixels, max_seconds)
         self.worker = Worker(self.models, limits)
 

@@ -31,10 +31,11 @@ class Source:
     def read(self, max_pixels: int) -> tuple[Picture, np.ndarray]:
         """Reads the image and its mask, bool [H, W, 1]; raises the errors of `reading.read`."""
         image = Encoded(self.image.read_bytes(), self.name)
-        mask = self.mask and Encoded(self.mask.read_bytes(), self.mask_name)
+        mask = Encoded(self.mask.read_bytes(), self.mask_name) if self.mask else None
         picture, hole, *_ = read(image, mask, max_pixels=max_pixels)
-        kept = {"jpeg": self.jpeg or picture.jpeg, "format": self.format or picture.format}
-        return replace(picture, **kept), hole
+        assert hole is not None  # `read` makes an empty one if there is none.
+        jpeg, format = self.jpeg or picture.jpeg, self.format or picture.format
+        return replace(picture, jpeg=jpeg, format=format), hole
 
 
 class Result(NamedTuple):

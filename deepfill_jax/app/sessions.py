@@ -2,19 +2,22 @@
 
 import asyncio
 import contextlib
-import math
+import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepfill_jax.app.quota import Quota
 from deepfill_jax.app.session_files import Result, Source
 from deepfill_jax.errors import UsageError
 
 MAX_SESSIONS = 50  # Maximum number of sessions; a new one beyond it ends the least recent one.
+UNCLAIMED_SECONDS = 60  # Age at which uploads are deleted that belong to no session.
+SWEEP_SECONDS = 10  # Time between two sweeps.
 
 
 @dataclass
@@ -26,7 +29,7 @@ class Session:
     shown: Path | None = None  # Preview of the source.
     result: Result | None = None
     work: asyncio.Future | None = None
-    began: float = field(default_factory=time.time)
+    kept: Collection[Path] = ()  # Folders of files that all sessions share.
 
     def chosen(self) -> Source:
         """Returns the input image.
@@ -40,13 +43,34 @@ class Session:
 
     @contextlib.contextmanager
     def taking(self, path: str | Path) -> Iterator[Path]:
-        """Moves a file to this session's folder; deletes it if the block fails."""
-        taken = Path(shutil.move(path, self.new()))
+        """Moves an upload to this session's folder; deletes it if the block fails.
+
+        Raises:
+            UsageError: The upload was deleted.
+        """
+        upload = Path(path).parent
+        move = shutil.copy if upload in self.kept else shutil.move
+        try:
+            taken = Path(move(path, self.new()))
+        except FileNotFoundError as error:
+            raise UsageError("The uploaded file has expired; upload it again.") from error
+        with contextlib.suppress(OSError):  # It holds other files.
+            upload.rmdir()
         try:
             yield taken
         except BaseException:
             taken.unlink(missing_ok=True)
             raise
+
+    @contextlib.contextmanager
+    def borrowing(self, path: Path | None) -> Iterator[Path | None]:
+        """Moves an upload to this session's folder until the block ends; None stays None."""
+        if path is None:
+            yield None
+            return
+        with self.taking(path) as taken:
+            yield taken
+        taken.unlink(missing_ok=True)
 
     def new(self) -> Path:
         """Returns an unused path in the session's folder."""
@@ -90,17 +114,22 @@ class Session:
 
 
 class Sessions:
-    """The open sessions, by gradio's session hash."""
+    """The open sessions, by gradio's session hash, and the folder of their files.
 
-    def __init__(self, folder: Path):
-        """Keeps the sessions' files in a folder, in which gradio stores uploads as well."""
-        self._folder = folder
+    gradio stores uploads in the same folder, and does not say who sent them. The event that follows
+    an upload moves the file to the folder of its session, which is deleted when the session ends.
+    Uploads without an event, such as those of a browser that has left, are deleted by their age.
+    """
+
+    def __init__(self, folder: Path, quota: Quota):
+        """Takes the folder, and the quota that is told how large the files are."""
+        self._folder, self._quota = folder, quota
         self._sessions: dict[str, Session] = {}
         self._kept: set[Path] = set()
 
     def keep_what_is_there(self) -> None:
         """Excludes the files that exist now, gradio's copies of the examples, from deletion."""
-        self._kept = set(self._folder.rglob("*"))
+        self._kept = set(self._folder.iterdir())
 
     def of(self, key: str) -> Session:
         """Returns the session of this key, and starts it if it does not exist."""
@@ -109,7 +138,7 @@ class Sessions:
                 self.end(next(iter(self._sessions)))
             folder = self._folder / secrets.token_hex(16)
             folder.mkdir()
-            self._sessions[key] = Session(folder)
+            self._sessions[key] = Session(folder, kept=self._kept)
         self._sessions[key] = self._sessions.pop(key)  # Moves it to the end: most recently used.
         return self._sessions[key]
 
@@ -118,14 +147,41 @@ class Sessions:
         session = self._sessions.pop(key, None)
         if session is not None:
             session.end()
-        self._sweep()
 
-    def _sweep(self) -> None:
-        """Deletes uploads older than every session, because gradio does not say whose they are."""
-        oldest = min((x.began for x in self._sessions.values()), default=math.inf)
-        own = {session.folder for session in self._sessions.values()}
-        for path in set(self._folder.rglob("*")) - self._kept:
-            if own.isdisjoint(path.parents) and path.is_file():
+    def discard(self, path: Path) -> None:
+        """Deletes an upload that is not used; other files stay."""
+        upload = path.parent
+        if upload.parent == self._folder and upload not in self._kept | self._used_folders():
+            shutil.rmtree(upload, ignore_errors=True)
+
+    def sweep_regularly(self) -> None:
+        """Sweeps for ever, in a thread: on the event loop, many files would delay all requests."""
+        while True:
+            time.sleep(SWEEP_SECONDS)
+            with contextlib.suppress(OSError):  # The folder is removed when the server ends.
+                self.sweep()
+
+    def sweep(self) -> None:
+        """Deletes old uploads that belong to no session, and tells the quota what is stored."""
+        oldest, used, stored = time.time() - UNCLAIMED_SECONDS, self._used_folders(), 0
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                path = Path(entry.path)
                 with contextlib.suppress(OSError):  # Another thread may have deleted it.
-                    if path.stat().st_mtime < oldest:
+                    if path in used | self._kept or entry.stat().st_mtime >= oldest:
+                        stored += _size(entry)
+                    elif entry.is_dir():
+                        shutil.rmtree(path)
+                    else:
                         path.unlink()
+        self._quota.set_stored(stored)
+
+    def _used_folders(self) -> set[Path]:
+        return {session.folder for session in list(self._sessions.values())}
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    if not entry.is_dir(follow_symlinks=False):
+        return entry.stat(follow_symlinks=False).st_size
+    with os.scandir(entry.path) as entries:
+        return sum(map(_size, entries))

@@ -1,4 +1,4 @@
-"""Limits of the work for one request, and their defaults."""
+"""Limits of the server's work and files, and their defaults."""
 
 from typing import NamedTuple
 
@@ -6,6 +6,7 @@ from deepfill_jax.pictures import MAX_PIXELS
 
 MAX_ORIGINAL_PIXELS = 1_000_000
 MAX_SECONDS = 300.0
+MAX_STORED_BYTES = 10_000_000_000  # Of all temporary files, see `quota.Quota`.
 
 
 class Limits(NamedTuple):
