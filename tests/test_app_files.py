@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -100,8 +99,9 @@ def test_uploads_belong_to_their_session(tmp_path, sessions):
     with older.taking(tmp_path / "example/chelsea.png"):  # An upload of the same content.
         pass
     assert not layer.exists() and not list(tmp_path.glob("[ab]"))
+    upload(tmp_path, "b")  # The editor uploads its layer more than once.
     with pytest.raises(UsageError, match="The uploaded file has expired; upload it again"):
-        with newer.taking(tmp_path / "b/photo.png"):
+        with newer.taking(tmp_path / "c/photo.png"):
             pass
     sessions.end("newer")  # The older page is still open.
     assert files(tmp_path) - files(older.folder) - {"example/chelsea.png"} == {
@@ -123,15 +123,18 @@ def test_old_uploads_without_a_session_are_deleted(tmp_path, sessions):
     sessions.sweep()
     kept = {"example/chelsea.png", "new/photo.png", str(mine.relative_to(tmp_path))}
     assert files(tmp_path) == kept and not (tmp_path / "old").exists()
+    sessions.end("me")  # No page is open any more.
+    sessions.sweep()
+    assert files(tmp_path) == {"example/chelsea.png"}
 
 
 def test_unused_uploads_are_discarded(tmp_path, sessions):
-    with sessions.of("me").taking(upload(tmp_path, "mine")) as mine:
+    session = sessions.of("me")
+    with session.taking(upload(tmp_path, "mine")) as mine:
         pass
     before = files(tmp_path)
-    for path in (upload(tmp_path, "composite"), mine, tmp_path / "example/chelsea.png"):
-        sessions.discard(path)
-    sessions.discard(Path(__file__))
+    for path in (upload(tmp_path, "composite"), mine, tmp_path / "example/chelsea.png", __file__):
+        session.discard(path)
     assert files(tmp_path) == before and not (tmp_path / "composite").exists()
 
 
@@ -147,8 +150,7 @@ def test_event_loop_does_not_walk_the_folder(tmp_path, sessions, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", scandir)
     monkeypatch.setattr(os, "listdir", lambda path: pytest.fail(f"walks {path}"))
-    sessions.of("you")
-    sessions.discard(tmp_path / "example/chelsea.png")
+    sessions.of("you").discard(tmp_path / "example/chelsea.png")
     sessions.end("me")
     sessions.end("you")
     monkeypatch.undo()

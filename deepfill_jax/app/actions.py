@@ -99,10 +99,10 @@ class Actions:
         *sides: float,
     ) -> AsyncIterator[dict]:
         """Fills the hole, and says each second what happens."""
-        for unused in files.unused:
-            self._sessions.discard(unused)
-        self._service.quota.check()
         session, service = self._session(request), self._service
+        for unused in files.unused:
+            session.discard(unused)
+        service.quota.check()
         session.chosen()
         extension = Sides(*(int(side or 0) for side in sides))
         options = Options(model, strategy, int(dilate), int(feather), extension)

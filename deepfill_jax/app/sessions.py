@@ -7,7 +7,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Session:
     result: Result | None = None
     work: asyncio.Future | None = None
     kept: Collection[Path] = ()  # Folders of files that all sessions share.
+    # Folders of uploads that were moved or deleted. The editor may upload the same files again.
+    uploads: set[Path] = field(default_factory=set)
 
     def chosen(self) -> Source:
         """Returns the input image.
@@ -48,14 +50,13 @@ class Session:
         Raises:
             UsageError: The upload was deleted.
         """
-        upload = Path(path).parent
-        move = shutil.copy if upload in self.kept else shutil.move
+        folder = Path(path).parent
+        move = shutil.copy if folder in self.kept else shutil.move
         try:
             taken = Path(move(path, self.new()))
         except FileNotFoundError as error:
             raise UsageError("The uploaded file has expired; upload it again.") from error
-        with contextlib.suppress(OSError):  # It holds other files.
-            upload.rmdir()
+        self.discard(path)
         try:
             yield taken
         except BaseException:
@@ -71,6 +72,13 @@ class Session:
         with self.taking(path) as taken:
             yield taken
         taken.unlink(missing_ok=True)
+
+    def discard(self, path: str | Path) -> None:
+        """Deletes the folder of an upload, now and when the session ends; other files stay."""
+        folder = Path(path).parent
+        if folder.parent == self.folder.parent and folder not in {self.folder, *self.kept}:
+            self.uploads.add(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def new(self) -> Path:
         """Returns an unused path in the session's folder."""
@@ -110,7 +118,8 @@ class Session:
     def end(self) -> None:
         """Cancels the running request and deletes the session's files."""
         self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in {self.folder} | self.uploads:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Sessions:
@@ -148,12 +157,6 @@ class Sessions:
         if session is not None:
             session.end()
 
-    def discard(self, path: Path) -> None:
-        """Deletes an upload that is not used; other files stay."""
-        upload = path.parent
-        if upload.parent == self._folder and upload not in self._kept | self._used_folders():
-            shutil.rmtree(upload, ignore_errors=True)
-
     def sweep_regularly(self) -> None:
         """Sweeps for ever, in a thread: on the event loop, many files would delay all requests."""
         while True:
@@ -163,7 +166,8 @@ class Sessions:
 
     def sweep(self) -> None:
         """Deletes old uploads that belong to no session, and tells the quota what is stored."""
-        oldest, used, stored = time.time() - UNCLAIMED_SECONDS, self._used_folders(), 0
+        used, stored = {session.folder for session in list(self._sessions.values())}, 0
+        oldest = time.time() - (UNCLAIMED_SECONDS if used else 0)
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 path = Path(entry.path)
@@ -175,9 +179,6 @@ class Sessions:
                     else:
                         path.unlink()
         self._quota.set_stored(stored)
-
-    def _used_folders(self) -> set[Path]:
-        return {session.folder for session in list(self._sessions.values())}
 
 
 def _size(entry: os.DirEntry[str]) -> int:
