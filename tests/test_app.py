@@ -1193,6 +1193,9 @@ for arguments in json.loads(sys.argv[1]):
     command.main(arguments)
     print(json.dumps(opened))
     opened.clear()
+
+import jax
+assert jax.config.jax_platforms == "cpu"  # The GPU is for the worker.
 """
 
 
@@ -1210,6 +1213,7 @@ def test_command_says_that_it_starts_and_opens_a_browser(tmp_path, model):
         )
         for display in (":0", "")
     }
+    assert ran[":0"].returncode == 0, ran[":0"].stderr
     out, err = ran[":0"].stdout.splitlines(), ran[":0"].stderr.splitlines()
     assert err.count("Starting, which takes some seconds. Press Ctrl+C to stop.") == len(runs)
     assert any("no password is set" in line for line in err)

@@ -50,10 +50,14 @@ def run(options: argparse.Namespace) -> None:
     print("Starting, which takes some seconds. Press Ctrl+C to stop.", file=sys.stderr, flush=True)
     _check_installation()
     # These imports are not at the top because gradio and JAX take seconds to import.
+    import jax
+
     from deepfill_jax.app.folder import temporary_folder
     from deepfill_jax.app.registry import available
     from deepfill_jax.app.service import Service
 
+    # The worker runs the networks; this process must not reserve the memory of a GPU.
+    jax.config.update("jax_platforms", "cpu")
     listening = _listen(options.host, options.port)
     service = Service(
         available(options.model),
