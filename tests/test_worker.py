@@ -218,7 +218,11 @@ def test_server_ends_the_work_of_clients_that_leave(tmp_path):
                 assert time.monotonic() < left + 2
                 time.sleep(0.05)
             assert ask(**small).status_code == 200
-            clients.enter_context(socket.create_connection(address)).sendall(whole)
+            waiting = clients.enter_context(socket.create_connection(address))
+            waiting.sendall(whole)
+            page = f"{server.url}/gradio_api/heartbeat/abc"  # An open page keeps a connection.
+            clients.enter_context(httpx.stream("GET", page))
             time.sleep(1)
             stopped = time.monotonic()
-        assert time.monotonic() < stopped + 5  # `serve` stops the server.
+        assert time.monotonic() < stopped + 1  # `serve` stops the server.
+        assert b"The server is stopping; send the request again later." in waiting.recv(1000)

@@ -5,6 +5,7 @@ python -m deepfill_jax.app [--model MODEL]
 
 import argparse
 import contextlib
+import gc
 import importlib.util
 import logging
 import os
@@ -106,7 +107,7 @@ def _serve(
         server_header=False,
         http=Protocol,
         ws="none",  # The web UI does not use WebSockets.
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=0,  # Open pages keep a connection until they are closed.
     )
 
     class Server(uvicorn.Server):
@@ -115,6 +116,8 @@ def _serve(
             logging.getLogger("uvicorn.error").disabled = True
             service.worker.close()
             await super().shutdown(sockets)
+            # Without garbage collections, the interpreter ends in a tenth of a second.
+            gc.freeze()
 
     if is_local and not options.no_browser and _has_display():
         # In a thread, because some browsers return only when they are closed. The socket is

@@ -123,6 +123,8 @@ class Worker:
         self._connection.send(call)
         deadline = time.monotonic() + self._max_seconds
         while not self._connection.poll(_POLL_SECONDS):
+            if self._is_closed:  # The connection of a killed process closes when it has ended.
+                raise CancelledError
             is_late = time.monotonic() > deadline
             if is_late or stop.is_set():
                 self._end_job()
