@@ -110,7 +110,7 @@ def test_process_that_ends_is_reported_and_replaced(worker):
         worker.run(never(), end, 3)
     process, _ = worker.run(never(), process_id)
     os.kill(process, signal.SIGKILL)  # As Linux does when memory runs out, between two jobs.
-    time.sleep(0.1)
+    os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)  # Waits until it has ended.
     assert worker.run(never(), double, 1) == 2
 
 
