@@ -111,7 +111,7 @@ def _serve(
     )
 
     class Server(uvicorn.Server):
-        async def shutdown(self, sockets=None):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             # uvicorn would log an error for each browser that is still connected.
             logging.getLogger("uvicorn.error").disabled = True
             service.worker.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 import gradio as gr
 
 from deepfill_jax.app import jobs, layout
-from deepfill_jax.app.filling import Options, Sides
+from deepfill_jax.app.filling import Options, Sides, Summary
 from deepfill_jax.app.queue import CancelledError, requests_before
 from deepfill_jax.app.reading import plain_name
 from deepfill_jax.app.restricted import EditorFiles
@@ -19,7 +20,7 @@ from deepfill_jax.app.session_files import Result, Source, write_preview
 from deepfill_jax.app.sessions import Session, Sessions
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint.windows import Strategy
-from deepfill_jax.pictures import WRITABLE
+from deepfill_jax.pictures import WRITABLE, Picture
 
 
 class Actions:
@@ -107,7 +108,7 @@ class Actions:
         extension = Sides(*(int(side or 0) for side in sides))
         options = Options(model, strategy, int(dilate), int(feather), extension)
 
-        def work(stop):
+        def work(stop: threading.Event) -> tuple[Result, Summary, bool]:
             arguments = session.chosen(), layer, options
             with session.new_folder() as folder:
                 return service.worker.run(stop, jobs.complete_session, *arguments, folder)
@@ -181,7 +182,7 @@ class Actions:
     async def _look(self, session: Session, source: Source) -> dict:
         """Makes a source the session's input, and returns the editor's update."""
 
-        def show():
+        def show() -> Picture:
             picture, hole = source.read(self._service.max_pixels)
             write_preview(shown, picture, hole)
             return picture

@@ -6,9 +6,13 @@ import html
 import inspect
 import os
 import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
+from gradio.events import Dependency
 
 from deepfill_jax.app.actions import Actions
 from deepfill_jax.app.layout import Layout
@@ -17,6 +21,8 @@ from deepfill_jax.app.restricted import Blocks
 from deepfill_jax.app.service import Service
 from deepfill_jax.app.sessions import Sessions
 from deepfill_jax.errors import RunError, UsageError
+
+Handler = Callable[..., Any]  # A method of `Actions`.
 
 _HIDDEN = {"show_progress": "hidden"}
 
@@ -76,32 +82,38 @@ def _connect_filling(parts: Layout, actions: Actions) -> None:
     _listen(parts.cancel.click, actions.cancel, [], [])
 
 
-def _listen(event, action, inputs, outputs, **options):
+def _listen(
+    event: Callable[..., Dependency],
+    action: Handler,
+    inputs: Sequence[Block],
+    outputs: Sequence[Block],
+    **options: Any,
+) -> Dependency:
     return event(_with_error_box(action), inputs, outputs, api_visibility="private", **options)
 
 
-def _say(part: gr.Markdown, event, words: str) -> None:
+def _say(part: gr.Markdown, event: Callable[..., Dependency], words: str) -> None:
     """Makes the browser show words on an event, without a request to the server."""
     event(None, [], part, js=f"() => '{words}'", api_visibility="private", **_HIDDEN)
 
 
-def _with_error_box(action):
+def _with_error_box(action: Handler) -> Handler:
     """Wraps an event handler so that its errors are shown in a box."""
 
     @contextlib.contextmanager
-    def boxed():
+    def boxed() -> Iterator[None]:
         try:
             yield
         except (UsageError, RunError, QueueFullError, CancelledError) as error:
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
     @functools.wraps(action)
-    async def call(*arguments):
+    async def call(*arguments: Any) -> Any:
         with boxed():
             return await action(*arguments)
 
     @functools.wraps(action)
-    async def call_generator(*arguments):
+    async def call_generator(*arguments: Any) -> AsyncIterator[Any]:
         with boxed():
             async with contextlib.aclosing(action(*arguments)) as updates:
                 async for update in updates:

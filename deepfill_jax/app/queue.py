@@ -22,7 +22,7 @@ class QueueFullError(Exception):
 class CancelledError(Exception):
     """The client has disconnected or sent another request."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__("The request was cancelled.")
 
 

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from deepfill_jax import pictures
 from deepfill_jax.app import described
@@ -92,7 +93,7 @@ class MethodNotAllowed:
         """Takes the allowed method, which the response names."""
         self._response = problem("Method not allowed", 405, {"Allow": allowed})
 
-    async def __call__(self, scope, receive, send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the response."""
         await self._response(scope, receive, send)
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
+from gradio.blocks import BlockFunction
 from gradio.component_meta import ComponentMeta
 from gradio_client.utils import is_http_url_like
 
 
 class _WithoutStub(ComponentMeta):
-    def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]):
+    def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> ABCMeta:
         # ComponentMeta would write a type stub, a .pyi file, into the installed package.
         return ABCMeta.__new__(cls, name, bases, attributes)
 
@@ -41,7 +42,9 @@ class Editor(gr.ImageEditor, metaclass=_WithoutStub):
 class Blocks(gr.Blocks):
     """A web UI that does not download the files that a client names by a URL."""
 
-    async def preprocess_data(self, block_fn, inputs: list[Any], *arguments, **options):
+    async def preprocess_data(
+        self, block_fn: BlockFunction, inputs: list[Any], *arguments: Any, **options: Any
+    ) -> list[Any]:
         """Refuses URLs, which gradio would fetch."""
         if any(map(is_http_url_like, _paths(inputs))):
             raise gr.Error("URLs are not fetched; upload a file instead.", print_exception=False)
