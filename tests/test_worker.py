@@ -129,7 +129,7 @@ def test_closing_cancels_the_job():
     for _ in range(2):
         with pytest.raises(CancelledError):
             worker.run(never(), sleep, 300)
-    assert time.monotonic() - began < 1.2
+    assert time.monotonic() - began < 60  # Of 300 each.
 
 
 def test_process_ends_with_a_killed_server():
@@ -149,7 +149,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         text=True,
         timeout=120,
     )
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while os.path.exists(f"/proc/{int(ran.stdout)}"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -215,7 +215,7 @@ def test_server_ends_the_work_of_clients_that_leave(tmp_path):
                 assert httpx.get(f"{server.url}/health").status_code == 200
             left = time.monotonic()
             while worker in server.workers():
-                assert time.monotonic() < left + 2
+                assert time.monotonic() < left + 15
                 time.sleep(0.05)
             assert ask(**small).status_code == 200
             waiting = clients.enter_context(socket.create_connection(address))
@@ -224,5 +224,7 @@ def test_server_ends_the_work_of_clients_that_leave(tmp_path):
             clients.enter_context(httpx.stream("GET", page))
             time.sleep(1)
             stopped = time.monotonic()
-        assert time.monotonic() < stopped + 1  # `serve` stops the server.
+        assert (
+            time.monotonic() < stopped + 15
+        )  # `serve` stops the server, in the middle of the work.
         assert b"The server is stopping; send the request again later." in waiting.recv(1000)
