@@ -22,7 +22,6 @@ def hole(values):
         ([0, 2, 127, 0, 3], [0, 0, 0, 0, 0]),
         ([0, 1, 0, 1, 1], [0, 1, 0, 1, 1]),
         ([0, 256, 32767, 32768, 65535], [0, 0, 0, 1, 1]),
-        ([-1, 0, 1], [0, 0, 1]),
         ([False, True], [0, 1]),
         ([0.0, 0.5, 0.51, 1.0], [0, 0, 1, 1]),
         ([0.0, 0.4, 0.9], [0, 0, 1]),
@@ -55,9 +54,10 @@ def test_threshold_is_a_fraction_of_the_value_scale():
         (np.zeros(4), r"\(4,\)"),
         (None, "object"),
         (np.array([["a"]]), "<U1"),
-        (np.array([[70000]]), "up to 65535, not 70000"),
-        (np.array([[0, np.nan]]), "up to 65535, not nan"),
+        (np.array([[70000]]), "from 0 to 65535, not 70000 to 70000; map them"),
+        (np.array([[0, np.nan]]), "from 0 to 65535, not nan"),
         (np.array([[np.inf]]), "not inf"),
+        (np.array([[-1, 0, 1]]), "from 0 to 65535, not -1 to 1; map them to 0"),
     ],
 )
 def test_invalid_mask_arrays_are_refused(values, problem):
@@ -173,7 +173,7 @@ def test_painted_layers_are_read_by_colour_and_alpha(colours, alpha, expected):
 def test_unusable_mask_file_is_named(tmp_path):
     path = tmp_path / "a.tif"
     Image.fromarray(np.array([[0, 70000]], np.int32)).save(path)
-    with pytest.raises(UsageError, match="a.tif cannot be used as a mask: .*not 70000"):
+    with pytest.raises(UsageError, match="a.tif cannot be used as a mask: .*not 0 to 70000"):
         read_mask(path)
     with pytest.raises(UsageError, match="a.png cannot be read as an image: No such file"):
         read_mask(tmp_path / "a.png")

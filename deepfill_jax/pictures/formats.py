@@ -23,6 +23,7 @@ READABLE = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suff
 WRITABLE = {
     suffix: name for name in ("PNG", "TIFF", "WEBP", "BMP", "JPEG") for suffix in SUFFIXES[name]
 }
+LOSSY = frozenset({"JPEG", "WEBP", "AVIF", "HEIF"})  # Most files of these change values a little.
 HEAD_BYTES = 64  # Number of bytes that `file_format` needs.
 _START = {
     b"\xff\xd8\xff": "JPEG",

@@ -88,7 +88,7 @@ def _opened(encoded: bytes) -> Iterator[Image.Image]:
     checks.check_damage(formats.file_format(encoded[: formats.HEAD_BYTES]), encoded)
     with Image.open(io.BytesIO(encoded)) as opened:
         if opened.mode in ("I", "F") or checks.is_signed(opened):
-            raise ValueError("its values have an unknown range; save it with 8 or 16 bits, unsigned")
+            raise ValueError("its values have an unknown range; save unsigned ones of 8 or 16 bits")
         yield opened
 
 
