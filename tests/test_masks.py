@@ -211,7 +211,10 @@ def save_large_hole(path):
 
 @pytest.mark.parametrize(
     "values, problem",
-    [([0, 1, 2, 3], "has no hole.*paint all objects white"), ([0, 90, 200], "looks like a mask of")],
+    [
+        ([0, 1, 2, 3], "has no hole.*paint all objects white"),
+        ([0, 90, 200], "looks like a mask of"),
+    ],
 )
 def test_mask_files_of_class_numbers_are_refused(tmp_path, values, problem):
     numbers = np.repeat(np.repeat(np.array([values], np.uint8), 4, axis=1), 8, axis=0)

@@ -35,7 +35,6 @@ class MaskOptions(NamedTuple):
     say_orientation: str = "mask_orientation"
     say_resize: str = ""
 
-
     def remedy(self) -> str:
         """Returns for messages what to do with a mask of class or instance numbers."""
         if not self.say_threshold:
