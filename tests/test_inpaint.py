@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -104,11 +105,14 @@ def test_rerun_skips_current_results(here, filled, capsys):
     Path("out/a.png").write_text("precious")
     unfinished_path(Path("out/c.png")).write_text("half of")
     assert command() == 0
-    assert "\n2 completed, 1 already done, 0 failed, in " in capsys.readouterr().out
+    assert (
+        "\n2 completed, 1 already done (--overwrite recomputes it), 0 failed, in "
+        in capsys.readouterr().out
+    )
     assert Path("out/a.png").read_text() == "precious"
     assert names() == ["a.png", "b.1.png", "c.png"]
     assert command() == 0
-    assert capsys.readouterr().out.startswith("0 completed, 3 already done, 0 failed, in ")
+    assert capsys.readouterr().out.startswith("0 completed, 3 already done (--overwrite")
     assert command("--overwrite") == 0
     assert "\n3 completed, 0 already done" in capsys.readouterr().out
     np.testing.assert_array_equal(pictures.read("out/a.png").pixels, expected("a"))
@@ -139,6 +143,19 @@ def test_changed_mask_changes_the_result(here, filled):
     Image.fromarray(make_picture(7, 5, 9)[1]).save("masks/a.png")
     assert command() == 0
     assert Path("out/a.png").read_bytes() != old
+
+
+def test_inputs_that_replace_newer_ones_are_noticed(here, filled, capsys):
+    """A file that is moved or copied with its time may be older than the one it replaces."""
+    assert command() == 0
+    Image.fromarray(make_picture(7, 5, 9)[1]).save("older.png")
+    os.utime("older.png", (1e9, 1e9))
+    time.sleep(0.05)  # The clock of the file system has ticks of some milliseconds.
+    os.replace("older.png", "masks/a.png")
+    capsys.readouterr()
+    assert command() == 0
+    out = capsys.readouterr().out
+    assert "1 completed, 2 already done (--overwrite recomputes them), 0 failed" in out
 
 
 def test_named_output_file_is_overwritten(here, filled, capsys):
@@ -237,7 +254,7 @@ def test_network_options_reach_the_inpainter(here, monkeypatch, capsys):
     flags = "--working-size 256 --dilate 3 --feather 2".split()
     assert command(*flags, images="images/a.bmp", model="places") == 0
     chosen = {"strategy": "auto", "dilate": 3, "feather": 2}
-    chosen |= {"mask_orientation": "upright", "check_mask": False}
+    chosen |= {"mask_orientation": "upright", "check_mask": True}
     assert calls == [(model, 256), chosen]
     assert "images/a.bmp -> out/a.png: 5x7, 20 % hole, resize, " in capsys.readouterr().out
 
@@ -269,6 +286,8 @@ def test_network_options_reach_the_inpainter(here, monkeypatch, capsys):
             ["--output", "images"],
             "error: images is a folder of inputs; choose another folder for the results.",
         ),
+        (["--output", ""], "argument --output: the path is empty"),
+        (["--masks", ""], "argument --masks/--mask: the path is empty"),
         (["--images", "nowhere"], "error: nowhere is neither an image file nor a folder"),
         ([], "error: There is no model file absent.safetensors"),
     ],

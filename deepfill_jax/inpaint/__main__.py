@@ -81,8 +81,10 @@ def run(options: argparse.Namespace) -> None:
     if is_single and failures:
         error = UsageError if failures[0].is_usage_error else RunError
         raise error(printable(failures[0].reason))
+    done = len(planned) - len(todo)
+    hint = f" (--overwrite recomputes {'it' if done == 1 else 'them'})" if done else ""
     print(
-        f"{len(ended) - len(failures)} completed, {len(planned) - len(todo)} already done, "
+        f"{len(ended) - len(failures)} completed, {done} already done{hint}, "
         f"{len(failures)} failed, in {time.monotonic() - started:.1f} s"
     )
     _print_unused(options)
@@ -136,8 +138,8 @@ def _filler(options: argparse.Namespace) -> tuple[batch.Fill, Sequence[Path]]:
         strategy=options.strategy,
         dilate=options.dilate,
         feather=options.feather,
-        mask_orientation="upright",  # The mask was oriented and checked when it was read.
-        check_mask=False,
+        mask_orientation="upright",  # The mask was oriented when it was read.
+        check_mask=options.mask_check,
     )
     step = read.model.metadata.get("step")  # A run is FOLDER or FOLDER@STEP.
     run = Path(options.model.rpartition("@")[0] or options.model)
