@@ -1,6 +1,7 @@
 """Damaged image files, and numbers of other ranges: refused for inpainting and for training."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -35,6 +36,19 @@ def test_zeros_in_a_png_are_noticed(tmp_path, options):
         damaged = data[:start] + bytes(30) + data[start + 30 :]
         if damaged != data:
             refused(damaged, tmp_path / "a.x", "it is damaged, a checksum is wrong")
+
+
+def test_broken_streams_of_a_png_are_noticed():
+    """The checksum is right, as that of a file which was written so."""
+    data = encoded("PNG")
+    start = data.index(b"IDAT")
+    length = int.from_bytes(data[start - 4 : start])
+    content = data[start + 4 : start + 104] + bytes(40) + data[start + 144 : start + 4 + length]
+    checksum = zlib.crc32(b"IDAT" + content).to_bytes(4)
+    broken = data[: start + 4] + content + checksum + data[start + 8 + length :]
+    for source in (Encoded(broken, "a.x"), Image.open(io.BytesIO(broken))):
+        with pytest.raises(UsageError, match="cannot be read as an image: broken data stream"):
+            read(source)
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])

@@ -127,15 +127,20 @@ def _decode(opened: Image.Image, data: bytes, max_pixels: int, as_stored: bool) 
         if data:  # The memory is allocated here, as Pillow would apply its global limit of pixels.
             opened.im = Image.new(opened.mode, getattr(opened, "_tile_size", opened.size)).im
     bits = data[24:25] if opened.format == "PNG" else tiff_tag(opened, Base.BitsPerSample, ())
-    stored = metadata.orientation(opened)
-    opened.load()  # Raises if the file is truncated; turns a TIFF upright.
+    is_tiff = opened.format == "TIFF"
+    stored = metadata.orientation(opened) if is_tiff else 1
+    # Turns a TIFF upright. Raises if the file is damaged; in a PNG, reading EXIF first would hide
+    # this error, as Pillow decodes the pixels for it.
+    opened.load()
+    rest = metadata.orientation(opened)
+    stored = stored if is_tiff else rest
     if opened.mode in ("I", "F") or opened.mode.startswith("I;16"):
         pixels, alpha = _numbers(opened), None
     elif data and 16 in bits:
         pixels, alpha = _colours_of_16_bits(opened, data)
     else:
         pixels, alpha = _bytes(opened)
-    orientation = 1 if as_stored else metadata.orientation(opened)
+    orientation = 1 if as_stored else rest
     kept, left_out = metadata.read(opened, data, is_upright=stored == 1)
     return Picture(
         metadata.upright(pixels, orientation),
