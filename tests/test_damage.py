@@ -38,6 +38,12 @@ def test_zeros_in_a_png_are_noticed(tmp_path, options):
             refused(damaged, tmp_path / "a.x", "it is damaged, a checksum is wrong")
 
 
+def test_pngs_without_their_end_are_noticed(tmp_path):
+    data = encoded("PNG")
+    for cut in (4, 12, 14, 20, 60):
+        refused(data[:-cut], tmp_path / "a.x", "it is damaged")
+
+
 def test_broken_streams_of_a_png_are_noticed():
     """The checksum is right, as that of a file which was written so."""
     data = encoded("PNG")

@@ -23,25 +23,29 @@ def tiff_tag(opened: Image.Image, tag: int, default: Any) -> Any:
     return getattr(opened, "tag_v2", {}).get(tag, default)
 
 
-def check_damage(name: str | None, data: bytes) -> None:
+def check_damage(data: bytes) -> None:
     """Refuses damaged PNG and JPEG files that Pillow decodes without an error.
 
     Pillow does not compare the checksums of PNG pixels, and decodes zeros at the end of an
     incomplete JPEG as pixels.
 
     Args:
-        name: Format of the file, a key of `formats.SUFFIXES`; None if it is unknown.
-        data: Content of the file.
+        data: Content of the file; empty for an image that is not read from a file.
 
     Raises:
         ValueError: The file is damaged.
     """
+    name, has_end = formats.file_format(data[: formats.HEAD_BYTES]), True
     if name == "PNG":
+        kind = b""
         for kind, content, checksum in formats.png_chunks(data):
             is_critical = kind[:1].isupper()  # Others are metadata, which Pillow checks.
             if is_critical and zlib.crc32(content, zlib.crc32(kind)) != checksum:
                 raise ValueError("it is damaged, a checksum is wrong; copy it again")
-    if name == "JPEG" and data.find(_JPEG_END, _first_scan(data)) < 0:
+        has_end = kind == b"IEND"
+    if name == "JPEG":
+        has_end = data.find(_JPEG_END, _first_scan(data)) >= 0
+    if not has_end:
         raise ValueError("it is damaged, its end is missing; copy it again")
 
 

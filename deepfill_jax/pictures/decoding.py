@@ -108,7 +108,7 @@ def _open(data: bytes) -> Image.Image:
     name = formats.file_format(data[: formats.HEAD_BYTES])
     if name is None:
         raise UnidentifiedImageError
-    check_damage(name, data)
+    check_damage(data)
     try:
         return formats.open_as(name, io.BytesIO(data))
     except ImportError as error:

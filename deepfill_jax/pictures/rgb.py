@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from deepfill_jax.errors import UsageError
-from deepfill_jax.pictures import checks, formats
+from deepfill_jax.pictures import checks
 
 _JPEG_END = b"\xff\xd9"
 
@@ -85,7 +85,7 @@ def is_readable(path: str | Path) -> bool:
 @contextlib.contextmanager
 def _opened(encoded: bytes) -> Iterator[Image.Image]:
     """Opens an image file in memory; raises ValueError if its pixels would be misread."""
-    checks.check_damage(formats.file_format(encoded[: formats.HEAD_BYTES]), encoded)
+    checks.check_damage(encoded)
     with Image.open(io.BytesIO(encoded)) as opened:
         if opened.mode in ("I", "F") or checks.is_signed(opened):
             raise ValueError("its values have an unknown range; save unsigned ones of 8 or 16 bits")
