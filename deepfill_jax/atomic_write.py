@@ -44,14 +44,10 @@ def unfinished_path(path: Path) -> Path:
 def is_current(path: Path, sources: Iterable[Path | None]) -> bool:
     """Whether a file exists and none of the files that it was made from was modified after it.
 
-    A file that was moved to its place later counts as modified, whatever its time of modification.
-    So does a source that cannot be read, so that making the file again reports it.
+    A source that cannot be read counts as modified, so that making the file again reports it.
     """
     try:
-        made = path.stat()
-        found = [x.stat() for x in sources if x is not None]
-        return all(
-            x.st_mtime_ns <= made.st_mtime_ns and x.st_ctime_ns <= made.st_ctime_ns for x in found
-        )
+        written = path.stat().st_mtime_ns
+        return all(x.stat().st_mtime_ns <= written for x in sources if x is not None)
     except OSError:
         return False

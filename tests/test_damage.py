@@ -26,7 +26,8 @@ def refused(data, path, reason):
     with pytest.raises(rgb.UnreadableImageError, match=reason):
         rgb.decode(data)
     path.write_bytes(data)
-    assert not rgb.is_readable(path)
+    with pytest.raises(rgb.UnreadableImageError, match=reason):
+        rgb.check(path)
 
 
 @pytest.mark.parametrize("options", [{"compress_level": 0}, {"compress_level": 6}])
@@ -68,7 +69,8 @@ def test_jpegs_that_end_in_zeros_are_noticed(tmp_path, options):
         with pytest.raises(UsageError, match="its end is missing|truncated"):
             read(Encoded(zeros, "a.x"))
         (tmp_path / "a.x").write_bytes(zeros)
-        assert not rgb.is_readable(tmp_path / "a.x")
+        with pytest.raises(rgb.UnreadableImageError):
+            rgb.check(tmp_path / "a.x")
     refused(data[:-2] + bytes(2), tmp_path / "a.x", "it is damaged, its end is missing")
 
 
@@ -86,7 +88,8 @@ def test_training_refuses_numbers_of_unknown_range(tmp_path, dtype):
     with pytest.raises(rgb.UnreadableImageError, match="unknown range"):
         rgb.decode(data)
     (tmp_path / "a.tif").write_bytes(data)
-    assert not rgb.is_readable(tmp_path / "a.tif")
+    with pytest.raises(rgb.UnreadableImageError, match="unknown range"):
+        rgb.check(tmp_path / "a.tif")
 
 
 def test_signed_values_are_not_read_as_unsigned():
