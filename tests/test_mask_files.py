@@ -35,6 +35,12 @@ def test_hole_is_the_upper_half_of_the_value_scale(values, expected):
     np.testing.assert_array_equal(hole_of_values(values[..., np.newaxis]), hole(expected))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float16, np.float32, np.longdouble])
+def test_masks_of_any_number_type_are_read(dtype):
+    np.testing.assert_array_equal(hole_of_values(np.array([[0, 1]], dtype)), hole([0, 1]))
+
+
 def test_threshold_is_a_fraction_of_the_value_scale():
     greys = np.array([[0, 51, 52, 255]])
     low, zero = MaskOptions(threshold=0.2, check=False), MaskOptions(threshold=0, check=False)

@@ -197,7 +197,8 @@ def _flat_values(grey: np.ndarray) -> np.ndarray:
 
 
 def _scale(values: np.ndarray, is_lossy: bool) -> int:
-    smallest, largest = values.min(), values.max()
+    # As Python's numbers, because 65535 is infinite in float16.
+    smallest, largest = values.min().item(), values.max().item()
     if not 0 <= smallest <= largest <= 65535:  # Also if one is NaN.
         raise UsageError(
             f"A mask's values must be from 0 to 65535, not {smallest:g} to {largest:g}; map them "
