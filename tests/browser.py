@@ -105,7 +105,29 @@ class Browser:
         self.upload("#upload input[type=file]", pixels, name)
         self.find("#editor canvas")
         self.find("#editor button[aria-label='Brush']")
-        time.sleep(2)  # Waits for the fade-in animation of the image.
+        self.wait_for_image()
+
+    def view(self):
+        """Returns a screenshot of the editor's canvas."""
+        return self.find("#editor canvas").screenshot_as_png
+
+    def wait_for_image(self, previous=None):
+        """Waits until the editor has loaded an image; strokes painted before that are lost.
+
+        Args:
+            previous: What `view` returned while another image was shown.
+        """
+
+        def is_loaded():
+            view = self.view()
+            height, width, _ = pixels_of(view).shape
+            middle = pixels_of(view)[height // 4 : -height // 4, width // 4 : -width // 4, :3]
+            if view == previous or middle.std() < 20:  # It is empty, or is fading in.
+                return False
+            time.sleep(1)
+            return self.view() == view
+
+        self.until(is_loaded, 120)
 
     def stroke(self, *points):
         """Paints from point to point, in pixels from the centre of the canvas."""

@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx
 from made import make_model
 
 from deepfill_jax import weights
@@ -17,15 +19,20 @@ class Server:
     def __init__(self, process, url, temporary):
         self.process, self.url, self.temporary = process, url, temporary
 
+    def workers(self):
+        """Returns the ids of the server's worker processes."""
+        children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        ids = [int(x) for path in children for x in path.read_text().split()]
+        return [x for x in ids if b"spawn_main" in Path(f"/proc/{x}/cmdline").read_bytes()]
+
     def peak_bytes(self):
-        """Returns the peak memory of the process."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
-        return 1024 * int(line.split()[1])
+        """Returns the peak memory of the server and its worker processes."""
+        return sum(map(peak_bytes, [self.process.pid, *self.workers()]))
 
     def temporary_files(self):
-        """Returns the temporary files, except gradio's copies of the example images."""
-        return [x for x in self.temporary.rglob("*") if x.is_file() and not is_example(x)]
+        """Returns the temporary files, except the lock and gradio's copies of the examples."""
+        files = (x for x in self.temporary.rglob("*") if x.is_file())
+        return [x for x in files if x.name != "lock" and not is_example(x)]
 
     def open_uploads(self):
         """Returns the open temporary files, which include the unnamed files of uploads."""
@@ -34,7 +41,24 @@ class Server:
         for link in links:
             with contextlib.suppress(OSError):
                 targets.append(str(link.readlink()))
-        return [x for x in targets if x.startswith(str(self.temporary))]
+        return [x for x in targets if x.startswith(str(self.temporary)) and "lock" not in x]
+
+
+def peak_bytes(process_id):
+    status = Path(f"/proc/{process_id}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
+
+
+def request_of(server, image, mask, **fields):
+    """Returns a request to inpaint encoded files as bytes, and the server's address."""
+    files = {"image": ("a.png", image), "mask": ("m.png", mask)}
+    request = httpx.Request("POST", f"{server.url}/api/inpaint", files=files, data=fields)
+    body = request.read()
+    lines = [f"{name}: {value}" for name, value in request.headers.items()]
+    head = "\r\n".join(["POST /api/inpaint HTTP/1.1", *lines, "", ""])
+    url = urlsplit(server.url)
+    return head.encode() + body, (url.hostname, url.port)
 
 
 def is_example(path):

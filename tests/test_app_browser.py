@@ -89,9 +89,10 @@ def test_uploaded_mask_gives_the_result_of_the_api(browser, server):
     mask = np.zeros((900, 1500), np.uint8)
     mask[400:500:2, 700:800] = 255
     browser.open(picture, "photo.jpg")
+    previous = browser.view()
     browser.upload(":has(> #mask) > input[type=file]", mask, "mask.png")
     browser.find("#unmask")
-    time.sleep(2)
+    browser.wait_for_image(previous)
     browser.shot("masked", "#editor")
     png = browser.fill()
     own = browser.download("#own")
@@ -116,9 +117,10 @@ def test_extend_and_continue_with_the_result(browser):
     browser.shot("extend", "#extend")
     expected = inpainter(*extend(picture, 0, 0, 0, 24))
     np.testing.assert_array_equal(pixels_of(browser.fill()), expected)
+    previous = browser.view()
     browser.click("#again")
     browser.until(lambda: not browser.shown("#again"))
-    time.sleep(2)
+    browser.wait_for_image(previous)
     browser.stroke((-50, 0), (50, 0))
     result = pixels_of(browser.fill())
     assert result.shape == expected.shape
@@ -129,8 +131,7 @@ def test_extend_and_continue_with_the_result(browser):
 def test_example_image_is_opened_and_filled(browser):
     skimage = pytest.importorskip("skimage.data")
     browser.click("#examples button, #examples img")
-    browser.find("#editor canvas")
-    time.sleep(3)
+    browser.wait_for_image()
     browser.stroke((-50, 0), (50, 0))
     changed = (pixels_of(browser.fill()) != skimage.astronaut()).any(axis=2)
     assert 500 < changed.sum() < changed.size / 3

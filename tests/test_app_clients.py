@@ -4,14 +4,13 @@ import io
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
 from made import make_model, make_picture
 from PIL import Image
-from server import serve
+from server import request_of, serve
 
 from deepfill_jax.inpaint.inpainter import Inpainter
 
@@ -79,23 +78,12 @@ def test_requests_beyond_the_queue_get_503(tmp_path, inpainter):
                 np.testing.assert_array_equal(pixels_of(answer), inpainter(*pair))
 
 
-def request_of(server, picture, mask):
-    """Returns a complete inpainting request as bytes, and the server's address."""
-    files = {"image": ("a.png", file(picture)), "mask": ("m.png", file(mask))}
-    request = httpx.Request("POST", f"{server.url}/api/inpaint", files=files)
-    body = request.read()
-    lines = [f"{name}: {value}" for name, value in request.headers.items()]
-    head = "\r\n".join(["POST /api/inpaint HTTP/1.1", *lines, "", ""])
-    url = urlsplit(server.url)
-    return head.encode() + body, (url.hostname, url.port)
-
-
 def test_disconnected_clients_do_not_block_the_server(tmp_path, inpainter):
     picture, mask = make_picture(60, 70)
     large, scattered = make_picture(2000, 2000)
     with serve(tmp_path, "--max-queue", "1") as server:
         # Clients disconnect during the upload, more of them than there are slots.
-        whole, address = request_of(server, large, scattered)
+        whole, address = request_of(server, file(large), file(scattered))
         for length in (300, 30_000, len(whole) - 1):
             for _ in range(3):
                 with socket.create_connection(address) as client:

@@ -12,6 +12,7 @@ import uvicorn
 
 from deepfill_jax.app import exchange, protocol
 from deepfill_jax.app.exchange import Exchange, RefusalError
+from deepfill_jax.app.quota import Quota
 
 
 async def application(scope, receive, send):
@@ -49,7 +50,7 @@ def served(app=application):
 async def limited(scope, receive, send):
     """Runs the application with the limits of exchanges."""
     try:
-        await Exchange(receive, send, 10**9).run(application, scope)
+        await Exchange(receive, send, 10**9, Quota(10**9)).run(application, scope)
     except RefusalError as refusal:
         await refusal.response(scope, receive, send)
 
@@ -264,7 +265,7 @@ def test_errors_of_all_parts_become_one_kind(body, reason):
         async def send(message):
             sent.append(message)
 
-        await Exchange(None, send, 0).run(app, {"path": "/"})
+        await Exchange(None, send, 0, Quota(0)).run(app, {"path": "/"})
 
     asyncio.run(run())
     (_, answer), headers = sent, dict(sent[0]["headers"])
@@ -284,7 +285,7 @@ def test_statuses_without_a_name_are_sent():
         sent.append(message)
 
     async def run():
-        await Exchange(None, send, 0).run(app, {"path": "/"})
+        await Exchange(None, send, 0, Quota(0)).run(app, {"path": "/"})
 
     asyncio.run(run())
     assert sent[0]["status"] == 499 and json.loads(sent[1]["body"]) == {"error": "Failed."}

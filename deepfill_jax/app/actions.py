@@ -9,24 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
-import numpy as np
 
-from deepfill_jax import pictures
-from deepfill_jax.app import layout
-from deepfill_jax.app.painting import painted
-from deepfill_jax.app.queue import CancelledError
+from deepfill_jax.app import jobs, layout
+from deepfill_jax.app.filling import Options, Sides, Summary
+from deepfill_jax.app.queue import CancelledError, requests_before
 from deepfill_jax.app.reading import plain_name
-from deepfill_jax.app.service import Options, Service, Sides
-from deepfill_jax.app.sessions import Result, Session, Sessions, Source
+from deepfill_jax.app.restricted import EditorFiles
+from deepfill_jax.app.service import Service
+from deepfill_jax.app.session_files import Result, Source, write_preview
+from deepfill_jax.app.sessions import Session, Sessions
 from deepfill_jax.errors import UsageError
+from deepfill_jax.inpaint.windows import Strategy
 from deepfill_jax.pictures import WRITABLE, Picture
 
 
 class Actions:
     """The event handlers: each public method returns updates by component of the layout.
 
-    The methods raise errors with a message for the user: `UsageError`, `QueueFullError` or
-    `CancelledError`.
+    The methods raise errors with a message for the user: `UsageError`, `RunError`,
+    `QueueFullError` or `CancelledError`.
     """
 
     def __init__(self, service: Service, sessions: Sessions, parts: layout.Layout):
@@ -51,6 +52,7 @@ class Actions:
 
     async def open_example(self, request: gr.Request, index: int) -> dict:
         """Opens an example image."""
+        self._service.quota.check()
         session, example = self._session(request), layout.examples()[index]
         image = Path(shutil.copy(example, session.new()))
         return await self._open(session, Source(image, example.name))
@@ -90,42 +92,37 @@ class Actions:
     async def fill(
         self,
         request: gr.Request,
-        layer: Path | None,
+        files: EditorFiles,
         model: str,
-        strategy: str,
+        strategy: Strategy,
         dilate: float,
         feather: float,
         *sides: float,
     ) -> AsyncIterator[dict]:
-        """Fills the hole, and says each second what happens.
-
-        `layer` is the PNG file of the painted layer; None if there is none.
-        """
+        """Fills the hole, and says each second what happens."""
         session, service = self._session(request), self._service
+        for unused in files.unused:
+            session.discard(unused)
+        service.quota.check()
         session.chosen()
         extension = Sides(*(int(side or 0) for side in sides))
         options = Options(model, strategy, int(dilate), int(feather), extension)
-        has_begun = threading.Event()
 
-        def work(stop):
-            has_begun.set()
-            source = session.chosen()
-            picture, hole, lines = self._inputs(source, layer)
-            sketch = lines if service.guided(model) else None
-            filled = service.fill(picture, hole, sketch, options, stop)
-            after = replace(filled.before, pixels=filled.pixels)
-            status = layout.summary(filled, service.working_size(model))
-            if sketch is None and lines.any():
-                status += " The sketch was ignored: this model is not sketch-guided."
-            return session.write(source.name, filled.before, after, filled.hole), status
+        def work(stop: threading.Event) -> tuple[Result, Summary, bool]:
+            arguments = session.chosen(), layer, options
+            with session.new_folder() as folder:
+                return service.worker.run(stop, jobs.complete_session, *arguments, folder)
 
-        with service.queue.slot():
+        with service.queue.slot(), session.borrowing(files.layer) as layer:
             session.stop()
             session.work = asyncio.ensure_future(service.queue.exclusive(work))
-            async for status in _waiting(session.work, has_begun, service):
+            async for status in _waiting(session.work, service):
                 yield {self._parts.status: status, self._parts.cancel: gr.update(visible=True)}
-            result, status = session.work.result()
+            result, summary, is_sketch_ignored = session.work.result()
         session.keep(result=result)
+        status = layout.summary(summary, service.working_size(model))
+        if is_sketch_ignored:
+            status += " The sketch was ignored: this model is not sketch-guided."
         yield self._result(result, status)
 
     async def cancel(self, request: gr.Request) -> None:
@@ -151,18 +148,6 @@ class Actions:
             self._parts.run: gr.update(interactive=False),
             **dict.fromkeys(self._parts.sides, 0),
         }
-
-    def _inputs(self, source: Source, layer: Path | None) -> tuple[Picture, np.ndarray, np.ndarray]:
-        """Reads the image, its hole and its lines, bool [H, W, 1] each."""
-        picture, hole = source.read(self._service.max_pixels)
-        if layer is None:
-            return picture, hole, np.zeros_like(hole)
-        areas = painted(layer.read_bytes())
-        more, lines = (pictures.resize_mask(area, *hole.shape[:2]) for area in areas)
-        if picture.kept_share is not None:  # Painted pixels are replaced whole.
-            kept = np.where(more, np.float32(0), picture.kept_share)
-            picture = replace(picture, kept_share=kept)
-        return picture, hole | more, lines
 
     def _result(self, result: Result, status: str) -> dict:
         own = result.own and WRITABLE.get(result.own.suffix.lower())
@@ -197,20 +182,20 @@ class Actions:
     async def _look(self, session: Session, source: Source) -> dict:
         """Makes a source the session's input, and returns the editor's update."""
 
-        def show():
+        def show() -> Picture:
             picture, hole = source.read(self._service.max_pixels)
-            return picture, session.show(picture, hole)
+            write_preview(shown, picture, hole)
+            return picture
 
+        shown = session.new().with_suffix(".jpg")
         async with self._looking:  # Limits memory to one decoded image.
-            picture, shown = await asyncio.to_thread(show)
+            picture = await asyncio.to_thread(show)
         source = replace(source, jpeg=picture.jpeg, format=picture.format)
         session.keep(source=source, shown=shown)
         return {"background": str(shown), "layers": [], "composite": None}
 
 
-async def _waiting(
-    work: asyncio.Task, has_begun: threading.Event, service: Service
-) -> AsyncIterator[str]:
+async def _waiting(work: asyncio.Task, service: Service) -> AsyncIterator[str]:
     """Says each second what happens until work is done; cancels it if nobody listens any more.
 
     Raises:
@@ -219,16 +204,20 @@ async def _waiting(
     began = time.monotonic()
     try:
         while not (await asyncio.wait([work], timeout=min(time.monotonic() - began + 0.2, 1)))[0]:
-            if work.cancelling():
-                activity = "Cancelling"
-            elif not has_begun.is_set():
-                activity = "Waiting for other requests"
-            elif service.is_compiling():
-                activity = "Compiling the network for this size, which is done once per size"
-            else:
-                activity = "Filling"
-            yield f"{activity} ... {time.monotonic() - began:.0f} s"
+            yield f"{_activity(work, service)} ... {time.monotonic() - began:.0f} s"
     finally:
         work.cancel()  # Has an effect only if gradio stopped listening before the work was done.
     if work.cancelled():
         raise CancelledError
+
+
+def _activity(work: asyncio.Task, service: Service) -> str:
+    if work.cancelling():
+        return "Cancelling"
+    if before := service.queue.before(work):
+        return f"Waiting: {requests_before(before)}"
+    if service.worker.is_starting():  # It is replaced when a request before this one is cancelled.
+        return "Starting the process that fills images"
+    if service.worker.is_compiling():
+        return "Compiling the network for this size, which is done once per size"
+    return "Filling"

@@ -8,18 +8,19 @@ import functools
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import IO, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, FastAPI, Form, Request, UploadFile
 from fastapi.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from deepfill_jax import __version__, pictures
-from deepfill_jax.app import described, fields, responses
+from deepfill_jax import __version__
+from deepfill_jax.app import described, fields, jobs, responses
 from deepfill_jax.app.described import About, Health
+from deepfill_jax.app.filling import Options, Sides
 from deepfill_jax.app.guard import HEALTH, HELP, INPAINT, MODELS, SCHEMA
-from deepfill_jax.app.reading import Format, plain_name, read, result_name
-from deepfill_jax.app.service import Filled, Options, Service, Sides
+from deepfill_jax.app.reading import Format, plain_name
+from deepfill_jax.app.service import Service
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint.inpainter import UNGUIDED
 from deepfill_jax.pictures import Encoded, MaskOptions
@@ -68,7 +69,7 @@ def make_api(service: Service, *, login: bool = False, root_path: str = "") -> F
                 _408="The request was sent too slowly.",
                 _413="The request is too large.",
                 _422="A file or a parameter is invalid.",
-                _500="The server failed.",
+                _500="The server failed, for example because memory ran out.",
                 _503="The queue is full; try again later.",
                 **reasons,
             ),
@@ -124,10 +125,8 @@ def _inpaint_route(service: Service) -> Callable[..., Awaitable[Response]]:
             raise UsageError(UNGUIDED)
         work = functools.partial(_complete, service, (image, mask, sketch), format, options)
         with service.queue.slot():  # Not before: a slow upload would keep others waiting.
-            done = await _while_connected(request, service.queue.exclusive(work))
-        if done is None:
-            return Response(status_code=_CLIENT_GONE)
-        return responses.completed_image(options.model, *done)
+            response = await _while_connected(request, service.queue.exclusive(work))
+        return response or Response(status_code=_CLIENT_GONE)
 
     return inpaint
 
@@ -138,29 +137,25 @@ def _complete(
     format: Format,
     options: Options,
     stop: threading.Event,
-) -> tuple[Filled, str, IO[bytes], tuple[str, ...]]:
-    """Reads, fills and encodes an image in the exclusive slot: waiting requests stay on disk.
+) -> Response:
+    """Completes an image in the exclusive slot, so that the files of waiting requests stay on disk.
 
     Args:
         service: The service.
         files: The image, its mask and its sketch.
         format: Format of the result.
         options: The inpainting options.
-        stop: See `Service.fill`.
+        stop: See `Worker.run`.
 
     Returns:
-        The completed image, the name of its file, the file, and warnings.
+        The response that contains the completed image.
     """
     image, *others = files
     mask, sketch = (None if file is None else _encoded(file) for file in others)
-    inputs = read(_encoded(image), mask, sketch, options.mask, max_pixels=service.max_pixels)
-    picture, hole = inputs.picture, inputs.hole
-    assert hole is not None  # Without a mask, it is empty.
-    name = result_name(plain_name(image.filename), format, picture.format)
-    pictures.check_writable(name, picture)
-    filled = service.fill(picture, hole, inputs.sketch, options, stop)
-    content = pictures.encode(name, filled.pixels, filled.before)
-    return filled, name, responses.stored(content), inputs.warnings
+    completed = service.worker.run(
+        stop, jobs.complete_files, _encoded(image), mask, sketch, options, format
+    )
+    return responses.completed_image(options.model, completed)
 
 
 async def _only_known_fields(request: Request) -> None:

@@ -24,7 +24,7 @@ class FormFile(UploadFile):
 class Login(SecurityBase):
     """Describes HTTP Basic authentication, which `guard.Guard` checks before the API is called."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.model = HTTPBase(scheme="basic", description="See --user and --password.")
         self.scheme_name = "password"
 

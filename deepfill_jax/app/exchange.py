@@ -6,6 +6,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deepfill_jax.app.quota import Quota, QuotaError
 from deepfill_jax.app.responses import problem, reason_of
 
 UPLOAD_SECONDS = 300  # Maximum duration of an upload.
@@ -40,9 +41,13 @@ def too_large(max_bytes: int) -> RefusalError:
 class Exchange:
     """A request and its response."""
 
-    def __init__(self, receive: Receive, send: Send, max_bytes: int):
-        """Takes the channels of a request, and the maximum size of its body in bytes."""
-        self._receive, self._send, self._max_bytes = receive, send, max_bytes
+    def __init__(self, receive: Receive, send: Send, max_bytes: int, quota: Quota):
+        """Takes the channels of a request, the maximum size of its body in bytes, and the quota.
+
+        The quota holds what was received until the request ends, and uploads after it.
+        """
+        self._receive, self._send = receive, send
+        self._max_bytes, self._quota = max_bytes, quota
         self._began = asyncio.get_running_loop().time()
         self._received, self._is_whole = 0, False
         self._is_answered = False  # The response has begun.
@@ -54,14 +59,16 @@ class Exchange:
         """Runs the application.
 
         Raises:
-            RefusalError: The request was too large or too slow; the application's own response to
-                the failed upload was dropped.
+            RefusalError: The request was too large or too slow, or exceeded the quota; the
+                application's own response to the failed upload was dropped.
         """
         try:
             await app(scope, self._receive_limited, self._send_in_pieces)
         except Exception:
             if self._refusal is None:
                 raise
+        finally:
+            self._quota.release(self._received, is_stored=scope["path"].endswith("/upload"))
         if self._refusal is not None:
             raise self._refusal
 
@@ -78,7 +85,13 @@ class Exchange:
             self._refusal = RefusalError(slow)
             raise self._refusal from None
         self._is_whole = not message.get("more_body", False)
-        self._received += len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        try:
+            self._quota.hold(size)
+        except QuotaError as error:
+            self._refusal = RefusalError(problem(str(error), 503, {"Retry-After": "60"}))
+            raise self._refusal from None
+        self._received += size
         if self._received > self._max_bytes:
             self._refusal = too_large(self._max_bytes)
             raise self._refusal

@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import File, Form, params
 
 from deepfill_jax.app.described import FormFile
+from deepfill_jax.app.filling import Sides
 from deepfill_jax.app.reading import Format
-from deepfill_jax.app.service import Sides
 from deepfill_jax.inpaint.windows import Strategy
 from deepfill_jax.pictures import MaskOptions, Orientation
 

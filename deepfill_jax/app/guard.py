@@ -65,7 +65,7 @@ class Guard:
 
         Args:
             app: The application.
-            service: The service; inpainting requests are rejected while its queue is full.
+            service: The service; requests are rejected while its queue or its quota is full.
             login: Credentials that every request must have; None requires none.
             hosts: Allowed Host headers; empty allows any. Restricting them prevents DNS rebinding.
             proxies: Names of proxies, see `hosts.matches`. They are allowed as Host header, and in
@@ -87,7 +87,8 @@ class Guard:
         scope = self._without_root_path(scope)
         try:
             self._check(scope)
-            await Exchange(receive, send, self.max_bytes).run(self.app, scope)
+            exchange = Exchange(receive, send, self.max_bytes, self.service.quota)
+            await exchange.run(self.app, scope)
         except RefusalError as refusal:
             await refusal.response(scope, receive, send)
 

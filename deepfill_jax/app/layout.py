@@ -5,10 +5,10 @@ from pathlib import Path
 
 import gradio as gr
 
-from deepfill_jax import pictures
+from deepfill_jax.app.filling import Summary
 from deepfill_jax.app.painting import HOLE, LINE, OPACITY
 from deepfill_jax.app.restricted import Editor
-from deepfill_jax.app.service import Filled, Service
+from deepfill_jax.app.service import Service
 
 EXAMPLES = ("astronaut", "chelsea", "coffee")  # Photographs of scikit-image, if it is installed.
 # Labels of the strategies.
@@ -160,14 +160,13 @@ def about(service: Service, model: str) -> str:
     )
 
 
-def summary(filled: Filled, working_size: int) -> str:
+def summary(filled: Summary, working_size: int) -> str:
     """Describes in one sentence how an image was inpainted."""
     scale = "filled at full size"
     if filled.scale < 1:
         several = "up to " if filled.strategy == "crop" else ""
         scale = f"filled at {working_size} px and enlarged {several}{1 / filled.scale:.1f} times"
-    size = pictures.size(filled.pixels)
-    return f"{size} pixels, {filled.strategy}, {scale}, in {filled.seconds:.1f} s."
+    return f"{filled.size} pixels, {filled.strategy}, {scale}, in {filled.seconds:.1f} s."
 
 
 def examples() -> list[Path]:

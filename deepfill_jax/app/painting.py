@@ -31,7 +31,8 @@ def painted(layer: bytes) -> tuple[np.ndarray, np.ndarray]:
         raise UsageError("The painted layer has no transparency; paint it in the web UI.")
     is_painted = picture.alpha[..., 0] > 0
     to_hole, to_line = (
-        np.square(picture.pixels - np.float32(colour)).sum(axis=2) for colour in (HOLE, LINE)
+        np.square(picture.pixels - np.array(colour, np.float32)).sum(axis=2)
+        for colour in (HOLE, LINE)
     )
     is_line = is_painted & (to_line < to_hole)
     parts, _ = scipy.ndimage.label(is_painted, np.ones((3, 3)))

@@ -12,12 +12,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from deepfill_jax import pictures
 from deepfill_jax.app import described
-from deepfill_jax.app.queue import QueueFullError
-from deepfill_jax.app.service import Filled
-from deepfill_jax.errors import UsageError
+from deepfill_jax.app.jobs import CompletedFile
+from deepfill_jax.app.queue import CancelledError, QueueFullError
+from deepfill_jax.errors import RunError, UsageError
 
 MEDIA_TYPES = {
     "PNG": "image/png",
@@ -72,6 +73,14 @@ def handle_errors(app: FastAPI) -> None:
     async def full(request: Request, error: QueueFullError) -> Response:
         return busy(error)
 
+    @app.exception_handler(RunError)
+    async def not_completed(request: Request, error: RunError) -> Response:
+        return problem(str(error), 500)
+
+    @app.exception_handler(CancelledError)
+    async def stopping(request: Request, error: CancelledError) -> Response:
+        return problem("The server is stopping; send the request again later", 503)
+
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
         return problem("The server failed; its terminal shows the error", 500)
@@ -84,34 +93,20 @@ class MethodNotAllowed:
         """Takes the allowed method, which the response names."""
         self._response = problem("Method not allowed", 405, {"Allow": allowed})
 
-    async def __call__(self, scope, receive, send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the response."""
         await self._response(scope, receive, send)
 
 
-def stored(content: bytes) -> IO[bytes]:
-    """Writes content to a temporary file, which is deleted when it is closed."""
-    file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)
+def completed_image(model: str, completed: CompletedFile) -> Response:
+    """Makes the response that contains the image completed by a model of this name."""
+    name, content, summary, warnings = completed
+    file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # Is deleted when it is closed.
     file.write(content)
-    return file
-
-
-def completed_image(
-    model: str, filled: Filled, name: str, file: IO[bytes], warnings: tuple[str, ...]
-) -> Response:
-    """Makes the response that contains the completed image.
-
-    Args:
-        model: Name of the model.
-        filled: The completed image.
-        name: Name of its file.
-        file: The file, see `stored`; it is closed when it has been sent.
-        warnings: Sentences for the header Deepfill-Warning.
-    """
-    values = (quote(model), filled.strategy, f"{filled.scale:.4g}", f"{filled.seconds:.3f}")
+    values = (quote(model), summary.strategy, f"{summary.scale:.4g}", f"{summary.seconds:.3f}")
     headers = dict(zip(described.HEADERS, values, strict=True))
     headers["Content-Disposition"] = f"attachment; filename*=utf-8''{quote(name)}"
-    headers["Content-Length"] = str(file.tell())
+    headers["Content-Length"] = str(len(content))
     if warnings:
         headers["Deepfill-Warning"] = quote(" ".join(warnings), safe=" ,;:()'")
     media_type = MEDIA_TYPES[pictures.WRITABLE[PurePosixPath(name).suffix.lower()]]

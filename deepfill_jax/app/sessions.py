@@ -2,55 +2,22 @@
 
 import asyncio
 import contextlib
-import math
+import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from deepfill_jax import pictures
-from deepfill_jax.app.painting import preview
-from deepfill_jax.app.reading import can_keep, mask_name, read, result_name
+from deepfill_jax.app.quota import Quota
+from deepfill_jax.app.session_files import Result, Source
 from deepfill_jax.errors import UsageError
-from deepfill_jax.pictures import Encoded, Picture
 
 MAX_SESSIONS = 50  # Maximum number of sessions; a new one beyond it ends the least recent one.
-_PREVIEW_QUALITY = 92  # JPEG quality of previews.
-
-
-@dataclass(frozen=True)
-class Source:
-    """An input image with its mask."""
-
-    image: Path
-    name: str  # File name given by the client.
-    jpeg: Mapping[str, Any] = field(default_factory=dict)  # See `Picture`; PNG files lose it.
-    format: str = ""  # See `Picture`; PNG files lose it.
-    mask: Path | None = None
-    mask_name: str = ""
-
-    def read(self, max_pixels: int) -> tuple[Picture, np.ndarray]:
-        """Reads the image and its mask, bool [H, W, 1]; raises the errors of `reading.read`."""
-        image = Encoded(self.image.read_bytes(), self.name)
-        mask = self.mask and Encoded(self.mask.read_bytes(), self.mask_name)
-        picture, hole, *_ = read(image, mask, max_pixels=max_pixels)
-        kept = {"jpeg": self.jpeg or picture.jpeg, "format": self.format or picture.format}
-        return replace(picture, **kept), hole
-
-
-class Result(NamedTuple):
-    """The files of a completed image, in a folder of its own."""
-
-    before: Path  # Preview of the input.
-    after: Path  # Preview of the result.
-    png: Path
-    mask: Path  # PNG mask of the hole before dilation; white is the hole.
-    own: Path | None  # The result in the input's format, if that can be written and is not PNG.
+UNCLAIMED_SECONDS = 60  # Age at which uploads are deleted that belong to no session.
+SWEEP_SECONDS = 10  # Time between two sweeps.
 
 
 @dataclass
@@ -62,7 +29,9 @@ class Session:
     shown: Path | None = None  # Preview of the source.
     result: Result | None = None
     work: asyncio.Future | None = None
-    began: float = field(default_factory=time.time)
+    kept: Collection[Path] = ()  # Folders of files that all sessions share.
+    # Folders of uploads that were moved or deleted. The editor may upload the same files again.
+    uploads: set[Path] = field(default_factory=set)
 
     def chosen(self) -> Source:
         """Returns the input image.
@@ -76,46 +45,54 @@ class Session:
 
     @contextlib.contextmanager
     def taking(self, path: str | Path) -> Iterator[Path]:
-        """Moves a file to this session's folder; deletes it if the block fails."""
-        taken = Path(shutil.move(path, self.new()))
+        """Moves an upload to this session's folder; deletes it if the block fails.
+
+        Raises:
+            UsageError: The upload was deleted.
+        """
+        folder = Path(path).parent
+        move = shutil.copy if folder in self.kept else shutil.move
+        try:
+            taken = Path(move(path, self.new()))
+        except FileNotFoundError as error:
+            raise UsageError("The uploaded file has expired; upload it again.") from error
+        self.discard(path)
         try:
             yield taken
         except BaseException:
             taken.unlink(missing_ok=True)
             raise
 
+    @contextlib.contextmanager
+    def borrowing(self, path: Path | None) -> Iterator[Path | None]:
+        """Moves an upload to this session's folder until the block ends; None stays None."""
+        if path is None:
+            yield None
+            return
+        with self.taking(path) as taken:
+            yield taken
+        taken.unlink(missing_ok=True)
+
+    def discard(self, path: str | Path) -> None:
+        """Deletes the folder of an upload, now and when the session ends; other files stay."""
+        folder = Path(path).parent
+        if folder.parent == self.folder.parent and folder not in {self.folder, *self.kept}:
+            self.uploads.add(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
     def new(self) -> Path:
         """Returns an unused path in the session's folder."""
         return self.folder / secrets.token_hex(8)
 
-    def show(self, picture: Picture, hole: np.ndarray) -> Path:
-        """Writes a preview of an image and its mask, bool [H, W, 1]."""
-        path = self.new().with_suffix(".jpg")
-        preview(picture, hole).save(path, quality=_PREVIEW_QUALITY)
-        return path
-
-    def write(self, name: str, before: Picture, after: Picture, hole: np.ndarray) -> Result:
-        """Writes a completed image and its hole, bool [H, W, 1], named after the input."""
-        for leftover in set(self.folder.glob("*/")) - self._used_paths():
-            shutil.rmtree(leftover)  # A cancelled request can leave a folder behind.
+    @contextlib.contextmanager
+    def new_folder(self) -> Iterator[Path]:
+        """Gives the path of a folder to make; deletes the folder if the block fails."""
         folder = self.new()
-        folder.mkdir()
-        shown = folder / "before.jpg", folder / "after.jpg"
-        for path, picture in zip(shown, (before, after), strict=True):
-            preview(picture).save(path, quality=_PREVIEW_QUALITY)
-        png = folder / result_name(name, "png", before.format)
-        pictures.write(png, after.pixels, after)
-        mask, white = folder / mask_name(name), hole * np.uint8(255)
-        pictures.write(mask, white, Picture(white))
-        own = None
-        if can_keep(before.format):
-            own = folder / result_name(name, "same", before.format)
-        if own is not None:
-            try:
-                pictures.write(own, after.pixels, after)
-            except UsageError:  # The suffix can name a format that cannot hold the image.
-                own = None
-        return Result(*shown, png, mask, own)
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def keep(self, **changed: Any) -> None:
         """Sets attributes, and deletes the files that are no longer in use."""
@@ -131,7 +108,7 @@ class Session:
             paths |= {self.source.image, self.source.mask}
         if self.result is not None:
             paths.add(self.result.png.parent)
-        return paths - {None}
+        return {path for path in paths if path is not None}
 
     def stop(self) -> None:
         """Cancels the running request."""
@@ -141,21 +118,27 @@ class Session:
     def end(self) -> None:
         """Cancels the running request and deletes the session's files."""
         self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in {self.folder} | self.uploads:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Sessions:
-    """The open sessions, by gradio's session hash."""
+    """The open sessions, by gradio's session hash, and the folder of their files.
 
-    def __init__(self, folder: Path):
-        """Keeps the sessions' files in a folder, in which gradio stores uploads as well."""
-        self._folder = folder
+    gradio stores uploads in the same folder, and does not say who sent them. The event that follows
+    an upload moves the file to the folder of its session, which is deleted when the session ends.
+    Uploads without an event, such as those of a browser that has left, are deleted by their age.
+    """
+
+    def __init__(self, folder: Path, quota: Quota):
+        """Takes the folder, and the quota that is told how large the files are."""
+        self._folder, self._quota = folder, quota
         self._sessions: dict[str, Session] = {}
         self._kept: set[Path] = set()
 
     def keep_what_is_there(self) -> None:
         """Excludes the files that exist now, gradio's copies of the examples, from deletion."""
-        self._kept = set(self._folder.rglob("*"))
+        self._kept = set(self._folder.iterdir())
 
     def of(self, key: str) -> Session:
         """Returns the session of this key, and starts it if it does not exist."""
@@ -164,7 +147,7 @@ class Sessions:
                 self.end(next(iter(self._sessions)))
             folder = self._folder / secrets.token_hex(16)
             folder.mkdir()
-            self._sessions[key] = Session(folder)
+            self._sessions[key] = Session(folder, kept=self._kept)
         self._sessions[key] = self._sessions.pop(key)  # Moves it to the end: most recently used.
         return self._sessions[key]
 
@@ -173,14 +156,33 @@ class Sessions:
         session = self._sessions.pop(key, None)
         if session is not None:
             session.end()
-        self._sweep()
 
-    def _sweep(self) -> None:
-        """Deletes uploads older than every session, because gradio does not say whose they are."""
-        oldest = min((x.began for x in self._sessions.values()), default=math.inf)
-        own = {session.folder for session in self._sessions.values()}
-        for path in set(self._folder.rglob("*")) - self._kept:
-            if own.isdisjoint(path.parents) and path.is_file():
+    def sweep_regularly(self) -> None:
+        """Sweeps for ever, in a thread: on the event loop, many files would delay all requests."""
+        while True:
+            time.sleep(SWEEP_SECONDS)
+            with contextlib.suppress(OSError):  # The folder is removed when the server ends.
+                self.sweep()
+
+    def sweep(self) -> None:
+        """Deletes old uploads that belong to no session, and tells the quota what is stored."""
+        used, stored = {session.folder for session in list(self._sessions.values())}, 0
+        oldest = time.time() - (UNCLAIMED_SECONDS if used else 0)
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                path = Path(entry.path)
                 with contextlib.suppress(OSError):  # Another thread may have deleted it.
-                    if path.stat().st_mtime < oldest:
+                    if path in used | self._kept or entry.stat().st_mtime >= oldest:
+                        stored += _size(entry)
+                    elif entry.is_dir():
+                        shutil.rmtree(path)
+                    else:
                         path.unlink()
+        self._quota.set_stored(stored)
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    if not entry.is_dir(follow_symlinks=False):
+        return entry.stat(follow_symlinks=False).st_size
+    with os.scandir(entry.path) as entries:
+        return sum(map(_size, entries))
