@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from deepfill_jax.errors import UsageError
-from deepfill_jax.pictures import read_mask, resize_mask, rgb
+from deepfill_jax.pictures import MaskOptions, read_mask, resize_mask, rgb
 
 logger = logging.getLogger(__name__)
 
@@ -147,9 +147,11 @@ def from_file(path: str | Path, height: int, width: int) -> np.ndarray:
         width: Columns of the mask.
 
     Raises:
-        UsageError: The file cannot be read, or no pixel of the result is in the hole.
+        UsageError: The file cannot be read, seems to hold class numbers, or no pixel or every pixel
+            is in the hole.
     """
-    mask = resize_mask(read_mask(path), height, width).astype(np.uint8)
+    options = MaskOptions(say_threshold="", say_unchecked="")
+    mask = resize_mask(read_mask(path, options), height, width).astype(np.uint8)
     if not mask.any():
         raise UsageError(
             f"The mask {path} has no hole at {height} x {width} px; paint the hole white."

@@ -60,6 +60,11 @@ def _bytes(kind, mode="RGB", **options):
     return file.getvalue()
 
 
+def _changed(data):
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]
+
+
 def _frames(kind, **options):
     others = [Image.new("RGB", (SIDE, SIDE), color) for color in ("red", "blue")]
     return _bytes(kind, save_all=True, append_images=others, **options)
@@ -72,7 +77,8 @@ def _tiff(pixels, **options):
 
 
 def _bands(count, dtype=np.uint8):
-    return np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, count)).astype(dtype)
+    bands = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, count)).astype(dtype)
+    return bands * (np.iinfo(dtype).max // 255)
 
 
 def _wide_png(channels):
@@ -83,6 +89,7 @@ GOOD = "24x24, 11.1 % hole, crop"  # The line ends with this, but for the time.
 PAGES = "holds several frames or pages"
 BANDS = "bands, of which the file declares 3 as color"
 UNREADABLE = "cannot be read as an image"
+DAMAGED = f"{UNREADABLE}: it is damaged"
 TWIN = "would also be the result of other files"
 NAN = np.full((SIDE, SIDE), np.nan, np.float32)
 
@@ -135,6 +142,7 @@ FILES = {
     "rgba 16.png": (_wide_png(4), GOOD),
     "rgb 16 b.tif": (_tiff(_bands(3, np.uint16), photometric="rgb"), GOOD),
     "float.tif": (_tiff(NAN), "holds float32 values"),
+    "signed.tif": (_tiff(_bands(1)[..., 0].view(np.int8)), "holds signed values"),
     "int32.tif": (_tiff(np.zeros((SIDE, SIDE), np.int32)), "holds int32 values"),
     # Bands, pages, previews.
     "4 bands.tif": (_tiff(_bands(4), photometric="rgb", extrasamples=[0]), f"4 {BANDS}"),
@@ -178,8 +186,11 @@ FILES = {
         "left out: tag 65000",
     ),
     # Damage and size.
-    "cut.jpg": (_bytes("JPEG")[:-200], UNREADABLE),
-    "cut b.png": (_bytes("PNG")[:-60], UNREADABLE),
+    "cut.jpg": (_bytes("JPEG")[:-200], DAMAGED),
+    "cut b.png": (_bytes("PNG")[:-60], DAMAGED),
+    "cut d.png": (_bytes("PNG")[:-12], DAMAGED),
+    "wrong checksum.png": (_changed(_bytes("PNG", compress_level=0)), DAMAGED),
+    "cut, then zeros.jpg": (_bytes("JPEG")[:-200] + bytes(200), DAMAGED),
     "cut c.tif": (_bytes("TIFF")[:-600], UNREADABLE),
     "empty.png": (b"", "it is empty"),
     "zeros.png": (bytes(1000), "it is not a JPEG, PNG"),

@@ -1,5 +1,6 @@
 """Tests of edge maps and of the sketches that training derives from them."""
 
+import os
 import sys
 import types
 
@@ -38,13 +39,18 @@ def open_with_edges(folder):
     return sources.open_source(f"folder:{folder}/in", edges=f"folder:{folder}/edges")
 
 
-def test_maps_mirror_the_folder_structure_and_existing_ones_are_kept(folder):
+def test_maps_mirror_the_folder_structure_and_current_ones_are_kept(folder):
     for name in ("a.png", "b/a.png", "b/c.png"):
         picture, edge_map = (np.asarray(Image.open(folder / x / name)) for x in ("in", "edges"))
         np.testing.assert_array_equal(edge_map, picture[..., 0])
     (folder / "edges/b/a.png").unlink()
     assert edges.write(f"folder:{folder}/in", folder / "edges", red) == 1
     assert len(list(folder.glob("edges/**/*.*"))) == 3
+    changed = noise(20, 24, seed=9)
+    Image.fromarray(changed).save(folder / "in/a.png")
+    os.utime(folder / "in/a.png", (2e9, 2e9))
+    assert edges.write(f"folder:{folder}/in", folder / "edges", red) == 1
+    np.testing.assert_array_equal(Image.open(folder / "edges/a.png"), changed[..., 0])
 
 
 def test_sketches_are_cropped_resized_and_flipped_with_their_picture(folder):

@@ -238,7 +238,7 @@ def test_network_options_reach_the_inpainter(here, monkeypatch, capsys):
     flags = "--working-size 256 --no-detail --dilate 3 --feather 2".split()
     assert command(*flags, images="images/a.bmp", model="places") == 0
     chosen = {"strategy": "auto", "detail": False, "dilate": 3, "feather": 2}
-    chosen |= {"mask_orientation": "upright", "check_mask": False}
+    chosen |= {"mask_orientation": "upright", "check_mask": True}
     assert calls == [(model, 256), chosen]
     assert "images/a.bmp -> out/a.png: 5x7, 20 % hole, resize, " in capsys.readouterr().out
 
@@ -270,6 +270,8 @@ def test_network_options_reach_the_inpainter(here, monkeypatch, capsys):
             ["--output", "images"],
             "error: images is a folder of inputs; choose another folder for the results.",
         ),
+        (["--output", ""], "argument --output: the path is empty"),
+        (["--masks", ""], "argument --masks/--mask: the path is empty"),
         (["--images", "nowhere"], "error: nowhere is neither an image file nor a folder"),
         ([], "error: There is no model file absent.safetensors"),
     ],

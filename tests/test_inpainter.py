@@ -186,6 +186,11 @@ def test_unusable_inputs_raise_clear_errors(inpainter, tmp_path):
         inpainter([picture, picture], [mask])
     with pytest.raises(UsageError, match="strategy='croop' must be one of auto, original"):
         inpainter(picture, mask, strategy="croop")
+    for name, value in (("dilate", 2.5), ("dilate", "3"), ("feather", 1.0)):
+        with pytest.raises(UsageError, match=f"{name}={value!r} must be a whole number of pixels"):
+            inpainter(picture, mask, **{name: value})
+    with pytest.raises(UsageError, match="mask_threshold='x' must be from 0 to below 1"):
+        inpainter(picture, mask, mask_threshold="x")
     with pytest.raises(UsageError, match="feather=3 must be from 0 to dilate=2"):
         inpainter(picture, mask, dilate=2, feather=3)
     with pytest.raises(UsageError, match="working size must be a multiple of 8, not 100"):

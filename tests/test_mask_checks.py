@@ -83,15 +83,25 @@ def test_smooth_edges_are_not_class_numbers(mask):
     np.testing.assert_array_equal(read_mask(mask, CHECKED), read_mask(mask))
 
 
-def test_array_of_ones_is_almost_black(tmp_path):
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF"])
+def test_noise_of_a_lossy_file_is_not_a_mask_of_0_and_1(tmp_path, kind):
+    Image.init()
+    if kind not in Image.SAVE:
+        pytest.skip(f"Pillow was built without {kind}.")
+    noise = np.random.default_rng(0).integers(0, 2, (16, 16), np.uint8)
+    Image.fromarray(np.dstack([noise] * 3)).save(tmp_path / "a.x", kind, quality=100)
+    assert not read_mask(tmp_path / "a.x").any()
+    with pytest.raises(UsageError, match="a.x has no hole: its .* of 255, and none is above"):
+        read_mask(tmp_path / "a.x", CHECKED)
+
+
+def test_array_of_ones_is_almost_black():
     ones = np.ones((16, 16), np.uint8)
     for values in (ones, np.dstack([ones] * 3), ones.astype(np.uint16)):
         assert not hole_of_values(values).any()
         with pytest.raises(UsageError, match="its only value is 1 of 255"):
             hole_of_values(values, CHECKED)
     noise = np.random.default_rng(0).integers(0, 2, (16, 16), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "a.jpg", quality=100)
-    assert not read_mask(tmp_path / "a.jpg").any()
     assert hole_of_values(noise).any()  # Lossless values of 0 and 1 have the scale 1.
 
 

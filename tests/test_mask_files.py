@@ -22,7 +22,6 @@ def hole(values):
         ([0, 2, 127, 0, 3], [0, 0, 0, 0, 0]),
         ([0, 1, 0, 1, 1], [0, 1, 0, 1, 1]),
         ([0, 256, 32767, 32768, 65535], [0, 0, 0, 1, 1]),
-        ([-1, 0, 1], [0, 0, 1]),
         ([False, True], [0, 1]),
         ([0.0, 0.5, 0.51, 1.0], [0, 0, 1, 1]),
         ([0.0, 0.4, 0.9], [0, 0, 1]),
@@ -34,6 +33,12 @@ def test_hole_is_the_upper_half_of_the_value_scale(values, expected):
     values = np.array([values])
     np.testing.assert_array_equal(hole_of_values(values), hole(expected))
     np.testing.assert_array_equal(hole_of_values(values[..., np.newaxis]), hole(expected))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float16, np.float32, np.longdouble])
+def test_masks_of_any_number_type_are_read(dtype):
+    np.testing.assert_array_equal(hole_of_values(np.array([[0, 1]], dtype)), hole([0, 1]))
 
 
 def test_threshold_is_a_fraction_of_the_value_scale():
@@ -55,9 +60,10 @@ def test_threshold_is_a_fraction_of_the_value_scale():
         (np.zeros(4), r"\(4,\)"),
         (None, "object"),
         (np.array([["a"]]), "<U1"),
-        (np.array([[70000]]), "up to 65535, not 70000"),
-        (np.array([[0, np.nan]]), "up to 65535, not nan"),
+        (np.array([[70000]]), "from 0 to 65535, not 70000 to 70000; map them"),
+        (np.array([[0, np.nan]]), "from 0 to 65535, not nan"),
         (np.array([[np.inf]]), "not inf"),
+        (np.array([[-1, 0, 1]]), "from 0 to 65535, not -1 to 1; map them to 0"),
     ],
 )
 def test_invalid_mask_arrays_are_refused(values, problem):
@@ -173,7 +179,7 @@ def test_painted_layers_are_read_by_colour_and_alpha(colours, alpha, expected):
 def test_unusable_mask_file_is_named(tmp_path):
     path = tmp_path / "a.tif"
     Image.fromarray(np.array([[0, 70000]], np.int32)).save(path)
-    with pytest.raises(UsageError, match="a.tif cannot be used as a mask: .*not 70000"):
+    with pytest.raises(UsageError, match="a.tif cannot be used as a mask: .*not 0 to 70000"):
         read_mask(path)
     with pytest.raises(UsageError, match="a.png cannot be read as an image: No such file"):
         read_mask(tmp_path / "a.png")

@@ -39,6 +39,12 @@ def test_masks_among_the_images_are_recognised_by_name():
     assert mask_names.marked_as_masks(files) == [files[1], files[3], files[4]]
 
 
+def test_accents_match_in_either_form_of_unicode():
+    apart, composed = Path("e\u0301.jpg"), Path("m/\u00e9_mask.png")  # Both look like \u00e9.
+    assert mask_names.match([composed], [apart]) == {apart: [composed]}
+    assert mask_names.marked_as_masks([apart, composed]) == [composed]
+
+
 def test_error_lists_masks_without_an_image(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in ("images/a.png", "images/b.png", "masks/a-mask.png", "masks/x.png", "masks/y.png"):

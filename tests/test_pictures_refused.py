@@ -16,10 +16,10 @@ from deepfill_jax.pictures import read
 
 
 def bomb(width, height):
-    """Makes the start of a PNG file with a large image."""
+    """Makes a PNG file with a large image, of whose pixels it holds a few."""
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     data = b""
-    for kind, content in [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(100)))]:
+    for kind, content in [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")]:
         check = struct.pack(">I", zlib.crc32(kind + content))
         data += struct.pack(">I", len(content)) + kind + content + check
     return b"\x89PNG\r\n\x1a\n" + data

@@ -10,14 +10,13 @@ memory.
 """
 
 import argparse
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from deepfill_jax.atomic_write import atomic_write
+from deepfill_jax.atomic_write import atomic_write, is_current
 from deepfill_jax.data import examples, files, sources
 from deepfill_jax.errors import UsageError, run_command
 
@@ -45,7 +44,7 @@ def write(source: str, output: str | Path, detect: Detect) -> int:
             "flist:FILE."
         )
     pairs = zip(image_files.paths, image_files.edge_paths(str(output)), strict=True)
-    todo = [(path, target) for path, target in pairs if not os.path.exists(target)]
+    todo = [(path, target) for path, target in pairs if not is_current(Path(target), [Path(path)])]
     for path, target in todo:
         edges = Image.fromarray(detect(examples.load(path)))
         with atomic_write(Path(target)) as unfinished:

@@ -146,8 +146,8 @@ def _filler(options: argparse.Namespace) -> tuple[batch.Fill, Sequence[Path]]:
         detail=options.detail,
         dilate=options.dilate,
         feather=options.feather,
-        mask_orientation="upright",  # The mask was oriented and checked when it was read.
-        check_mask=False,
+        mask_orientation="upright",  # The mask was oriented when it was read.
+        check_mask=options.mask_check,
     )
     step = read.model.metadata.get("step")  # A run is FOLDER or FOLDER@STEP.
     run = Path(options.model.rpartition("@")[0] or options.model)

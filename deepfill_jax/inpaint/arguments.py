@@ -65,28 +65,28 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
     )
     add(
         *("--images", "--image"),
-        type=Path,
+        type=_path,
         required=True,
         metavar="PATH",
         help="image file, or folder of image files",
     )
     add(
         *("--masks", "--mask"),
-        type=Path,
+        type=_path,
         metavar="PATH",
         help="one mask for all images, or a folder of masks, which may be that of the images; "
         "default: the transparent pixels of each image are its hole",
     )
     add(
         *("--sketches", "--sketch"),
-        type=Path,
+        type=_path,
         metavar="PATH",
         help="white lines that guide the completion (guided models only): one sketch for all "
         "images, or a folder of sketches with the names of the images or masks",
     )
     add(
         "--output",
-        type=Path,
+        type=_path,
         required=True,
         metavar="PATH",
         help="folder for the results, or file for the result of a single image",
@@ -199,6 +199,12 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             f"--feather {options.feather} blends within the rim that --dilate adds to the hole; "
             f"add --dilate {options.feather} or more"
         )
+
+
+def _path(text: str) -> Path:
+    if not text:  # A variable of the shell that is not set; `Path` would take the current folder.
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 def _shard(text: str) -> Shard:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from deepfill_jax.errors import UsageError
+from deepfill_jax.inpaint import value_range
 from deepfill_jax.inpaint.orientation import is_transposed, orient
 from deepfill_jax.pictures import (
     MAX_PIXELS,
@@ -28,6 +29,8 @@ from deepfill_jax.pictures.mask_options import CHECKED
 
 if TYPE_CHECKING:
     import jax
+
+_MAX_LINES = 0.5  # A larger share of lines is probably the background of dark lines.
 
 # An image, a mask or a sketch: a file on disk or in memory, a PIL image or an array. An image may
 # also be a `Picture` that `pictures.read` returned.
@@ -79,7 +82,7 @@ def read_inputs(
         as_stored = isinstance(image, Image.Image) and beside_array
         picture = read(image, max_pixels=max_pixels, as_stored=as_stored)
     else:
-        picture = image if isinstance(image, Picture) else _picture(np.asarray(image))
+        picture = image if isinstance(image, Picture) else _picture(_array(image, "The image"))
     fit = functools.partial(_fit, image=image, picture=picture, max_pixels=max_pixels)
     hole, lines = None, None
     warnings: list[str] = []
@@ -91,6 +94,10 @@ def read_inputs(
     if sketch is not None:
         lined = MaskOptions(orientation=options.orientation, check=False)
         lines = fit("sketch", sketch, lined, warnings)
+        warnings += _doubts_of_sketch(lines, hole, sketch)
+    if hole is not None and not isinstance(image, Picture):
+        if doubt := value_range.dark_16_bits(picture.pixels, hole):
+            warnings.append(f"{_name(image, 'The image')} {doubt}")
     return Inputs(picture, hole, lines, tuple(warnings))
 
 
@@ -110,7 +117,7 @@ def _fit(
         read_area = decode(source, max_pixels)
         area, own = hole_of_picture(read_area, options, name=name), read_area.orientation
     else:
-        area, own = hole_of_values(np.asarray(source), options, name=name), 1
+        area, own = hole_of_values(_array(source, name), options, name=name), 1
     area, is_guess = orient(area, own, picture, options.orientation)
     if is_guess:
         warnings.append(
@@ -129,8 +136,26 @@ def _fit(
     raise UsageError(f"{sizes}; a {kind} must have the size of its image{options.say_resize}.")
 
 
+def _doubts_of_sketch(lines: np.ndarray, hole: np.ndarray | None, sketch: ImageInput) -> list[str]:
+    """Returns a warning if a sketch was probably not drawn white on black."""
+    if isinstance(sketch, np.ndarray) and sketch.dtype.kind == "b":  # Not read from values.
+        return []
+    name, how = _name(sketch, "The sketch"), "draw white lines on black, or on transparency."
+    if lines.mean() > _MAX_LINES:
+        return [f"{name} marks {lines.mean():.0%} of the image as lines; {how}"]
+    if hole is not None and not (lines & hole).any():
+        return [f"{name} has no lines in the hole; {how}"]
+    return []
+
+
 def _name(source: ImageInput, default: str) -> str:
     return describe(source, default) if isinstance(source, Source) else default
+
+
+def _array(given: Any, name: str) -> np.ndarray:
+    if np.ma.is_masked(given):  # NumPy would use the masked values like the others.
+        raise UsageError(f"{name} has masked values; replace them with its method filled().")
+    return np.asarray(given)
 
 
 def _picture(image: np.ndarray) -> Picture:

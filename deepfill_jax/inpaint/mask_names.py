@@ -1,6 +1,7 @@
 """Matches masks to images by the file names that common tools give to masks."""
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,6 +9,14 @@ from pathlib import Path
 # LaMa, SAM, editors and annotation tools write a_mask001, a_mask_000, a-mask, a mask (2).
 _BEHIND = re.compile(r"(.+?)[ ._-]+mask(?:[ ._-]*\(?\d+\)?)?", re.IGNORECASE)
 _BEFORE = re.compile(r"mask[ ._-]+(.+)", re.IGNORECASE)
+
+
+def composed(name: str) -> str:
+    """Returns a name in the form in which names are compared: an accent is part of its letter.
+
+    macOS and some archives store the letter and the accent apart, which looks the same.
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def names_of(image: Path) -> str:
@@ -18,11 +27,13 @@ def names_of(image: Path) -> str:
 
 def marked_as_masks(files: Sequence[Path]) -> list[Path]:
     """Returns the files whose name marks them as the mask of another of the files."""
-    stems, names = {file.stem for file in files}, {file.name for file in files}
+    stems = {file: composed(file.stem) for file in files}
+    names = {composed(file.name) for file in files}
+    images = names.union(stems.values())
     return [
         file
-        for file in files
-        if file.stem in names or any(x in stems or x in names for x in _stripped(file.stem))
+        for file, stem in stems.items()
+        if stem in names or any(x in images for x in _stripped(stem))
     ]
 
 
@@ -41,12 +52,13 @@ def match(masks: Sequence[Path], images: Sequence[Path]) -> dict[Path, list[Path
     """
     by_name = defaultdict(list)
     for image in images:
-        by_name[image.stem].append(image)
+        by_name[composed(image.stem)].append(image)
     for image in images:
-        by_name[image.name] = [image]
+        by_name[composed(image.name)] = [image]
     found = defaultdict(list)
     for mask in masks:
-        name = next((x for x in (mask.stem, *_stripped(mask.stem)) if x in by_name), None)
+        stem = composed(mask.stem)
+        name = next((x for x in (stem, *_stripped(stem)) if x in by_name), None)
         for image in by_name[name] if name else ():
             found[image].append(mask)
     return found

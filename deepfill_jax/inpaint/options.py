@@ -1,6 +1,7 @@
 """The options of `Inpainter`, checked before any image is read."""
 
 import math
+import numbers
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -61,9 +62,9 @@ class Settings:
         ):
             if value not in known:
                 raise UsageError(f"{name}={value!r} must be one of {', '.join(known)}.")
-        if not 0 <= self.mask_threshold < 1:
+        if not isinstance(self.mask_threshold, numbers.Real) or not 0 <= self.mask_threshold < 1:
             raise UsageError(
-                f"mask_threshold={self.mask_threshold} must be from 0 to below 1; with 0, every "
+                f"mask_threshold={self.mask_threshold!r} must be from 0 to below 1; with 0, every "
                 "value above 0 is hole."
             )
         if self.value_range is not None and not _is_range(self.value_range):
@@ -85,8 +86,11 @@ def check_edges(dilate: int, feather: int) -> None:
     """Checks the options of the hole's edge.
 
     Raises:
-        UsageError: `feather` is negative or larger than `dilate`.
+        UsageError: A value is not an integer, or `feather` is negative or larger than `dilate`.
     """
+    for name, value in (("dilate", dilate), ("feather", feather)):
+        if not isinstance(value, numbers.Integral):
+            raise UsageError(f"{name}={value!r} must be a whole number of pixels.")
     if not 0 <= feather <= dilate:
         raise UsageError(
             f"feather={feather} must be from 0 to dilate={dilate}: it blends within the "

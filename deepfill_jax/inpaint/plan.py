@@ -177,13 +177,13 @@ def _with_sketches(
     if sketches is None:
         return planned
     found = search(sketches).files
-    by_stem = {(below(sketches, file), file.stem): file for file in found}
+    by_stem = {(below(sketches, file), mask_names.composed(file.stem)): file for file in found}
 
     def give(item: Job | Failure) -> Job | Failure:
         if isinstance(item, Failure):
             return item
         stems = list(dict.fromkeys(path.stem for path in (item.mask, item.image) if path))
-        keys = [(below(images, item.image), stem) for stem in stems]
+        keys = [(below(images, item.image), mask_names.composed(stem)) for stem in stems]
         named = found if sketches.is_file() else [by_stem[key] for key in keys if key in by_stem]
         if not named:
             return Failure(

@@ -1,4 +1,4 @@
-"""Conversion of float images from other value ranges to [-1, 1], the range of the network."""
+"""Value ranges of images: conversion to [-1, 1], the range of the network, and likely mistakes."""
 
 import numpy as np
 
@@ -6,6 +6,7 @@ from deepfill_jax.errors import UsageError
 
 UNIT = (-1.0, 1.0)
 _MIN_VALUES = 64  # Fewer values may all be above 0 by chance.
+_MAX_12_BITS = 4095  # Cameras and microscopes store 12 bits in 16.
 
 WARNING = (
     "The known pixels of a float image are all from 0 to 1, but are read as [-1, 1]; pass "
@@ -67,3 +68,20 @@ def is_probably_0_to_1(pixels: np.ndarray, hole: np.ndarray) -> bool:
     low = pixels.min(where=known, initial=np.inf)
     high = pixels.max(where=known, initial=-np.inf)
     return bool(0 <= low < high <= 1)
+
+
+def dark_16_bits(pixels: np.ndarray, hole: np.ndarray) -> str:
+    """Describes a uint16 image [H, W, C] that seems to hold 12 bits or fewer; empty for others.
+
+    Such an image is almost black to the network, whose errors are larger than all of its values.
+    """
+    known = np.broadcast_to(~hole, pixels.shape)
+    if pixels.dtype != np.uint16 or known.sum() < _MIN_VALUES:
+        return ""
+    highest = pixels.max(where=known, initial=0)
+    if not 0 < highest <= _MAX_12_BITS:
+        return ""
+    return (
+        f"has 16 bits per channel, but its known pixels are at most {highest} of 65535, which is "
+        "almost black; multiply its values, for example by 16 if they have 12 bits."
+    )

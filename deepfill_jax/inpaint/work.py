@@ -85,7 +85,8 @@ def begin(
         guided: Whether the network accepts a sketch.
 
     Raises:
-        UsageError: An input cannot be read, sizes differ, or no hole is given.
+        UsageError: An input cannot be read, sizes differ, no hole is given, or its dilation is the
+            whole image.
     """
     options = settings.mask_options()
     picture, hole, lines, warnings = read_inputs(image, mask, sketch, options)
@@ -104,6 +105,11 @@ def begin(
     if settings.value_range is None and value_range.is_probably_0_to_1(unit, hole):
         warnings = (*warnings, value_range.WARNING)
     dilated = mask_edges.dilate(hole, settings.dilate)
+    if settings.check_mask and dilated.all() and not hole.all():
+        raise UsageError(
+            f"Dilation by {settings.dilate} pixels makes the whole image the hole, which leaves "
+            "nothing to fill it from; dilate by fewer pixels."
+        )
     plan = plan_windows(dilated, settings.strategy, working_size)
     unknown = None if picture.alpha is None else (picture.alpha == 0) & ~dilated
     canvas = Canvas(unit, plan.levels, plan.stages, lines, unknown, detail=settings.detail)

@@ -8,10 +8,10 @@ import numpy as np
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import encoding
+from deepfill_jax.pictures.checks import RefusalError
 from deepfill_jax.pictures.decoding import (
     MAX_PIXELS,
     Picture,
-    RefusalError,
     decode,
     describe,
     reason,

@@ -16,13 +16,18 @@ from PIL.ExifTags import Base
 
 from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures import formats, metadata
+from deepfill_jax.pictures.checks import (
+    RefusalError,
+    check_damage,
+    check_size,
+    check_tiff,
+    tiff_tag,
+)
 from deepfill_jax.pictures.sources import PathObject, Source, content
 
 MAX_PIXELS = 120_000_000  # Accepts cameras of 100 megapixels and phones of 108.
 
 _KINDS = "JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or HEIC"
-# Number of color bands by TIFF's PhotometricInterpretation: RGB, CMYK, YCbCr, three Lab variants.
-_COLOUR_BANDS = {2: 3, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}
 _EXTRA = "pip install 'deepfill_jax[pictures]'"
 
 
@@ -50,10 +55,6 @@ class Picture:
     format: str = ""
     left_out: tuple[str, ...] = ()
     kept_share: np.ndarray | None = None
-
-
-class RefusalError(Exception):
-    """An image is refused; the message is the rest of a sentence that begins with its name."""
 
 
 def describe(source: Source, unnamed: str = "The image") -> str:
@@ -107,44 +108,39 @@ def _open(data: bytes) -> Image.Image:
     name = formats.file_format(data[: formats.HEAD_BYTES])
     if name is None:
         raise UnidentifiedImageError
+    check_damage(data)
     try:
         return formats.open_as(name, io.BytesIO(data))
     except ImportError as error:
         raise RefusalError(f"is a HEIC image, which needs pillow-heif: {_EXTRA}") from error
 
 
-def _check_size(opened: Image.Image, max_pixels: int) -> None:
-    # A tile of a TIFF may be larger than the image, and Pillow decodes whole tiles.
-    tile = (_tiff_tag(opened, Base.TileWidth, 0), _tiff_tag(opened, Base.TileLength, 0))
-    for width, height in (opened.size, tile):
-        if width * height > max_pixels:
-            raise RefusalError(
-                f"has {width}x{height} pixels (width x height), more than the limit of "
-                f"{max_pixels:,}; make it smaller, or raise max_pixels"
-            )
-
-
 def _decode(opened: Image.Image, data: bytes, max_pixels: int, as_stored: bool) -> Picture:
     """Decodes an opened image; `data` is the content of its file, empty for a PIL image."""
-    _check_size(opened, max_pixels)
+    check_size(opened, max_pixels)
     # Further frames of a phone's file are previews and depth maps. The frames are not counted,
     # because Pillow reads all pages of a TIFF to count them.
     if getattr(opened, "is_animated", False) and opened.format not in ("MPO", "HEIF"):
         raise RefusalError("holds several frames or pages; save the one to use as a separate file")
     if opened.format == "TIFF":
-        _check_bands(opened)
+        check_tiff(opened)
         if data:  # The memory is allocated here, as Pillow would apply its global limit of pixels.
             opened.im = Image.new(opened.mode, getattr(opened, "_tile_size", opened.size)).im
-    bits = data[24:25] if opened.format == "PNG" else _tiff_tag(opened, Base.BitsPerSample, ())
-    stored = metadata.orientation(opened)
-    opened.load()  # Raises if the file is truncated; turns a TIFF upright.
+    bits = data[24:25] if opened.format == "PNG" else tiff_tag(opened, Base.BitsPerSample, ())
+    is_tiff = opened.format == "TIFF"
+    stored = metadata.orientation(opened) if is_tiff else 1
+    # Turns a TIFF upright. Raises if the file is damaged; in a PNG, reading EXIF first would hide
+    # this error, as Pillow decodes the pixels for it.
+    opened.load()
+    rest = metadata.orientation(opened)
+    stored = stored if is_tiff else rest
     if opened.mode in ("I", "F") or opened.mode.startswith("I;16"):
         pixels, alpha = _numbers(opened), None
     elif data and 16 in bits:
         pixels, alpha = _colours_of_16_bits(opened, data)
     else:
         pixels, alpha = _bytes(opened)
-    orientation = 1 if as_stored else metadata.orientation(opened)
+    orientation = 1 if as_stored else rest
     kept, left_out = metadata.read(opened, data, is_upright=stored == 1)
     return Picture(
         metadata.upright(pixels, orientation),
@@ -157,39 +153,16 @@ def _decode(opened: Image.Image, data: bytes, max_pixels: int, as_stored: bool) 
     )
 
 
-def _check_bands(opened: Image.Image) -> None:
-    """Refuses TIFF files with bands that are neither colors nor opacity, which would be lost."""
-    if formats.is_raw(opened):
-        raise RefusalError(
-            "is a raw photograph, of which only a preview can be read; export a TIFF"
-        )
-    colours = _COLOUR_BANDS.get(_tiff_tag(opened, Base.PhotometricInterpretation, 1), 1)
-    bands = _tiff_tag(opened, Base.SamplesPerPixel, colours)
-    extra = tuple(_tiff_tag(opened, Base.ExtraSamples, ()))
-    # Pillow itself does not declare the second band as opacity when it writes grey with opacity.
-    has_opacity = extra in ((1,), (2,)) or (colours, extra) == (1, (0,))
-    if bands > colours and not (bands == colours + 1 and has_opacity and colours in (1, 3)):
-        raise RefusalError(
-            f"has {bands} bands, of which the file declares {colours} as color; the others "
-            "(infrared, spot colors) could not be kept: save the colors, with opacity if there is "
-            "any, as a file of their own"
-        )
-
-
-def _tiff_tag(opened: Image.Image, tag: int, default: Any) -> Any:
-    return getattr(opened, "tag_v2", {}).get(tag, default)
-
-
 def _numbers(opened: Image.Image) -> np.ndarray:
     """Returns grey values of 16 bits or more: uint16, int32 or float32 [H, W, 1]."""
     if "transparency" in opened.info:
         raise RefusalError(
             "has 16 bits and a transparent grey value; save it with an alpha channel"
         )
-    bits = _tiff_tag(opened, Base.BitsPerSample, (16,))
+    bits = tiff_tag(opened, Base.BitsPerSample, (16,))
     if opened.mode.startswith("I;16"):
         # Pillow neither scales these nor turns them around.
-        if bits != (16,) or _tiff_tag(opened, Base.PhotometricInterpretation, 1) != 1:
+        if bits != (16,) or tiff_tag(opened, Base.PhotometricInterpretation, 1) != 1:
             raise RefusalError(
                 f"has {bits[0]} bits in an unsupported encoding; save it as a 16-bit PNG"
             )

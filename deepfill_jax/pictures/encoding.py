@@ -11,7 +11,8 @@ from PIL import Image
 from PIL.ExifTags import Base
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from deepfill_jax.pictures.decoding import Picture, RefusalError, opencv
+from deepfill_jax.pictures.checks import RefusalError
+from deepfill_jax.pictures.decoding import Picture, opencv
 from deepfill_jax.pictures.formats import WRITABLE
 from deepfill_jax.pictures.metadata import as_it_lay, with_orientation
 

@@ -1,7 +1,7 @@
 """Detects the format of image files from their content, and lists the suffixes of formats."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +23,7 @@ READABLE = frozenset(suffix for suffixes in SUFFIXES.values() for suffix in suff
 WRITABLE = {
     suffix: name for name in ("PNG", "TIFF", "WEBP", "BMP", "JPEG") for suffix in SUFFIXES[name]
 }
+LOSSY = frozenset({"JPEG", "WEBP", "AVIF", "HEIF"})  # Most files of these change values a little.
 HEAD_BYTES = 64  # Number of bytes that `file_format` needs.
 _START = {
     b"\xff\xd8\xff": "JPEG",
@@ -76,6 +77,21 @@ def format_of(path: Path) -> str | None:
             except Exception:  # Corrupt files raise many types of exceptions.
                 return None
     return name
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, int]]:
+    """Yields the name, content and stored checksum of each chunk of a PNG file.
+
+    The content of a chunk that is cut off is shorter, and its checksum is 0.
+    """
+    start, view = 8, memoryview(data)
+    while start + 8 <= len(data):
+        length, name = struct.unpack(">I4s", view[start : start + 8])
+        end = start + 8 + length
+        yield name, view[start + 8 : end], int.from_bytes(view[end : end + 4])
+        if name == b"IEND":
+            break
+        start = end + 4
 
 
 def own_suffix(suffix: str, name: str) -> str:

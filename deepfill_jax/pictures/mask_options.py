@@ -17,8 +17,10 @@ class MaskOptions(NamedTuple):
         orientation: Orientation of a mask whose image has an EXIF orientation: the "upright" one,
             or that of the pixels as "stored"; "auto" decides by the sizes.
         resize: Resize a mask of another size to the image's size.
-        say_threshold: Text for messages: how the user sets the threshold to 0.
-        say_unchecked: Text for messages: how the user turns `check` off.
+        say_threshold: Text for messages: how the user sets the threshold to 0; empty if that is
+            impossible.
+        say_unchecked: Text for messages: how the user turns `check` off; empty if that is
+            impossible.
         say_orientation: Text for messages: how the user chooses an orientation.
         say_resize: Text for messages: how the user enables `resize`; empty if that is impossible.
     """
@@ -32,6 +34,16 @@ class MaskOptions(NamedTuple):
     say_unchecked: str = "check_mask=False"
     say_orientation: str = "mask_orientation"
     say_resize: str = ""
+
+    def remedy(self) -> str:
+        """Returns for messages what to do with a mask of class or instance numbers."""
+        if not self.say_threshold:
+            return "paint all objects white"
+        return f"{self.say_threshold} makes every value above 0 hole"
+
+    def or_accept(self) -> str:
+        """Returns for messages how to use a mask unchecked; empty if that is impossible."""
+        return f", or accept it with {self.say_unchecked}" if self.say_unchecked else ""
 
 
 CHECKED, UNCHECKED = MaskOptions(), MaskOptions(check=False)

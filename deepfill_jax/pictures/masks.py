@@ -5,6 +5,7 @@ from PIL import Image
 
 from deepfill_jax.errors import UsageError
 from deepfill_jax.pictures.decoding import MAX_PIXELS, Picture, decode, describe
+from deepfill_jax.pictures.formats import LOSSY
 from deepfill_jax.pictures.mask_options import UNCHECKED, MaskOptions
 from deepfill_jax.pictures.sources import Source
 
@@ -37,7 +38,7 @@ def read_mask(
 def hole_of_picture(picture: Picture, options: MaskOptions, *, name: str) -> np.ndarray:
     """Reads a decoded mask as `read_mask` does; error messages begin with `name`."""
     try:
-        area = _Area(picture.pixels, picture.alpha, options, is_lossy=bool(picture.jpeg))
+        area = _Area(picture.pixels, picture.alpha, options, is_lossy=picture.format in LOSSY)
     except UsageError as error:
         raise UsageError(f"{name} cannot be used as a mask: {error}") from error
     return area.checked(name)
@@ -55,13 +56,14 @@ def hole_of_values(
 
     Args:
         values: Numbers [H, W], [H, W, 1] or RGB [H, W, 3]; or RGB with opacity [H, W, 4], of uint8,
-            uint16 or floats in [0, 1].
+            uint16 or floats in [0, 1]. None may be negative.
         options: Threshold, inversion and checks. With the threshold 0.5, 128 of 255 is hole, and
             127 is not.
         name: Name of the mask in messages.
 
     Raises:
-        UsageError: The array has another shape or type, a value is above 65535, or a check fails.
+        UsageError: The array has another shape or type, a value is not from 0 to 65535, or a check
+            fails.
     """
     values = np.asarray(values)
     pixels = values[..., np.newaxis] if values.ndim == 2 else values
@@ -93,7 +95,7 @@ class _Area:
         *,
         is_lossy: bool = False,
     ):
-        """Takes pixels [H, W, 1 or 3] and opacity [H, W, 1]; `is_lossy` is true for JPEG files."""
+        """Takes pixels [H, W, 1 or 3] and opacity [H, W, 1]; `is_lossy`: see `formats.LOSSY`."""
         if not 0 <= options.threshold < 1:
             raise UsageError(
                 f"A mask's threshold must be from 0 to below 1, not {options.threshold}."
@@ -128,14 +130,13 @@ class _Area:
         if not self.hole.any() and self.grey.any() and not options.invert:
             raise UsageError(
                 f"{name} has no hole: {values}, and none is above the threshold; if it holds "
-                f"{numbers}, {options.say_threshold} makes every value above 0 hole."
+                f"{numbers}, {options.remedy()}."
             )
         check_hole(self.hole, options, name=name, because=values)
         if self._is_labels():
             raise UsageError(
                 f"{name} looks like a mask of {numbers} or of colours, of which only some are "
-                f"above the threshold; {options.say_threshold} makes every value above 0 hole, "
-                f"{options.say_unchecked} uses it unchanged."
+                f"above the threshold; {options.remedy()}{options.or_accept()}."
             )
         return self.hole
 
@@ -174,12 +175,10 @@ def check_hole(hole: np.ndarray, options: MaskOptions, *, name: str, because: st
     if hole.any():
         raise UsageError(
             f"{name} makes the whole image the hole{because}, which leaves nothing to fill it "
-            f"from; paint only the region to remove {colour}, or accept it with "
-            f"{options.say_unchecked}."
+            f"from; paint only the region to remove {colour}{options.or_accept()}."
         )
     raise UsageError(
-        f"{name} has no hole{because}; paint the region to remove {colour}, or accept it with "
-        f"{options.say_unchecked}."
+        f"{name} has no hole{because}; paint the region to remove {colour}{options.or_accept()}."
     )
 
 
@@ -198,15 +197,18 @@ def _flat_values(grey: np.ndarray) -> np.ndarray:
 
 
 def _scale(values: np.ndarray, is_lossy: bool) -> int:
-    largest = values.max()
+    # As Python's numbers, because 65535 is infinite in float16.
+    smallest, largest = values.min().item(), values.max().item()
+    if not 0 <= smallest <= largest <= 65535:  # Also if one is NaN.
+        raise UsageError(
+            f"A mask's values must be from 0 to 65535, not {smallest:g} to {largest:g}; map them "
+            "to 0 for known pixels and 255 for the hole."
+        )
     # An almost black frame of ones is not a mask of scale 1, nor is a JPEG with noise of 0 and 1.
-    is_binary = not is_lossy and values.min() < 1
+    is_binary = not is_lossy and smallest < 1
     if largest <= 1 and (values.dtype.kind in "bf" or is_binary or largest < 1):
         return 1
-    for scale in (255, 65535):
-        if largest <= scale:
-            return scale
-    raise UsageError(f"A mask's values must be numbers up to 65535, not {largest}.")
+    return 255 if largest <= 255 else 65535
 
 
 def _luma(pixels: np.ndarray) -> np.ndarray:

@@ -5,13 +5,13 @@ the hole.
 """
 
 import re
-import struct
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from PIL import Image, JpegImagePlugin, TiffImagePlugin
 from PIL.ExifTags import IFD, Base
+
+from deepfill_jax.pictures import formats
 
 # Tags that remain true for a completed image, including those of Windows: title, comment, author,
 # keywords, subject, rating.
@@ -148,19 +148,10 @@ def with_orientation(xmp: bytes, orientation: int) -> bytes:
     return _XMP_ORIENTATION.sub(rb"\g<1>%d" % orientation, xmp)
 
 
-def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yields the names and contents of a PNG file's chunks, except for the pixels."""
-    start = 8
-    while start + 12 <= len(data):
-        length, name = struct.unpack(">I4s", data[start : start + 8])
-        if name != b"IDAT":
-            yield name, data[start + 8 : start + 8 + length]
-        start += 12 + length
-
-
 def _png(data: bytes) -> tuple[list[tuple[bytes, bytes]], list[str]]:
     kept, left_out = [], []
-    for name, content in png_chunks(data):
+    for name, view, _ in formats.png_chunks(data):
+        content = b"" if name == b"IDAT" else bytes(view)
         if name in PNG_COLOUR or (name in _PNG_TEXT and not _PNG_PREVIEWS.match(content)):
             kept.append((name, content))
         elif name in _PNG_TEXT:

@@ -3,11 +3,13 @@
 Grey is repeated to three channels, 16-bit values keep their upper 8 bits, and the EXIF orientation
 is applied. Every format that Pillow reads is accepted; only the first frame of an animation is
 decoded. Images with transparent pixels are refused, because the colors of such pixels are arbitrary
-or are meant to be mixed with a background. `pictures.read` is for images that are inpainted and
-written again.
+or are meant to be mixed with a background. Damaged files, and numbers of other ranges, are refused
+as by `pictures.read`, which is for images that are inpainted and written again.
 """
 
+import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -15,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from deepfill_jax.errors import UsageError
+from deepfill_jax.pictures import checks
 
 _JPEG_END = b"\xff\xd9"
 
@@ -41,7 +44,7 @@ def decode(encoded: bytes) -> np.ndarray:
         UnreadableImageError: The bytes are not an image, or end early.
     """
     try:
-        with Image.open(io.BytesIO(encoded)) as opened:
+        with _opened(encoded) as opened:
             if opened.format == "JPEG" and opened.mode == "RGB" and encoded.endswith(_JPEG_END):
                 return _decode_jpeg(encoded)
             ImageOps.exif_transpose(opened, in_place=True)
@@ -87,7 +90,7 @@ def check(path: str | Path) -> None:
         UnreadableImageError: The file cannot be read, is not an image, or ends early.
     """
     try:
-        with Image.open(path) as opened:
+        with _opened(Path(path).read_bytes()) as opened:
             # JPEG files are decoded at an eighth of their size, but all bytes are read.
             opened.draft(None, (1, 1))
             opened.load()
@@ -96,6 +99,16 @@ def check(path: str | Path) -> None:
         raise
     except Exception as error:  # See `decode`.
         raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _opened(encoded: bytes) -> Iterator[Image.Image]:
+    """Opens an image file in memory; raises ValueError if its pixels would be misread."""
+    checks.check_damage(encoded)
+    with Image.open(io.BytesIO(encoded)) as opened:
+        if opened.mode in ("I", "F") or checks.is_signed(opened):
+            raise ValueError("its values have an unknown range; save unsigned ones of 8 or 16 bits")
+        yield opened
 
 
 def suffixes() -> frozenset[str]:
@@ -131,8 +144,8 @@ def _check_opaque(opened: Image.Image) -> None:
 
 
 def _to_rgb(opened: Image.Image) -> np.ndarray:
-    if opened.mode.startswith("I"):  # `convert` would clip 16-bit grey at 255.
-        grey = np.clip(np.asarray(opened) // 256, 0, 255).astype(np.uint8)
+    if opened.mode.startswith("I;16"):  # `convert` would clip 16-bit grey at 255.
+        grey = (np.asarray(opened) // 256).astype(np.uint8)
         return np.repeat(grey[..., np.newaxis], 3, axis=-1)
     if opened.mode == "P":  # A direct conversion to RGB warns about transparent colours.
         opened = opened.convert("RGBA")
