@@ -388,9 +388,9 @@ def test_hugging_face_files_are_downloaded(published_file, cache):
     pytest.importorskip("huggingface_hub")
     path = "/owner/repo/resolve/main/sub/weights.pth"
 
-    def fetch(source):
+    def fetch(source, offline=0):
         code = f"from deepfill_jax import published; print(published.fetch({source!r}))"
-        environment = os.environ | {"HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0"}
+        environment = os.environ | {"HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": f"{offline}"}
         options = {"capture_output": True, "text": True, "env": environment, "timeout": 60}
         return subprocess.run([sys.executable, "-c", code], **options)
 
@@ -406,8 +406,9 @@ def test_hugging_face_files_are_downloaded(published_file, cache):
         ran = fetch("hf://owner/repo/absent.pth")
         assert "UsageError: hf://owner/repo/absent.pth cannot be downloaded" in ran.stderr
     assert sources.read("hf://owner/repo/sub/weights.pth").model.variant == NARROW
-    ran = fetch("hf://owner/repo/other.pth#sha256=00000000")
+    ran = fetch("hf://owner/repo/other.pth", offline=1)
     assert "RunError: hf://owner/repo/other.pth cannot be downloaded" in ran.stderr
+    assert "offline mode is enabled" in ran.stderr
 
 
 def test_missing_library_of_hugging_face_is_named(monkeypatch):

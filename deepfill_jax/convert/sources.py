@@ -1,6 +1,7 @@
 """Reads weights from any supported source: model files, runs, and files of other projects."""
 
 import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -127,8 +128,10 @@ def _read_cached(path: Path) -> Conversion:
     except UsageError as error:
         source = published.find_source(path)
         raise UsageError(f"{error} `deepfill models remove {source}` deletes it.") from error
-    with contextlib.suppress(UsageError):  # The cache may be read-only.
-        weights.save(converted, conversion.model)
+    unfinished = converted.with_stem(f"{path.stem}.{os.getpid()}")  # Others may convert it, too.
+    with contextlib.suppress(UsageError, OSError):  # The cache may be read-only.
+        weights.save(unfinished, conversion.model)
+        unfinished.replace(converted)
         return _read_own(converted)
     return conversion
 

@@ -59,9 +59,10 @@ def fetch(source: str) -> Path:
             f"download it. Run `deepfill models download {source}` with a network first."
         )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _root().mkdir(parents=True, exist_ok=True)
         with _locked(source):
             if not path.is_file():  # Another process may have downloaded it.
+                path.parent.mkdir(exist_ok=True)
                 _download(source, address, path)
     except OSError as error:
         raise UsageError(
