@@ -347,6 +347,19 @@ def test_long_url_is_a_clear_error(server):
         published.fetch(f"{server.url}/{'a' * 250}.pth")
 
 
+def test_without_home_folder_local_files_are_read(tmp_path, monkeypatch, published_file):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", fail)
+    (tmp_path / "x.pth").write_bytes(published_file)
+    assert sources.read(tmp_path / "x.pth").model.variant == NARROW
+    assert sources.local_names() == trained.names()
+    with pytest.raises(UsageError, match="There is no cache folder .* set XDG_CACHE_HOME"):
+        published.fetch(NAME)
+
+
 def test_instructions_for_files_without_url_are_two_lines():
     assert {x.folder for x in published.BY_HAND.values()} == releases.TF1.keys()
     for name, by_hand in published.BY_HAND.items():

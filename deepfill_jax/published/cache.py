@@ -144,19 +144,22 @@ def _sha256(path: Path) -> str:
 
 def cached() -> dict[str, Path]:
     """Returns the downloaded files by their source; files converted from them lie beside them."""
-    found = {}
-    for folder in sorted(_root().glob("*/")):
-        source = unquote(folder.name)
-        with contextlib.suppress(UsageError):  # Another version may have known other names.
-            if (path := folder / resolve(source).file_name).is_file():
-                found[source] = path
+    found: dict[str, Path] = {}
+    with contextlib.suppress(UsageError):  # There may be no home folder, and so no cache.
+        for folder in sorted(_root().glob("*/")):
+            source = unquote(folder.name)
+            with contextlib.suppress(UsageError):  # Another version may have known other names.
+                if (path := folder / resolve(source).file_name).is_file():
+                    found[source] = path
     return found
 
 
 def find_source(path: Path) -> str | None:
     """Returns the source of a file in the cache, None for other files."""
-    is_inside = path.parent.parent == _root()
-    return unquote(path.parent.name) if is_inside else None
+    with contextlib.suppress(UsageError):  # There may be no home folder, and so no cache.
+        if path.parent.parent == _root():
+            return unquote(path.parent.name)
+    return None
 
 
 def remove(source: str) -> None:

@@ -54,7 +54,7 @@ def download(url: str, unfinished: Path, *, name: str, resume: bool) -> None:
             if attempt == ATTEMPTS:
                 raise RunError(
                     f"The download of {name} failed {ATTEMPTS} times ({error}); run the command "
-                    "again to resume it."
+                    "again later."
                 ) from error
             time.sleep(attempt * PAUSE)
         except InvalidSchema as error:
@@ -119,6 +119,8 @@ def _receive(response: requests.Response, unfinished: Path) -> None:
                 progress.advance(task, len(block))
         except (ChunkedEncodingError, requests.ConnectionError, requests.Timeout) as error:
             raise _Interrupted(f"it ended after {file.tell() / 1e6:.1f} MB") from error
+        if total is not None and file.tell() < total:  # Old versions of urllib3 do not notice.
+            raise _Interrupted(f"it ended after {file.tell() / 1e6:.1f} MB")
 
 
 def _progress() -> Progress:
