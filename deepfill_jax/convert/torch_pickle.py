@@ -16,14 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from deepfill_jax.convert.torch_tensor import (
-    STORAGES,
-    UNTYPED,
-    DamagedError,
-    Storage,
-    Tensor,
-    are_sizes,
-)
+from deepfill_jax.convert import torch_tensor
+from deepfill_jax.convert.torch_tensor import STORAGES, UNTYPED, DamagedError, Storage, Tensor
 
 # Instructions of one pickle. Each of them makes at most one small object, so that this bounds
 # memory and time; a checkpoint with optimizer state has some ten thousand.
@@ -34,9 +28,8 @@ MAX_INSTRUCTIONS = 1_000_000
 _SKIPPED_CALLS = """_codecs.encode builtins.bytearray builtins.bytes builtins.complex
 builtins.getattr builtins.set mmengine.logging.history_buffer.HistoryBuffer
 numpy._core.multiarray._reconstruct numpy._core.multiarray.scalar numpy.dtype torch.device"""
-_SKIPPED_TYPES = """numpy.ndarray torch.bfloat16 torch.bool torch.complex64 torch.complex128
-torch.float16 torch.float32 torch.float64 torch.int8 torch.int16 torch.int32 torch.int64 torch.uint8
-"""
+_SKIPPED_TYPES = """numpy.ndarray torch.bool torch.uint8 torch.int8 torch.int16 torch.int32
+torch.int64 torch.bfloat16 torch.float16 torch.float32 torch.float64 torch.complex64"""
 # Modules that older versions of Python and NumPy have under other names.
 _RENAMED_MODULES = {
     "__builtin__": "builtins",
@@ -162,7 +155,7 @@ class _Machine:
 
     def find_storage(self, _: None) -> None:
         ((kind, storage, key, _location, count, *view),) = self.pop(1)
-        if kind != "storage" or any(view) or not are_sizes((count,)):
+        if kind != "storage" or any(view) or not torch_tensor.are_sizes((count,)):
             raise DamagedError("a reference is not to a whole storage")
         self.push(self._find_storage(f"{key:s}", np.dtype(STORAGES[storage.name]), count))
 
