@@ -30,7 +30,7 @@ from peers.protocol import Case, Results
 from programs import spread
 
 from deepfill_jax import weights
-from deepfill_jax.convert import mmagic, nipponjo, torch_file
+from deepfill_jax.convert import mmagic, nipponjo, torch_writer
 from deepfill_jax.errors import RunError, UsageError, run_command
 from deepfill_jax.models import Variant, make_variant
 from deepfill_jax.tensors import expected_tensors, flatten, subtree, unflatten
@@ -194,7 +194,7 @@ def write_nipponjo(path: Path, model: weights.Model) -> None:
     table = nipponjo.make_table(nipponjo.LAYERS, discriminator=False)
     tensors = {origin.name: origin.layout.to_theirs(named[name]) for name, origin in table.items()}
     tensors[nipponjo.CONSTANT] = np.eye(3, dtype=np.float32)[np.newaxis, np.newaxis]
-    torch_file.save(path, {"G": subtree(tensors, "G.")})
+    torch_writer.save(path, {"G": subtree(tensors, "G.")})
 
 
 def pair(

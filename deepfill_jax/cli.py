@@ -13,6 +13,7 @@ COMMANDS = {
     "inpaint": ("deepfill_jax.inpaint.__main__", "inpaint an image or a folder of images"),
     "convert": ("deepfill_jax.convert.__main__", "write a model file from a run or other weights"),
     "inspect": ("deepfill_jax.convert.inspect", "describe a model file or other weights"),
+    "models": ("deepfill_jax.convert.models", "list, download and remove models"),
     "export": ("deepfill_jax.export.__main__", "write a StableHLO or ONNX file from a model"),
     "train": ("deepfill_jax.train.__main__", "train by a config, or resume a run"),
     "evaluate": (

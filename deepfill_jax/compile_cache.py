@@ -1,9 +1,10 @@
 """Persistent cache of compiled programs."""
 
 import os
-from pathlib import Path
 
 import jax
+
+from deepfill_jax import user_cache
 
 
 def cache_on_disk() -> None:
@@ -16,10 +17,9 @@ def cache_on_disk() -> None:
     if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return
     try:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = caches / "deepfill_jax" / "jax"
+        folder = user_cache.folder("jax")
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # Path.home raises RuntimeError if there is no home folder.
+    except (OSError, RuntimeError):  # There may be no home folder.
         return
     if os.access(folder, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", f"{folder}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from deepfill_jax import config as config_keys
-from deepfill_jax import renamed
+from deepfill_jax import published, renamed
 from deepfill_jax.errors import UsageError
 
 try:
@@ -31,9 +31,10 @@ config_flags.DEFINE_config_file(
 flags.DEFINE_string("coordinator", None, "Address of process 0 of a multi-process run.")
 flags.DEFINE_integer("num_processes", None, "Number of processes; srun and mpirun set it.")
 flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+flags.DEFINE_bool("offline", False, "Use published weights from the cache and download none.")
 flags.DEFINE_string("workdir", None, "Folder of the run, for checkpoints and logs.")
 flags.DEFINE_enum("mode", "train", ["train", "eval", "doctor"], "What the command does.")
-flags.DEFINE_string("model", None, "Name or file of a model, or weights that `convert` reads.")
+flags.DEFINE_string("model", None, "Name, file or address of a model, as `convert` reads it.")
 flags.DEFINE_string("baseline", None, "telea, navier_stokes, patchmatch, biharmonic or mean.")
 flags.DEFINE_string("predictions", None, "Folder of results, named by the image's index.")
 flags.DEFINE_string("step", None, "Checkpoint of the run: a step, or best; default: the newest.")
@@ -48,7 +49,7 @@ flags.DEFINE_string("report", None, "Folder for the HTML report, index.html.")
 flags.DEFINE_list("compare", "telea,navier_stokes,mean", "Baselines that the report compares.")
 
 # Flags by group, each with the placeholder for its value in the help; "" marks flags without one.
-RUN = {"config": "NAME", "workdir": "DIR"}
+RUN = {"config": "NAME", "workdir": "DIR", "offline": ""}
 TRAINING = {"start_over": ""}
 PROCESSES = {"coordinator": "HOST:PORT", "num_processes": "N", "process_id": "I"}
 EVALUATION = {
@@ -142,6 +143,8 @@ def parse(command: str, arguments: Sequence[str]) -> ConfigDict:
         # Messages of the config library contain tracebacks; only their last line is for users.
         reason = str(error.args[0]).strip().splitlines()[-1].strip()
         raise UsageError(f"The command line cannot be used: {reason}") from error
+    if FLAGS.offline:
+        os.environ[published.OFFLINE] = "1"
     # TensorFlow is imported later to read images; its import messages are of no use to users.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

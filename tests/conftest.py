@@ -24,6 +24,8 @@ jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = str(LEAST_SECONDS)
+# Models that the user has downloaded must not change what tests see.
+os.environ["XDG_CACHE_HOME"] = str(Path(CACHE).with_name("user_cache"))
 
 
 def pytest_collection_finish():

@@ -54,9 +54,9 @@ def test_version_is_printed(capsys):
 
 
 OWN = {
-    "train": {"config", "workdir", *flags.TRAINING, *flags.PROCESSES},
-    "evaluate": {"config", "workdir", *flags.PROCESSES, *flags.EVALUATION},
-    "doctor": {"config", "workdir"},
+    "train": {*flags.RUN, *flags.TRAINING, *flags.PROCESSES},
+    "evaluate": {*flags.RUN, *flags.PROCESSES, *flags.EVALUATION},
+    "doctor": {*flags.RUN},
     "main": {"mode", *flags.RUN, *flags.TRAINING, *flags.PROCESSES, *flags.EVALUATION},
 }
 

@@ -6,13 +6,13 @@ import os
 import pickle
 import sys
 import types
-from collections import OrderedDict
 from functools import partial
 
 import jax
 import numpy as np
 import pytest
 import references
+import torch_files
 
 from deepfill_jax import image as pixels
 from deepfill_jax import weights
@@ -146,13 +146,9 @@ def test_error_lists_power_vectors_of_another_size():
         mmagic.from_state_dict(tensors, source="theirs.pth")
 
 
-def save(path, tensors, *, meta=META, zipped=True, **more):
+def save(path, tensors, *, meta=META, format="zip", **more):
     """Writes tensors as MMagic does, in torch's zip format or in the older format."""
-    torch = pytest.importorskip("torch")
-    tensors = OrderedDict((name, torch.from_numpy(np.array(x))) for name, x in tensors.items())
-    checkpoint = {"meta": meta, "state_dict": tensors, **more}
-    torch.save(checkpoint, path, _use_new_zipfile_serialization=zipped)
-    return path
+    return torch_files.save(path, {"meta": meta, "state_dict": tensors, **more}, format=format)
 
 
 def run(*arguments):
@@ -170,9 +166,8 @@ def assert_same(ours, theirs):
         jax.tree.map(np.testing.assert_array_equal, x, y)
 
 
-@pytest.mark.torch
 def test_command_converts_pth_file_and_overwrites_only_if_asked(tmp_path, capsys):
-    source = save(tmp_path / "deepfillv2.pth", state_dict(), zipped=False)
+    source = save(tmp_path / "deepfillv2.pth", state_dict(), format="legacy")
     output = tmp_path / "model.safetensors"
     assert run(source, "--output", output) == 0
     *lines, last = capsys.readouterr().out.splitlines()
@@ -250,14 +245,12 @@ def test_writing_pth_of_another_architecture_is_refused(tmp_path):
         mmagic.write(tmp_path / "x.pth", references.official_model())
 
 
-@pytest.mark.torch
 def test_other_projects_files_load_without_conversion(tmp_path):
     path = save(tmp_path / "theirs.pth", narrow())
     assert Inpainter.load(path, working_size=64).working_size == 64
     assert list(available([f"{path}"])) == ["theirs"]
 
 
-@pytest.mark.torch
 def test_generator_without_discriminator_is_written_as_pth(tmp_path):
     save(tmp_path / "theirs.pth", narrow())
     model = sources.read(tmp_path / "theirs.pth").model
@@ -280,7 +273,7 @@ def test_generator_only_flag_drops_the_discriminator(tmp_path, capsys):
 
 @pytest.mark.torch
 def test_optimizer_state_flag_keeps_adam_moments(tmp_path, capsys):
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
     tensors = narrow()
     optimizer = {}
     for module, steps in {"generator": 2, "disc": 3}.items():
@@ -290,7 +283,8 @@ def test_optimizer_state_flag_keeps_adam_moments(tmp_path, capsys):
             if name.startswith(module) and not name.endswith(mmagic.VECTORS)
         }
         optimizer[module] = references.stepped_adam(trained, steps=steps)
-    source = save(tmp_path / "iter_2.pth", tensors, optimizer=optimizer)
+    source, state = tmp_path / "iter_2.pth", {n: torch.tensor(x) for n, x in tensors.items()}
+    torch.save({"meta": META, "state_dict": state, "optimizer": optimizer}, source)
     assert run(source, "--output", tmp_path / "plain.safetensors") == 0
     assert "Adam's moments are omitted; --optimizer-state keeps them" in capsys.readouterr().out
     assert run(source, "--output", tmp_path / "full.safetensors", "--optimizer-state") == 0
@@ -312,7 +306,6 @@ def test_optimizer_state_flag_keeps_adam_moments(tmp_path, capsys):
             np.testing.assert_allclose(nu[name], (1 - 0.999**steps) * x**2, rtol=1e-3)
 
 
-@pytest.mark.torch
 def test_report_has_a_line_for_every_tensor(tmp_path, capsys):
     source = save(tmp_path / "theirs.pth", narrow())
     report = tmp_path / "new" / "report.tsv"
@@ -332,7 +325,6 @@ def test_report_has_a_line_for_every_tensor(tmp_path, capsys):
     assert report.read_text() in capsys.readouterr().out
 
 
-@pytest.mark.torch
 def test_license_flag_is_stored_in_metadata(tmp_path):
     source = save(tmp_path / "theirs.pth", narrow())
     output = tmp_path / "model.safetensors"
@@ -340,7 +332,6 @@ def test_license_flag_is_stored_in_metadata(tmp_path):
     assert weights.load(output).metadata["license"] == "CC0 1.0"
 
 
-@pytest.mark.torch
 def test_published_file_is_recognised_by_its_digest(tmp_path, monkeypatch):
     path = save(tmp_path / "renamed.pth", narrow())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
@@ -359,7 +350,6 @@ class HistoryBuffer:
         raise AssertionError
 
 
-@pytest.mark.torch
 def test_mmengine_checkpoint_with_logs_is_converted(tmp_path, monkeypatch):
     module = types.ModuleType("mmengine.logging.history_buffer")
     module.HistoryBuffer = HistoryBuffer
@@ -375,7 +365,6 @@ def test_mmengine_checkpoint_with_logs_is_converted(tmp_path, monkeypatch):
     assert sources.read(path).model.variant == NARROW
 
 
-@pytest.mark.torch
 def test_weights_of_another_network_are_refused(tmp_path):
     layers = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "fc.weight", "fc.bias")
     path = save(tmp_path / "resnet.pth", {name: np.zeros((4, 4), np.float32) for name in layers})
@@ -387,11 +376,9 @@ def test_weights_of_another_network_are_refused(tmp_path):
     )
 
 
-@pytest.mark.torch
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": [1]}, {"state_dict": {1: 2}}, None])
 def test_files_without_tensors_are_refused(tmp_path, content):
-    torch = pytest.importorskip("torch")
-    torch.save(content, tmp_path / "odd.pth")
+    torch_files.save(tmp_path / "odd.pth", content)
     with pytest.raises(UsageError, match="none of the 84 expected tensors is among its 0"):
         sources.read(tmp_path / "odd.pth")
 
@@ -406,15 +393,14 @@ class Attack:
         return os.mkdir, (self.path,)
 
 
-@pytest.mark.torch
-@pytest.mark.parametrize("zipped", [False, True])
-def test_code_in_a_file_is_not_run(tmp_path, zipped):
+@pytest.mark.parametrize("format", torch_files.FORMATS)
+def test_code_in_a_file_is_not_run(tmp_path, format):
     harmed = tmp_path / "harmed"
     pickle.loads(pickle.dumps(Attack(harmed)))
     harmed.rmdir()  # This fails if the attack did not create the folder.
     tensors = {"generator.stage1.encoder.enc1.conv.conv.bias": np.zeros(48, np.float32)}
     path = tmp_path / "attack.pth"
-    save(path, tensors, meta=Attack(harmed), zipped=zipped)
+    save(path, tensors, meta=Attack(harmed), format=format)
     with pytest.raises(UsageError, match="would run code when loaded, which is refused") as error:
         sources.read(path)
     assert "mkdir" in str(error.value)  # The message names the function that was not run.
@@ -422,22 +408,19 @@ def test_code_in_a_file_is_not_run(tmp_path, zipped):
     assert not harmed.exists()
 
 
-@pytest.mark.torch
-@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("format", torch_files.FORMATS)
 @pytest.mark.parametrize("kept", [0, 1, 40, 0.5, 0.99])
-def test_truncated_files_are_refused(tmp_path, zipped, kept):
+def test_truncated_files_are_refused(tmp_path, format, kept):
     tensors = {"generator.stage1.encoder.enc1.conv.conv.bias": np.zeros(48, np.float32)}
-    path = save(tmp_path / "cut.pth", tensors, zipped=zipped)
+    path = save(tmp_path / "cut.pth", tensors, format=format)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
     with pytest.raises(UsageError, match="cut.pth cannot be read as a PyTorch weights file"):
         sources.read(path)
 
 
-@pytest.mark.torch
 @pytest.mark.parametrize("content", [b"hello\n", b"<!DOCTYPE html>", b"\x89PNG\r\n", b"version"])
 def test_files_of_other_formats_are_refused(tmp_path, content):
-    pytest.importorskip("torch")
     path = tmp_path / "other.pth"
     path.write_bytes(content)
     with pytest.raises(UsageError, match="other.pth cannot be read as a PyTorch weights file"):
@@ -467,14 +450,6 @@ def test_command_refuses_unsupported_sources_outputs_and_flags(tmp_path, capsys)
     assert not output.exists()
 
 
-@pytest.mark.torch
 def test_missing_file_is_named(tmp_path):
-    pytest.importorskip("torch")
     with pytest.raises(UsageError, match="There is no file .*absent.pth"):
         sources.read(tmp_path / "absent.pth")
-
-
-def test_error_without_torch_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UsageError, match=r"theirs.pth needs PyTorch .*'deepfill_jax\[convert\]'"):
-        sources.read(tmp_path / "theirs.pth")

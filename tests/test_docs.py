@@ -139,6 +139,7 @@ def test_flags_in_text_exist(parse):
         "inpaint": ["--model=m", "--images=i", "--output=o"],
         "convert": ["source", "--output=o.safetensors"],
         "inspect": [],
+        "models": [],
         "export": ["model", "--output=o.onnx"],
         "app": [],
     }

@@ -19,7 +19,7 @@ def available(named: Sequence[str]) -> dict[str, weights.Model]:
     Raises:
         UsageError: There is no model, two models have the same name, or one cannot be loaded.
     """
-    named = named or trained.names()
+    named = named or sources.local_names()
     if not named:
         raise UsageError("There is no bundled model; name a model with --model.")
     models = {}

@@ -5,6 +5,7 @@ reader for any supported file or folder.
 """
 
 MODEL_HELP = (
-    "name of a bundled model, model file (.safetensors), folder of a training run, .pth file of "
-    "MMagic or nipponjo, or TF1 checkpoint (prefix or folder)"
+    "name of a bundled or published model (`deepfill models` lists them), https:// or hf:// "
+    "address, model file (.safetensors), folder of a training run, .pth file of MMagic or "
+    "nipponjo, or TF1 checkpoint (prefix or folder)"
 )

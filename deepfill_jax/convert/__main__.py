@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepfill_jax import renamed, trained, weights
+from deepfill_jax import published, renamed, trained, weights
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.convert import MODEL_HELP, mmagic, parent, report, run, sources
 from deepfill_jax.convert.layout import Conversion
@@ -122,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("deepfill convert")
     parser.add_argument("source", help=MODEL_HELP)
+    parser.add_argument("--offline", action=published.ForbidDownloads)
     parser.add_argument(
         "--output",
         type=Path,

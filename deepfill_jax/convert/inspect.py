@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deepfill_jax import trained
+from deepfill_jax import published, trained
 from deepfill_jax.convert import MODEL_HELP, report, sources
 from deepfill_jax.errors import run_command
 
@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         nargs="?",
         help=f"{MODEL_HELP}; all bundled models if omitted",
     )
+    parser.add_argument("--offline", action=published.ForbidDownloads)
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deepfill_jax import weights
-from deepfill_jax.convert import parent, releases, torch_file, wrapped
+from deepfill_jax.convert import parent, releases, torch_file, torch_writer, wrapped
 from deepfill_jax.convert.layout import (
     TORCH_KERNEL,
     Conversion,
@@ -141,13 +141,12 @@ def from_file(path: Path, content: Any, *, generator: str | None = None) -> Conv
 
 
 def write(path: Path, model: weights.Model) -> None:
-    """Writes a `.pth` file that MMagic can load; needs torch.
+    """Writes a `.pth` file that MMagic can load.
 
     The file contains the networks without Adam's moments.
 
     Raises:
-        UsageError: The architecture is not MMagic's, torch is not installed, or the file cannot be
-            written.
+        UsageError: The architecture is not MMagic's, or the file cannot be written.
     """
     if model.variant.name != MMAGIC.name or model.variant.guided:
         kind = "guided " * model.variant.guided + model.variant.name
@@ -159,4 +158,4 @@ def write(path: Path, model: weights.Model) -> None:
     tensors[FUSE_KERNEL] = np.eye(3, dtype=np.float32)[np.newaxis, np.newaxis]
     names = {"step": "iter"} | {key: key for key in parent.INHERITED}
     meta = {names[key]: x for key, x in model.metadata.items() if key in names}
-    torch_file.save(path, {"meta": meta, "state_dict": tensors})
+    torch_writer.save(path, {"meta": meta, "state_dict": tensors})

@@ -5,10 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-LICENSES = {
-    "generative_inpainting": "CC BY-NC 4.0, as its repository says",
-    "MMagic": "Apache-2.0, as its repository says",
-}
+from deepfill_jax.published.registry import ENTRIES, MMAGIC_LICENSE, TF1_LICENSE
+
 NO_RELEASE: dict[str, Any] = {"release": None}
 
 
@@ -33,11 +31,8 @@ TF1 = {
     ),
 }
 
-# The keys are the first digits of the file's SHA-256, with which OpenMMLab ends file names.
-MMAGIC = {
-    "c96e5f12": "deepfillv2_256x256_8x2_celeba_20200619",
-    "10d15793": "deepfillv2_256x256_8x2_places_20200619",
-}
+# Names of OpenMMLab's files by the first digits of their SHA-256, with which the names end.
+MMAGIC = {digits: name for name, digits in (x.name_and_digits for x in ENTRIES.values())}
 
 
 def digest(checksums: Mapping[str, int]) -> str:
@@ -65,7 +60,7 @@ def find_tf1(checksums: Mapping[str, int]) -> dict[str, Any]:
     for name, release in TF1.items():
         generator_only = release._replace(discriminator=digest({}))
         if digests in (release, generator_only):
-            return {"release": name, "license": LICENSES["generative_inpainting"]}
+            return {"release": name, "license": TF1_LICENSE}
     return NO_RELEASE
 
 
@@ -73,4 +68,4 @@ def find_mmagic(path: Path) -> dict[str, Any]:
     """Identifies a file published by OpenMMLab; returns metadata like `find_tf1`."""
     with path.open("rb") as file:
         name = MMAGIC.get(hashlib.file_digest(file, "sha256").hexdigest()[:8])
-    return {"release": name, "license": LICENSES["MMagic"]} if name else NO_RELEASE
+    return {"release": name, "license": MMAGIC_LICENSE} if name else NO_RELEASE

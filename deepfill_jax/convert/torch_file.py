@@ -1,111 +1,127 @@
-"""Reader and writer for PyTorch files; reading never runs code from a file."""
+"""Reads PyTorch files without PyTorch, and without running code that they contain."""
 
 import contextlib
+import io
+import mmap
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import jax
-import ml_dtypes
 import numpy as np
-from numpy._core import multiarray
 
-from deepfill_jax.atomic_write import atomic_write
+from deepfill_jax.convert import torch_pickle
 from deepfill_jax.convert.layout import Moments
-from deepfill_jax.errors import UsageError
+from deepfill_jax.convert.torch_tensor import DamagedError, Storage, Tensor
+from deepfill_jax.errors import UsageError, printable
 
-
-class _Log:
-    """Replaces mmengine's HistoryBuffer, a log of losses that the conversion does not need."""
-
-
-def _nothing(*_: Any) -> None:
-    """Replaces `getattr`, with which a pickled HistoryBuffer refers to its own methods."""
+# The first two values of the format that PyTorch wrote before version 1.6.
+MAGIC_NUMBER, PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001
+ZIP_START = b"PK\x03\x04"
 
 
 def load(path: Path) -> Any:
-    """Reads a file; needs torch.
+    """Reads a file in PyTorch's zip format, or in the format before version 1.6.
+
+    Returns:
+        Its content, see `torch_pickle.read`.
 
     Raises:
-        UsageError: torch is not installed, the file does not exist, is damaged, or would run code.
+        UsageError: The file does not exist, is damaged, or contains anything but tensors and plain
+            containers.
     """
-    torch = _torch(path)
     if not path.is_file():
         raise UsageError(f"There is no file {path}.")
     try:
-        with torch.serialization.safe_globals(_harmless()):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # Damaged files raise KeyError, IndexError and many others.
-        # If there is a context, it has the actual reason; the error itself advises to run the code.
-        reason = (str(error.__context__ or error) or type(error).__name__).splitlines()[0]
+        with path.open("rb") as file, _Map(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
+            is_zip = stream[: len(ZIP_START)] == ZIP_START
+            return _load_zip(stream) if is_zip else _load_legacy(stream)
+    except torch_pickle.RefusedError as error:
         raise UsageError(
-            f"{path} cannot be read as a PyTorch weights file ({reason}); it is damaged, or would "
-            "run code when loaded, which is refused: save only the state_dict instead."
+            f"{path} contains {_short(error)}, which would run code when loaded, which is refused: "
+            "only tensors and plain containers are read; save only the state_dict instead."
+        ) from error
+    except Exception as error:  # Damaged archives raise KeyError, RuntimeError and many others.
+        raise UsageError(
+            f"{path} cannot be read as a PyTorch weights file ({_short(error)}); it is damaged or "
+            "of another format: fetch it again, or save only the state_dict with torch.save."
         ) from error
 
 
-def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file, with numpy arrays converted to tensors; needs torch.
-
-    Raises:
-        UsageError: torch is not installed, or the file cannot be written.
-    """
-    torch = _torch(path)
-    as_tensors = jax.tree.map(
-        lambda x: torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x, content
-    )
-    with atomic_write(path) as unfinished:
-        torch.save(as_tensors, unfinished)
+def _short(error: Exception) -> str:
+    return printable(str(error) or type(error).__name__)[:200]
 
 
-def _torch(path: Path) -> ModuleType:
-    try:
-        import torch
-    except ImportError as error:
-        raise UsageError(
-            f"{path} needs PyTorch to be read or written: pip install 'deepfill_jax[convert]'."
-        ) from error
-    return torch
+class _Map(mmap.mmap):
+    """A file whose `read` allocates no more than it holds, however much it is asked to read."""
+
+    def seekable(self) -> bool:  # Python's own since 3.13.
+        return True
 
 
-def _harmless() -> list[Any]:
-    """Returns types and functions in mmengine checkpoints that torch does not allow by default.
+class _Storages(dict[str, Storage]):
+    """The storages of a file by key."""
 
-    These are numpy's arrays and scalars, and logs. They are safe to allow, because numpy's types
-    and the two replacements above only store values.
-    """
-    dtypes = [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
-    named = [
-        (getattr(multiarray, name), f"{module}.{name}")
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-        for name in ("_reconstruct", "scalar")
-    ]
-    return [
-        *named,
-        np.ndarray,
-        np.dtype,
-        *dtypes,
-        (_Log, "mmengine.logging.history_buffer.HistoryBuffer"),
-        (_nothing, "builtins.getattr"),
-    ]
+    def __init__(self, byte_order: str):
+        super().__init__()
+        self._byte_order = byte_order
+
+    def find(self, key: str, dtype: np.dtype, count: int) -> Storage:
+        storage = self.setdefault(key, Storage(dtype, count, self._byte_order))
+        if (storage.dtype, storage.count) != (dtype, count):
+            raise DamagedError(f"the storage {key} has two types or sizes")
+        return storage
+
+    def fill(self, key: str, data: bytes) -> None:
+        if len(data) != self[key].size:
+            raise DamagedError(f"the storage {key} has {len(data)} bytes, not {self[key].size}")
+        self[key].data = data
+
+
+def _load_zip(stream: _Map) -> Any:
+    """Reads an archive with the records data.pkl, data/KEY for each storage, and byteorder."""
+    with zipfile.ZipFile(stream) as archive:  # type: ignore[call-overload]
+        infos = archive.infolist()
+        # Archives that unpack to more than their size are compressed, or their records overlap.
+        if any(x.compress_type != zipfile.ZIP_STORED for x in infos):
+            raise DamagedError("a record of the archive is compressed")
+        if sum(x.file_size for x in infos) > len(stream):
+            raise DamagedError("the records of the archive overlap")
+        # All records are in one folder, whose name is arbitrary.
+        records = {x.filename.partition("/")[2]: x for x in infos}
+        order = archive.read(records["byteorder"]).decode() if "byteorder" in records else "little"
+        if order not in ("little", "big"):
+            raise DamagedError(f"the byte order is {order}")
+        storages = _Storages(order)
+        pickled = io.BytesIO(archive.read(records["data.pkl"]))
+        content = torch_pickle.read(pickled, storages.find)
+        for key in storages:
+            storages.fill(key, archive.read(records[f"data/{key}"]))
+    return content
+
+
+def _load_legacy(stream: _Map) -> Any:
+    """Reads five pickles (two constants, the writer's system, content, keys), then storages."""
+    storages = _Storages("little")  # On systems of any byte order.
+    if torch_pickle.read(stream, storages.find) != MAGIC_NUMBER:
+        raise DamagedError("it does not start with PyTorch's magic number")
+    if (version := torch_pickle.read(stream, storages.find)) != PROTOCOL_VERSION:
+        raise DamagedError(f"its format has the unknown version {version}")
+    _, content, keys = (torch_pickle.read(stream, storages.find) for _ in range(3))
+    if sorted(keys) != sorted(storages):
+        raise DamagedError("the list of storages differs from those that the tensors use")
+    for key in keys:
+        count = int.from_bytes(stream.read(8), "little")
+        if count != storages[key].count:
+            raise DamagedError(f"the storage {key} has {count} elements")
+        storages.fill(key, stream.read(storages[key].size))
+    return content
 
 
 def tensors(state_dict: Any) -> dict[str, np.ndarray]:
     """Returns the tensors of a state dict in its order; empty if it is not a state dict."""
-    import torch
-
     named = state_dict.items() if isinstance(state_dict, Mapping) else ()
-    return {str(name): _array(x) for name, x in named if torch.is_tensor(x)}
-
-
-def _array(x: Any) -> np.ndarray:
-    import torch
-
-    x = x.detach().contiguous()
-    if x.dtype == torch.bfloat16:  # numpy has no bfloat16, so `x.numpy()` would fail.
-        return x.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return x.numpy()
+    return {str(name): x.array() for name, x in named if isinstance(x, Tensor)}
 
 
 def adam(optimizer: Any, names: list[str]) -> Moments | None:
@@ -127,5 +143,6 @@ def adam(optimizer: Any, names: list[str]) -> Moments | None:
             tensors({name: state[moment] for name, state in named.items()})
             for moment in ("exp_avg", "exp_avg_sq")
         )
-        return Moments(int(states[0]["step"]), first, second)
+        step = states[0]["step"]  # A tensor since PyTorch 1.12.
+        return Moments(int(step.array() if isinstance(step, Tensor) else step), first, second)
     return None

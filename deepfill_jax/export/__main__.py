@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from deepfill_jax import weights
+from deepfill_jax import published, weights
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.convert import MODEL_HELP, sources
 from deepfill_jax.errors import RunError, UsageError, run_command
@@ -105,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Exports the model file named on the command line."""
     parser = argparse.ArgumentParser("deepfill export", argument_default=argparse.SUPPRESS)
     parser.add_argument("model", help=MODEL_HELP)
+    parser.add_argument("--offline", action=published.ForbidDownloads)
     parser.add_argument(
         "--output", type=Path, required=True, help=f"file to write ({' or '.join(FORMATS)})"
     )

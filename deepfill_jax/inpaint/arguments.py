@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepfill_jax import pictures, trained
+from deepfill_jax import pictures, published, trained
 from deepfill_jax.cli import number
 from deepfill_jax.convert import MODEL_HELP
 from deepfill_jax.inpaint import batch
@@ -63,6 +63,7 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help=f"{MODEL_HELP} (default: {trained.DEFAULT}, for {trained.PURPOSES[trained.DEFAULT]})",
     )
+    add("--offline", action=published.ForbidDownloads)
     add(
         *("--images", "--image"),
         type=_path,

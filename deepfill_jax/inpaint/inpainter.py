@@ -75,15 +75,15 @@ class Inpainter:
         """Loads a model.
 
         Args:
-            source: Any model that `deepfill convert` reads: the name of a bundled model (`deepfill
-                inspect` lists them), a model file, the folder of a training run, a `.pth` file of
-                MMagic or nipponjo, or a TF1 checkpoint.
+            source: Any model that `deepfill convert` reads: a name (`deepfill models` lists them),
+                a URL, a model file, the folder of a training run, a `.pth` file of MMagic or
+                nipponjo, or a TF1 checkpoint.
             working_size: See `Inpainter`.
             attention_memory: See `Inpainter`.
 
         Raises:
-            UsageError: The model cannot be read, see `convert.sources.read`, or an option cannot
-                be used.
+            UsageError, RunError: The model cannot be read, see `convert.sources.read`.
+            UsageError: An option cannot be used.
         """
         model = sources.read(source).model
         return cls(model, working_size=working_size, attention_memory=attention_memory)
