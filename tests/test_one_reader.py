@@ -10,9 +10,12 @@ from made import make_model
 from PIL import Image
 
 from deepfill_jax import masks
+from deepfill_jax.app.filling import Filler
 from deepfill_jax.app.service import Service
 from deepfill_jax.app.sessions import Source
+from deepfill_jax.app.shared_flags import Flags
 from deepfill_jax.app.web import make_app
+from deepfill_jax.app.work_limits import Limits
 from deepfill_jax.convert import sources
 from deepfill_jax.inpaint import __main__ as inpaint
 from deepfill_jax.inpaint.inpainter import Inpainter
@@ -87,7 +90,10 @@ def model():
 @pytest.fixture(scope="module")
 def client(model, tmp_path_factory):
     service = Service({"marks": model})
-    service._inpainters = {"marks": Marks(model)}
+    filler = Filler({"marks": model}, Limits(), Flags())
+    filler._inpainters = {"marks": Marks(model)}
+    # In this process, where the network can be replaced.
+    service.worker.run = lambda stop, job, *arguments: job(filler, *arguments)
     app = make_app(service, tmp_path_factory.mktemp("pages"), hosts=(), max_bytes=10**6)
     with TestClient(app, base_url="http://127.0.0.1") as client:
         yield client
