@@ -31,7 +31,8 @@ import score_tables
 
 from deepfill_jax import trained
 from deepfill_jax.errors import run_command
-from deepfill_jax.evaluate import baselines, evaluate, metrics
+from deepfill_jax.evaluate import evaluate, metrics
+from deepfill_jax.inpaint import classical
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "quality"
@@ -57,7 +58,7 @@ def make_config(photos, pictures, masks, number):
 def conditions(method, config, number):
     """Returns the conditions on which a result depends, apart from the photographs."""
     version = None
-    if method not in baselines.BASELINES:
+    if method not in classical.BASELINES:
         version = hashlib.sha256(trained.find(method).read_bytes()).hexdigest()[:16]
     return {"model": version, "seed": config.eval.seed, "asked": number}
 
@@ -90,7 +91,7 @@ def update(options):
         config = make_config(options.photos, pictures, masks, options.number)
         expected = conditions(method, config, options.number)
         path = RESULTS / f"{'-'.join(case)}.json"
-        is_kept = method in baselines.BASELINES or method in trained.names()
+        is_kept = method in classical.BASELINES or method in trained.names()
         if is_kept and path.is_file() and _is_current(json.loads(path.read_text()), expected):
             continue
         result = {"conditions": expected} | score(method, config)

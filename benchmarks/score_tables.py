@@ -13,7 +13,7 @@ HEADER = """# Scores
 
 The images are held-out photographs, cropped to {crops} and resized to {size} px.
 Crops and masks are fixed, so all methods of a table complete the same images.
-The methods are [models](../README.md#pretrained-models) and [classical baselines](../deepfill_jax/evaluate/baselines.py); "mean" fills the hole with the mean colour of the known pixels.
+The methods are [models](../README.md#pretrained-models) and [classical baselines](../deepfill_jax/inpaint/classical.py); "mean" fills the hole with the mean colour of the known pixels.
 
 Figures are means over images ± their standard error.
 Hole L1 and hole PSNR are computed over the hole, the other metrics over the whole image.

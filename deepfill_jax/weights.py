@@ -54,6 +54,16 @@ class Model:
     # updates, "mu", "nu": trees like the parameters}, the fields of optax.ScaleByAdamState.
     moments: Mapping[str, PyTree] = dataclasses.field(default_factory=dict)
 
+    @property
+    def guided(self) -> bool:
+        """Whether the generator accepts sketches."""
+        return self.variant.guided
+
+    @property
+    def architecture(self) -> str:
+        """The name of the architecture."""
+        return self.variant.name
+
 
 def save(path: str | Path, model: Model, *, dtype: np.typing.DTypeLike = np.float32) -> None:
     """Writes a model file.

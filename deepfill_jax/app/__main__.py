@@ -163,7 +163,8 @@ def _parse(given: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="MODEL",
-        help=f"{MODEL_HELP}; repeat the option to offer several models (default: all bundled "
+        help=f"{MODEL_HELP}, or a classical method: telea, navier_stokes, "
+        "patchmatch, biharmonic; repeat the option to offer several models (default: all bundled "
         "models)",
     )
     arguments.add_access(parser)

@@ -180,7 +180,7 @@ def about(name: str, service: Service) -> About:
     return About(
         name=name,
         purpose=service.purpose(name),
-        architecture=model.variant.name,
+        architecture=model.architecture,
         working_size=service.working_size(name),
         guided=service.guided(name),
         license=service.license(name),

@@ -3,17 +3,17 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from deepfill_jax import pictures, weights
+from deepfill_jax import pictures
 from deepfill_jax.app.queue import CancelledError
 from deepfill_jax.app.shared_flags import Flags
 from deepfill_jax.app.work_limits import Limits
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint.canvas import extend
+from deepfill_jax.inpaint.classical import Method
 from deepfill_jax.inpaint.inpainter import Inpainter
 from deepfill_jax.inpaint.options import check_edges
 from deepfill_jax.inpaint.windows import Strategy
@@ -66,7 +66,7 @@ class Filled(NamedTuple):
 class Filler:
     """Fills the holes of images, one image at a time."""
 
-    def __init__(self, models: Mapping[str, weights.Model], limits: Limits, flags: Flags):
+    def __init__(self, models: Mapping[str, Method], limits: Limits, flags: Flags):
         """Takes the models by name, the limits, and the flags that stop the work."""
         self.limits = limits
         self._inpainters = {name: _Stoppable(model, flags) for name, model in models.items()}
@@ -150,11 +150,11 @@ class Filler:
 class _Stoppable(Inpainter):
     """An inpainter that checks the stop flag before each window."""
 
-    def __init__(self, model: weights.Model, flags: Flags):
+    def __init__(self, model: Method, flags: Flags):
         super().__init__(model)
         self._flags = flags
 
-    def _run(self, height: int, width: int, *inputs: np.ndarray) -> Prediction[jax.Array]:
+    def _run(self, height: int, width: int, *inputs: np.ndarray) -> Prediction[Any]:
         if self._flags.stop:
             raise CancelledError
         self._flags.is_compiling = not self._network.is_compiled(len(inputs[0]), height, width)

@@ -9,6 +9,7 @@ from deepfill_jax.app.filling import Summary
 from deepfill_jax.app.painting import HOLE, LINE, OPACITY
 from deepfill_jax.app.restricted import Editor
 from deepfill_jax.app.service import Service
+from deepfill_jax.inpaint.classical import Classical
 
 EXAMPLES = ("astronaut", "chelsea", "coffee")  # Photographs of scikit-image, if it is installed.
 # Labels of the strategies.
@@ -153,9 +154,11 @@ def about(service: Service, model: str) -> str:
     """Returns the description of a model, in Markdown."""
     license = (service.license(model) or "not stated in its file").rstrip(".")
     purpose = service.purpose(model)
+    start = f"Model **{html.escape(model)}**{f', for {html.escape(purpose)}' if purpose else ''}: "
+    if isinstance(service.models[model], Classical):
+        return f"{start}a classical method."
     return (
-        f"Model **{html.escape(model)}**{f', for {html.escape(purpose)}' if purpose else ''}: "
-        f"DeepFillv2, {service.models[model].variant.name}, works best at "
+        f"{start}DeepFillv2, {service.models[model].architecture}, works best at "
         f"{service.working_size(model)} px. License of its weights: {html.escape(license)}."
     )
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from deepfill_jax import trained, weights
 from deepfill_jax.convert import sources
 from deepfill_jax.errors import UsageError
+from deepfill_jax.inpaint.classical import Method, find_method
 
 
-def available(named: Sequence[str]) -> dict[str, weights.Model]:
+def available(named: Sequence[str]) -> dict[str, Method]:
     """Loads models and returns them by name.
 
     Args:
-        named: Sources of weights, see `convert.sources.read`; if it is empty, all bundled models.
+        named: Models, see `classical.find_method`; if it is empty, those that need no download.
             The metadata of bundled models says their purpose.
 
     Raises:
@@ -29,8 +30,12 @@ def available(named: Sequence[str]) -> dict[str, weights.Model]:
             name = name.removesuffix(suffix)
         if name in models:
             raise UsageError(f"Two models have the name {name}; rename one of them.")
-        model = sources.read(path).model
-        if path in trained.names() and path in trained.PURPOSES:
+        model, _ = find_method(path)
+        if (
+            isinstance(model, weights.Model)
+            and path in trained.names()
+            and path in trained.PURPOSES
+        ):
             purpose = {"purpose": trained.PURPOSES[path]}
             model = dataclasses.replace(model, metadata=purpose | dict(model.metadata))
         models[name] = model

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from deepfill_jax import pictures, weights
+from deepfill_jax import pictures
 from deepfill_jax.app.queue import MAX_WAITING, Queue
 from deepfill_jax.app.quota import Quota
 from deepfill_jax.app.work_limits import (
@@ -12,6 +12,7 @@ from deepfill_jax.app.work_limits import (
     Limits,
 )
 from deepfill_jax.app.worker import Worker
+from deepfill_jax.inpaint.classical import Method
 from deepfill_jax.inpaint.inpainter import WORKING_SIZE
 
 
@@ -28,7 +29,7 @@ class Service:
 
     def __init__(
         self,
-        models: Mapping[str, weights.Model],
+        models: Mapping[str, Method],
         *,
         max_pixels: int = pictures.MAX_PIXELS,
         max_original_pixels: int = MAX_ORIGINAL_PIXELS,
@@ -57,7 +58,7 @@ class Service:
 
     def guided(self, name: str) -> bool:
         """Whether a model takes sketches."""
-        return self.models[name].variant.guided
+        return self.models[name].guided
 
     def license(self, name: str) -> str | None:
         """Returns the license of a model's weights, or None if it is not known."""

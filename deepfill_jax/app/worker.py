@@ -13,7 +13,6 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Concatenate, ParamSpec, TypeVar
 
-from deepfill_jax import weights
 from deepfill_jax.app import worker_process
 from deepfill_jax.app.filling import Filler
 from deepfill_jax.app.packing import pack
@@ -21,6 +20,7 @@ from deepfill_jax.app.queue import CancelledError
 from deepfill_jax.app.shared_flags import Flags
 from deepfill_jax.app.work_limits import Limits
 from deepfill_jax.errors import RunError, UsageError
+from deepfill_jax.inpaint.classical import Method
 
 GRACE_SECONDS = 0.4  # Time in which a stopped job may reach its next window before it is killed.
 _POLL_SECONDS = 0.02
@@ -34,7 +34,7 @@ Job = Callable[Concatenate[Filler, Parameters], Result]
 class Worker:
     """Runs jobs in a child process that keeps the models; a killed process is replaced."""
 
-    def __init__(self, models: Mapping[str, weights.Model], limits: Limits):
+    def __init__(self, models: Mapping[str, Method], limits: Limits):
         """Takes the models by name, and the limits of a job; starts no process yet."""
         self._content = {name: pack(model) for name, model in models.items()}, limits
         self._max_seconds = limits.max_seconds

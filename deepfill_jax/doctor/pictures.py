@@ -15,8 +15,9 @@ from deepfill_jax.data import sources, streams
 from deepfill_jax.data.files import Files
 from deepfill_jax.data.sources import Source
 from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, SkippedError, need
-from deepfill_jax.evaluate import baselines, scoring
+from deepfill_jax.evaluate import scoring
 from deepfill_jax.image import composite
+from deepfill_jax.inpaint import classical
 from deepfill_jax.pictures import rgb
 
 SIZE_SAMPLES = 512  # Images whose sizes are read.
@@ -215,6 +216,6 @@ def picture(batch: dict[str, np.ndarray]) -> np.ndarray:
         uint8 [rows * H, 3 * W, 3] with up to `GRID_ROWS` rows.
     """
     image, mask = batch["image"][:GRID_ROWS], batch["mask"][:GRID_ROWS]
-    masked = composite(baselines.MID_GREY, image, mask)
+    masked = composite(classical.MID_GREY, image, mask)
     white = mask - batch["sketch"][:GRID_ROWS] if "sketch" in batch else mask
     return scoring.sample_grid([masked, image, np.repeat(255 * white, 3, axis=-1)])

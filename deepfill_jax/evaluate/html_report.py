@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from deepfill_jax.errors import UsageError
-from deepfill_jax.evaluate import baselines, scoring, visualization
+from deepfill_jax.evaluate import scoring, visualization
 from deepfill_jax.evaluate.svg_charts import Curve, line_chart
 from deepfill_jax.image import composite
+from deepfill_jax.inpaint import classical
 from deepfill_jax.metric_table import METRICS
 from deepfill_jax.pictures import rgb
 
@@ -204,7 +205,7 @@ def _figures(folders: Mapping[str, Path], file: str) -> tuple[str, int]:
     own = folders[name]
     image, completed = rgb.read(own / "image" / file), rgb.read(own / "completed" / file)
     mask = rgb.read(own / "mask" / file)[..., :1] > 0
-    masked = composite(baselines.MID_GREY, image, mask)
+    masked = composite(classical.MID_GREY, image, mask)
     figures = [_figure(masked, "masked")]
     if (own / "coarse" / file).exists():
         figures.append(_figure(rgb.read(own / "coarse" / file), "first stage"))

@@ -22,8 +22,8 @@ from jax.sharding import Mesh
 from deepfill_jax import compiler, sharding, trained, weights
 from deepfill_jax.convert import run, sources, tensor_bundle
 from deepfill_jax.errors import UsageError
-from deepfill_jax.evaluate import baselines
 from deepfill_jax.image import composite, floats, mask_out, to_255
+from deepfill_jax.inpaint import classical
 from deepfill_jax.models import Generator, Variant
 from deepfill_jax.pictures import rgb
 
@@ -51,7 +51,7 @@ def load(method: str | Path, mesh: Mesh, *, step: int | str | None = None) -> Me
     """Loads the method that a name or a path means.
 
     Args:
-        method: The name of a baseline, a key of `baselines.BASELINES`; the name of a bundled model;
+        method: The name of a baseline, a key of `classical.BASELINES`; the name of a bundled model;
             weights, see `sources.read`; or a folder of predictions, see `folder_complete`. A name
             takes precedence over a file or folder of the same name, which is written "./NAME".
         mesh: The devices that a network runs on.
@@ -61,7 +61,7 @@ def load(method: str | Path, mesh: Mesh, *, step: int | str | None = None) -> Me
         UsageError: The method does not exist, cannot be read, or has no such step.
         RunError: A run's checkpoint cannot be read now.
     """
-    if step is None and str(method) in baselines.BASELINES:
+    if step is None and str(method) in classical.BASELINES:
         return load_baseline(str(method))
     path, step = sources.find(method, step)
     is_run = (path / run.CONFIG).is_file()
@@ -71,7 +71,7 @@ def load(method: str | Path, mesh: Mesh, *, step: int | str | None = None) -> Me
         return load_predictions(path)
     raise UsageError(
         f"There is no method {method}. Give the name of a baseline "
-        f"({', '.join(sorted(baselines.BASELINES))}) or of a model ({', '.join(trained.names())}), "
+        f"({', '.join(sorted(classical.BASELINES))}) or of a model ({', '.join(trained.names())}), "
         "or the path of a model file, of a run's folder or of a folder of predictions."
     )
 
@@ -192,15 +192,15 @@ def baseline_complete(name: str) -> Complete:
     """Makes a `complete` of a classical baseline, which completes several images in parallel.
 
     Args:
-        name: A key of `baselines.BASELINES`.
+        name: A key of `classical.BASELINES`.
 
     Raises:
         UsageError: There is no such baseline.
     """
-    if name not in baselines.BASELINES:
-        valid = ", ".join(sorted(baselines.BASELINES))
+    if name not in classical.BASELINES:
+        valid = ", ".join(sorted(classical.BASELINES))
         raise UsageError(f"There is no baseline {name!r}; choose one of {valid}.")
-    return _complete_each(lambda _, image, mask: baselines.BASELINES[name](image, mask))
+    return _complete_each(lambda _, image, mask: classical.BASELINES[name](image, mask))
 
 
 def folder_complete(path: str | Path) -> Complete:

@@ -12,9 +12,10 @@ from jax.experimental import multihost_utils
 from PIL import Image
 
 from deepfill_jax.errors import UsageError
-from deepfill_jax.evaluate import baselines, metrics, visualization
+from deepfill_jax.evaluate import metrics, visualization
 from deepfill_jax.evaluate.methods import Batch, Complete
 from deepfill_jax.image import composite
+from deepfill_jax.inpaint import classical
 
 Measure = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, jax.Array]]
 
@@ -200,7 +201,7 @@ def _write_pictures(folder: Path, batch: Batch, result: Mapping[str, np.ndarray]
             (folder / kind).mkdir(exist_ok=True)
             paths = [folder / kind / f"{index:06d}.png" for index in batch["index"][batch["valid"]]]
             list(pool.map(_write_png, paths, arrays))
-    masked = composite(baselines.MID_GREY, image, mask)  # The generator's input.
+    masked = composite(classical.MID_GREY, image, mask)  # The generator's input.
     return np.stack([masked, pictures["completed"], image], axis=1)
 
 

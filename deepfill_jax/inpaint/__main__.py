@@ -129,12 +129,12 @@ def _filler(options: argparse.Namespace) -> tuple[batch.Fill, Sequence[Path]]:
     """Loads the model; returns the function that completes an image with it, and its files."""
     # Importing JAX takes a second, so errors of the command line are reported before it.
     from deepfill_jax import compile_cache
-    from deepfill_jax.convert import sources
+    from deepfill_jax.inpaint.classical import find_method
     from deepfill_jax.inpaint.inpainter import Inpainter
 
     compile_cache.cache_on_disk()
-    read = sources.read(options.model)
-    inpainter = Inpainter(read.model, working_size=options.working_size)
+    model, files = find_method(options.model)
+    inpainter = Inpainter(model, working_size=options.working_size)
     if options.sketches and not inpainter.guided:
         raise UsageError(
             f"{options.model} does not accept sketches; omit --sketches, or use a guided model "
@@ -149,9 +149,9 @@ def _filler(options: argparse.Namespace) -> tuple[batch.Fill, Sequence[Path]]:
         mask_orientation="upright",  # The mask was oriented when it was read.
         check_mask=options.mask_check,
     )
-    step = read.model.metadata.get("step")  # A run is FOLDER or FOLDER@STEP.
+    step = model.metadata.get("step")  # A run is FOLDER or FOLDER@STEP.
     run = Path(options.model.rpartition("@")[0] or options.model)
-    return fill, read.files or list(run.glob(f"checkpoints/{step}"))
+    return fill, files or list(run.glob(f"checkpoints/{step}"))
 
 
 @contextlib.contextmanager

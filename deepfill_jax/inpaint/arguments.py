@@ -61,7 +61,8 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
     add(
         "--model",
         metavar="MODEL",
-        help=f"{MODEL_HELP} (default: {trained.DEFAULT}, for {trained.PURPOSES[trained.DEFAULT]})",
+        help=f"{MODEL_HELP}, or a classical method: telea, navier_stokes, patchmatch, biharmonic "
+        f"(default: {trained.DEFAULT}, for {trained.PURPOSES[trained.DEFAULT]})",
     )
     add("--offline", action=published.ForbidDownloads)
     add(

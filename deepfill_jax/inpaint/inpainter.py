@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from deepfill_jax import weights
-from deepfill_jax.convert import sources
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint import value_range
+from deepfill_jax.inpaint.classical import Classical, Method, find_method
 from deepfill_jax.inpaint.inputs import ImageInput, for_each
 from deepfill_jax.inpaint.network import Network
 from deepfill_jax.inpaint.options import Options, Settings
@@ -41,7 +41,7 @@ class Inpainter:
 
     def __init__(
         self,
-        model: weights.Model,
+        model: Method,
         *,
         working_size: int | None = None,
         attention_memory: int | None = None,
@@ -49,7 +49,7 @@ class Inpainter:
         """Prepares a model for inpainting.
 
         Args:
-            model: A model with any generator.
+            model: A model with any generator, or a classical method.
             working_size: Side in pixels of the images that the network works best on, a multiple of
                 8; None: its training size. Larger windows are scaled down to it.
             attention_memory: Approximate limit in bytes for the attention scores; None: the value
@@ -61,8 +61,12 @@ class Inpainter:
         self.working_size = working_size or model.metadata.get("image_size", WORKING_SIZE)
         if self.working_size < MULTIPLE or self.working_size % MULTIPLE:
             raise UsageError(f"The working size must be a multiple of 8, not {self.working_size}.")
-        self._network = Network(model, attention_memory=attention_memory)
-        self.guided = self._network.guided
+        self._network: Network | Classical = (
+            Network(model, attention_memory=attention_memory)
+            if isinstance(model, weights.Model)
+            else model
+        )
+        self.guided = model.guided
 
     @classmethod
     def load(
@@ -85,7 +89,7 @@ class Inpainter:
             UsageError, RunError: The model cannot be read, see `convert.sources.read`.
             UsageError: An option cannot be used.
         """
-        model = sources.read(source).model
+        model, _ = find_method(source)
         return cls(model, working_size=working_size, attention_memory=attention_memory)
 
     @overload
@@ -246,5 +250,5 @@ class Inpainter:
         prediction = self._run(*sides, image.astype(np.float32), *areas)
         return Prediction(*(np.asarray(x)[:, :height, :width] for x in prediction))
 
-    def _run(self, height: int, width: int, *inputs: np.ndarray) -> Prediction[jax.Array]:
+    def _run(self, height: int, width: int, *inputs: np.ndarray) -> Prediction[Any]:
         return self._network(height, width, *inputs)
