@@ -53,8 +53,9 @@ def test_painted_hole_is_filled_at_the_images_full_size(
     # Files that are no longer in use are deleted, and the rest when the session ends.
     session = Path(download["path"]).parents[1]
     assert session.parent == folder
-    # The files are the input, its preview, the result and its mask, and previews before and after.
-    assert len([x for x in session.rglob("*") if x.is_file()]) == 6
+    # The files are the input, its preview and the one before it, which the editor loads again while
+    # the input changes, the result and its mask, and previews before and after.
+    assert len([x for x in session.rglob("*") if x.is_file()]) == 7
     called("leave")
     assert not session.exists()
     assert client.get(f"/gradio_api/file={download['path']}").status_code in (403, 404)

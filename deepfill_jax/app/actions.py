@@ -137,7 +137,7 @@ class Actions:
         """Removes the image and its result."""
         session = self._session(request)
         session.stop()
-        session.keep(source=None, shown=None, result=None)
+        session.keep(source=None, shown=None, shown_before=None, result=None)
         return {
             self._parts.upload: None,
             self._parts.editor: None,
@@ -191,7 +191,7 @@ class Actions:
         async with self._looking:  # Limits memory to one decoded image.
             picture = await asyncio.to_thread(show)
         source = replace(source, jpeg=picture.jpeg, format=picture.format)
-        session.keep(source=source, shown=shown)
+        session.keep(source=source, shown=shown, shown_before=session.shown)
         return {"background": str(shown), "layers": [], "composite": None}
 
 

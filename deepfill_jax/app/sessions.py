@@ -27,6 +27,7 @@ class Session:
     folder: Path
     source: Source | None = None
     shown: Path | None = None  # Preview of the source.
+    shown_before: Path | None = None  # The editor may load it again before it loads the next one.
     result: Result | None = None
     work: asyncio.Future | None = None
     kept: Collection[Path] = ()  # Folders of files that all sessions share.
@@ -103,7 +104,7 @@ class Session:
 
     def _used_paths(self) -> set[Path]:
         """Returns the files and folders in use."""
-        paths = {self.shown}
+        paths = {self.shown, self.shown_before}
         if self.source is not None:
             paths |= {self.source.image, self.source.mask}
         if self.result is not None:
