@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from deepfill_jax.errors import UsageError
+from deepfill_jax.inpaint.boxes import Box
 from deepfill_jax.inpaint.canvas import Canvas, blend, extend
-from deepfill_jax.inpaint.windows import Box, Window
+from deepfill_jax.inpaint.windows import Window
 
 DTYPES = [np.uint8, np.uint16, np.float32, np.float64]
 
@@ -18,12 +19,13 @@ def make_pixels(height, width, channels, dtype):
 
 
 def make_canvas(channels=3, dtype=np.uint8, scaled=False):
-    hole = np.zeros((20, 30, 1), bool)
-    hole[5:11, 7:15] = True
-    hole[1, 1] = True  # Another's.
+    levels = np.zeros((20, 30, 1), np.uint8)
+    levels[5:11, 7:15] = 1
+    levels[1, 1] = 1  # Of another window.
+    levels[6, 8] = 2  # Of a window of another level.
     size = (8, 10) if scaled else (16, 20)
     window = Window(Box(0, 2, 16, 20), Box(5, 7, 6, 8), *size)
-    return Canvas(make_pixels(20, 30, channels, dtype), hole, [window]), window
+    return Canvas(make_pixels(20, 30, channels, dtype), levels, [[window]]), window
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -39,17 +41,18 @@ def test_paste_changes_only_the_hole_of_the_window(channels, dtype, scaled):
     assert canvas.pixels.dtype == dtype
     inside = np.zeros((20, 30), bool)
     inside[5:11, 7:15] = True
+    inside[6, 8] = False
     np.testing.assert_array_equal(canvas.pixels[~inside], before[~inside])
     exact = 0.25 if np.dtype(dtype).kind == "f" else round(1.25 / 2 * np.iinfo(dtype).max)
     np.testing.assert_allclose(canvas.pixels[inside].astype(float), exact, atol=1e-6)
-    assert canvas.hole[1, 1] and canvas.hole.sum() == 1
+    assert canvas.levels[1, 1] == 1 and canvas.levels[6, 8] == 2 and canvas.levels.sum() == 3
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_scaled_windows_average_known_pixels(dtype):
     canvas, window = make_canvas(dtype=dtype, scaled=True)
     image, hole = canvas.read_window(window)
-    expected_hole = canvas.hole[:16, 2:22].reshape(8, 2, 10, 2).any(axis=(1, 3))
+    expected_hole = (canvas.levels > 0)[:16, 2:22].reshape(8, 2, 10, 2).any(axis=(1, 3))
     np.testing.assert_array_equal(hole[..., 0], expected_hole)
     seen = canvas.pixels[:16, 2:22].astype(float)
     if np.dtype(dtype).kind == "u":
@@ -61,20 +64,8 @@ def test_scaled_windows_average_known_pixels(dtype):
 def test_hole_pixels_do_not_leak_into_a_scaled_window():
     canvas, window = make_canvas(dtype=np.float32, scaled=True)
     expected = canvas.read_window(window)[0]
-    canvas.pixels[canvas.hole[..., 0]] = np.nan
+    canvas.pixels[canvas.levels[..., 0] > 0] = np.nan
     np.testing.assert_array_equal(canvas.read_window(window)[0], expected)
-
-
-def test_window_waits_for_the_holes_in_its_view():
-    def window(left):
-        return Window(Box(0, left, 20, 12), Box(8, left + 4, 4, 4), 20, 12)
-
-    first, second, far = window(0), window(6), window(18)
-    canvas = Canvas(np.zeros((20, 30, 1), np.uint8), np.zeros((20, 30, 1), bool), [])
-    canvas.windows = [first, second, far]
-    assert canvas.pop_independent() == [first, far]
-    assert canvas.pop_independent() == [second]
-    assert canvas.pop_independent() == []
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -121,7 +112,7 @@ def test_thin_lines_stay_when_a_window_is_scaled_down():
     sketch[:, 33] = True
     whole = Box(0, 0, 64, 64)
     window = Window(whole, Box(16, 16, 32, 32), 8, 8)
-    canvas = Canvas(make_pixels(64, 64, 3, np.uint8), hole, [window], sketch)
+    canvas = Canvas(make_pixels(64, 64, 3, np.uint8), hole.astype(np.uint8), [[window]], sketch)
     _, seen, lines = canvas.read_window(window)
     expected = sketch & hole  # Eight pixels each way, any of which counts.
     np.testing.assert_array_equal(lines, expected.reshape(8, 8, 8, 8, 1).any(axis=(1, 3)))

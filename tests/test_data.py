@@ -80,16 +80,16 @@ def assert_same(batches, others):
 def with_transparent_colours():
     picture = Image.new("P", (3, 2), 1)
     picture.putpalette([0, 0, 0, 10, 20, 30])
-    return encode(picture, transparency=bytes([255, 100]))
+    return encode(picture, transparency=bytes([100, 255]))  # Only the unused color is transparent.
 
 
 @pytest.mark.parametrize(
     "encoded, colour",
     [
         (encode(Image.new("L", (3, 2), 77)), (77, 77, 77)),
-        (encode(Image.new("LA", (3, 2), (77, 5))), (77, 77, 77)),
+        (encode(Image.new("LA", (3, 2), (77, 255))), (77, 77, 77)),
         (encode(Image.new("1", (3, 2), 1)), (255, 255, 255)),
-        (encode(Image.new("RGBA", (3, 2), (10, 20, 30, 0))), (10, 20, 30)),
+        (encode(Image.new("RGBA", (3, 2), (10, 20, 30, 255))), (10, 20, 30)),
         (encode(Image.new("RGB", (3, 2), (10, 20, 30)).quantize(4)), (10, 20, 30)),
         (with_transparent_colours(), (10, 20, 30)),
         (encode(Image.new("CMYK", (3, 2), (245, 235, 225, 0)), "TIFF"), (10, 20, 30)),
@@ -103,6 +103,63 @@ def test_decode_reads_any_mode(encoded, colour):
         picture = rgb.decode(encoded)
     assert picture.dtype == np.uint8
     np.testing.assert_array_equal(picture, np.broadcast_to(colour, (2, 3, 3)))
+
+
+def transparent_images():
+    """Returns one image of each kind with a single pixel that is not opaque."""
+    alpha = Image.new("L", (3, 2), 255)
+    alpha.putpixel((1, 1), 254)
+    images = {}
+    for mode in ("L", "RGB"):
+        image = Image.new(mode, (3, 2))
+        image.putalpha(alpha)
+        images[f"{image.mode}.png"] = encode(image)
+    images["a.webp"] = encode(image, "WEBP", lossless=True, exact=True)
+    images["a.tif"] = encode(image, "TIFF")
+    for mode, shade, key in [("1", 1, 1), ("L", 7, 7), ("RGB", (1, 2, 3), (1, 2, 3)), ("P", 1, 1)]:
+        image = Image.new(mode, (3, 2))
+        if mode == "P":
+            image.putpalette([0, 0, 0, 10, 20, 30])
+        image.putpixel((1, 1), shade)
+        images[f"key {mode}.png"] = encode(image, transparency=key)
+    image = Image.fromarray(np.array([[300, 5]], np.uint16))
+    images["key 16.png"] = encode(image, transparency=300)
+    return images
+
+
+@pytest.mark.parametrize("name", transparent_images())
+def test_decode_refuses_transparent_pixels(name):
+    with warnings.catch_warnings(action="error"):
+        with pytest.raises(rgb.TransparentImageError, match="transparent pixels"):
+            rgb.decode(transparent_images()[name])
+
+
+def test_transparent_files_are_left_out_and_counted(tmp_path, caplog):
+    write_pictures(tmp_path, 3)
+    images = transparent_images()
+    for name, encoded in images.items():
+        (tmp_path / name).write_bytes(encoded)
+    (tmp_path / "text.jpg").write_text("not an image")
+    source = sources.open_source(f"folder:{tmp_path}")
+    assert len(source) == 3 and len(source.left_out) == len(images) + 1
+    unreadable, transparent = (x.getMessage() for x in caplog.records if x.levelname == "WARNING")
+    assert "left out 1 of 13 image files that cannot be read: " in unreadable
+    assert f"left out {len(images)} of 13 image files that have transparent pixels" in transparent
+    assert all(name in transparent for name in images) and "text.jpg" not in transparent
+
+
+def test_file_that_becomes_transparent_is_replaced_by_the_next(tmp_path, caplog):
+    source = write_pictures(tmp_path, 2)
+    Image.new("RGBA", (20, 20)).save(tmp_path / "00.png")
+    assert numbers(evaluation(source, batch_size=2)) == [1, 1]
+    assert "00.png can no longer be used" in caplog.text and "transparent pixels" in caplog.text
+
+
+def test_transparent_image_of_a_tfds_data_set_is_refused():
+    split = object.__new__(sources.TfdsSplit)  # Opening one needs a prepared data set.
+    split.name = "tfds:own"
+    with pytest.raises(UsageError, match="^tfds:own: an image cannot be used: it has transparent"):
+        split.picture(transparent_images()["RGBA.png"])
 
 
 @pytest.mark.parametrize("orientation, quarter_turns", [(1, 0), (3, 2), (6, 3), (8, 1)])
@@ -394,10 +451,11 @@ def test_identity_does_not_depend_on_the_parent_folder(tmp_path):
     "spec, message",
     [
         ("folder:{}/missing", "there is no folder .*missing"),
-        ("folder:{}/empty", "none of its 0 picture files can be read"),
-        ("folder:{}/bad", "none of its 1 picture files can be read"),
+        ("folder:{}/empty", "none of its 0 picture files can be used;"),
+        ("folder:{}/bad", "none of its 1 picture files can be used;"),
+        ("folder:{}/clear", "none of its 1 picture files can be used: 1 of them has transparent"),
         ("flist:{}/missing.txt", "missing.txt cannot be read"),
-        ("flist:{}/bad/bad.png", "none of its 1 picture files can be read"),
+        ("flist:{}/bad/bad.png", "none of its 1 picture files can be used"),
         ("flist:{}/empty", "empty cannot be read"),
         ("{}", "none of the forms folder:PATH, flist:FILE"),
         ("folder:", "none of the forms"),
@@ -408,6 +466,8 @@ def test_unusable_sources_are_refused(tmp_path, spec, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/bad.png").write_bytes(b"\xff\xfe not an image")
+    (tmp_path / "clear").mkdir()
+    Image.new("RGBA", (20, 20)).save(tmp_path / "clear" / "clear.png")
     with pytest.raises(UsageError, match=message):
         sources.open_source(spec.format(tmp_path))
 
@@ -420,7 +480,7 @@ def test_file_that_becomes_unreadable_is_replaced_by_the_next(tmp_path, caplog):
     for _ in range(2):
         assert numbers(evaluation(source, batch_size=5)) == [0, 3, 3, 3, 0]
     assert sorted(numbers(take(5, training(source, batch_size=1)))) == [0, 0, 3, 3, 3]
-    assert caplog.text.count("become unreadable") == 3
+    assert caplog.text.count("can no longer be used") == 3
 
 
 def test_lost_disk_raises_usage_error(tmp_path):

@@ -219,7 +219,7 @@ def test_small_batch_is_a_warning_only_with_a_discriminator(folders):
     "source, message",
     [
         ("folder:/no/such/place", "there is no folder /no/such/place"),
-        ("folder:{empty}", "none of its 0 picture files can be read"),
+        ("folder:{empty}", "none of its 0 picture files can be used"),
         ("tfds", "has none of the forms"),
     ],
 )
@@ -238,11 +238,14 @@ def test_missing_images_are_an_error(folders, tmp_path, source, message):
 def test_unreadable_files_and_training_images_in_validation_are_counted(folders, tmp_path):
     train = photos.write(tmp_path / "train")
     (train / "03.png").write_bytes((train / "03.png").read_bytes()[:100])
+    with Image.open(train / "04.png") as opened:
+        opened.putalpha(100)
+        opened.save(train / "04.png")
     val = photos.write(tmp_path / "val", count=3, size=48)
     (val / "again.png").write_bytes((train / "05.png").read_bytes())
     findings = examine(make_config((train, val)), tmp_path, ["pictures", "validation"])
     bad = findings["pictures"][0]
-    assert bad.level == WARNING and "1 of 10 files" in bad.text and "03.png" in bad.text
+    assert bad.level == WARNING and "2 of 10 files" in bad.text and "03.png" in bad.text
     shared = findings["validation"][-1]
     assert shared.level == WARNING and "1 of 4 are training images too" in shared.text
     same = examine(make_config((train, train)), tmp_path, ["pictures", "validation"])

@@ -15,10 +15,11 @@ from made import make_model
 from deepfill_jax import weights
 from deepfill_jax.errors import UsageError
 from deepfill_jax.export import __main__ as command
-from deepfill_jax.export import onnx, smallest_side, stablehlo
+from deepfill_jax.export import onnx, onnx_stepwise, smallest_side, stablehlo
 from deepfill_jax.inpaint.inpainter import Inpainter
 from deepfill_jax.models import cpu_convolution
 from deepfill_jax.models.variants import VARIANTS
+from deepfill_jax.tensors import flatten
 
 pytest.importorskip("flatbuffers")  # The extra `export` may not be installed.
 
@@ -194,6 +195,8 @@ def test_command_refuses_invalid_arguments(folder, capsys, monkeypatch):
     assert "--opset is not supported for .stablehlo; leave it out" in line
     line = refused(source, "--output", folder / "refused.onnx", "--weights", "baked")
     assert "--weights is not supported for .onnx" in line
+    line = refused(source, "--output", output, "--dtype", "float16")
+    assert "--dtype is not supported for .stablehlo; leave it out" in line
     line = refused(source, "--output", output, "--platforms", "cuda")
     assert "--platforms must include cpu" in line
     line = refused(source, "--output", output, "--platforms", "cpu,gpu")
@@ -258,6 +261,57 @@ def test_onnx_is_finite_for_zero_weights_and_for_a_full_mask(folder, name):
         expected = Inpainter(tested).predict(image, hole).completed
         assert np.isfinite(expected).all()
         np.testing.assert_allclose(completed, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_onnx_nodes_and_values_have_the_names_of_modules(tmp_path, name):
+    library = pytest.importorskip("onnx")
+    onnx.save(tmp_path / "named.onnx", model(name))
+    graph = library.load(tmp_path / "named.onnx").graph
+    names = [node.name for node in graph.node]
+    assert len(set(names)) == len(names) and all(names)
+    modules = {path.rpartition("/")[0] for path in flatten(model(name).generator)}
+    assert {x.removesuffix("/Conv") for x in names if x.removesuffix("/Conv") in modules} == modules
+    attention = [x for x in names if x.startswith("refine/attention_branch/contextual_attention/")]
+    assert "refine/attention_branch/contextual_attention/Softmax" in attention
+    for node in graph.node[:-1]:
+        assert list(node.output) == [f"{node.name}:{i}" for i in range(len(node.output))]
+    assert list(graph.node[-1].output) == ["completed"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float16_onnx_is_close_and_keeps_attention_in_float32(folder, name, capsys):
+    library = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    output = folder / f"{name}.half.onnx"
+    assert run(folder / f"{name}.safetensors", "--output", output, "--dtype", "float16") == 0
+    difference = float(capsys.readouterr().out.splitlines()[1].split()[1])
+    assert 1e-4 < difference < onnx.HALF_TOLERANCE  # Not 0, so the rounding took place.
+    assert_completes(onnx_stepwise.load(output), name, atol=onnx.HALF_TOLERANCE)
+    assert_completes(onnx.load(output), name, atol=onnx.HALF_TOLERANCE)
+
+    proto = library.shape_inference.infer_shapes(library.load(output))
+    values = [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]
+    types = {x.name: x.type.tensor_type.elem_type for x in values}
+    types |= {x.name: x.data_type for x in proto.graph.initializer}
+    half, single = library.TensorProto.FLOAT16, library.TensorProto.FLOAT
+    assert {types[x] for x in ("image", "mask", "completed")} == {single}
+    for node in proto.graph.node:
+        in_attention = "/contextual_attention/" in node.name
+        if node.op_type in ("Conv", "Elu", "Relu", "Sigmoid") and not in_attention:
+            assert {types[x] for x in [*node.input, *node.output]} == {half}, node.name
+        if node.op_type in ("Softmax", "MatMul", "ReduceSum", "Sqrt", "ConvTranspose", "Tanh"):
+            assert types[node.output[0]] == single, node.name
+
+
+def test_weights_beyond_float16_are_refused_by_name(tmp_path):
+    pytest.importorskip("onnx")
+    generator = jax.tree.map(np.array, model("official").generator)
+    generator["coarse"]["encode2"]["bias"][0] = 7e4
+    large = dataclasses.replace(model("official"), generator=generator)
+    onnx.save(tmp_path / "large.onnx", large)
+    with pytest.raises(UsageError, match=r"coarse/encode2/bias has values of up to 7e\+04, and fl"):
+        onnx.save(tmp_path / "large.onnx", large, dtype="float16")
 
 
 def test_loading_a_file_that_is_not_onnx_is_refused(folder):

@@ -16,6 +16,7 @@ from deepfill_jax import pictures, trained, weights
 from deepfill_jax.atomic_write import unfinished_path
 from deepfill_jax.convert import sources
 from deepfill_jax.inpaint import __main__ as inpaint
+from deepfill_jax.inpaint.finding import RECORDS_FOLDER
 from deepfill_jax.inpaint.inpainter import Inpainter
 
 STEMS = ("a", "b.1", "c")
@@ -67,11 +68,11 @@ def command(*more, images="images", masks="masks", output="out", model="absent.s
 
 
 def names(path="out"):
-    return sorted(file.name for file in Path(path).iterdir())
+    return sorted(file.name for file in Path(path).iterdir() if file.name != RECORDS_FOLDER)
 
 
 def contents(path="out"):
-    return {file.name: file.read_bytes() for file in Path(path).iterdir()}
+    return {name: (Path(path) / name).read_bytes() for name in names(path)}
 
 
 def test_command_completes_a_folder(here, filled, capsys):
@@ -234,9 +235,9 @@ def test_network_options_reach_the_inpainter(here, monkeypatch, capsys):
     read = types.SimpleNamespace(model=model, files=())
     monkeypatch.setattr(sources, "read", {"places": read}.__getitem__)
     monkeypatch.setattr("deepfill_jax.inpaint.inpainter.Inpainter", load)
-    flags = "--working-size 256 --dilate 3 --feather 2".split()
+    flags = "--working-size 256 --no-detail --dilate 3 --feather 2".split()
     assert command(*flags, images="images/a.bmp", model="places") == 0
-    chosen = {"strategy": "auto", "dilate": 3, "feather": 2}
+    chosen = {"strategy": "auto", "detail": False, "dilate": 3, "feather": 2}
     chosen |= {"mask_orientation": "upright", "check_mask": False}
     assert calls == [(model, 256), chosen]
     assert "images/a.bmp -> out/a.png: 5x7, 20 % hole, resize, " in capsys.readouterr().out
@@ -345,7 +346,7 @@ def test_interrupted_run_resumes(here, filled, capsys, name):
         picture, mask = make_picture(40, 50, seed)
         Image.fromarray(picture).save(f"images/{seed}.png")
         Image.fromarray(mask).save(f"masks/{seed}_mask.png")
-    flags = "--model m --images images --masks masks --output stopped".split()
+    flags = "--model absent.safetensors --images images --masks masks --output stopped".split()
     process = subprocess.Popen(
         [sys.executable, "-c", STOPPED, *flags],
         stdout=subprocess.PIPE,

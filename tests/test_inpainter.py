@@ -448,8 +448,10 @@ def test_a_sketch_guides_every_strategy(guided, strategy):
     mask[4:40, 10:30] = mask[70:90, 50:76] = 255
     lines = make_lines(mask)
     with_lines, without = (
-        guided(picture, mask, sketch=x, strategy=strategy).astype(int) for x in (lines, None)
+        guided(picture, mask, sketch=x, strategy=strategy, detail=False).astype(int)
+        for x in (lines, None)
     )
+
     np.testing.assert_array_equal(with_lines[mask == 0], picture[mask == 0])
     for hole in (np.s_[4:40, 10:30], np.s_[70:90, 50:76]):
         assert np.abs(with_lines[hole] - without[hole]).max() > 2

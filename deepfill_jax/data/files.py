@@ -33,7 +33,7 @@ class Files:
         name: The source specification.
         paths: The files, in source order.
         root: The searched folder, or the folder of the list.
-        left_out: Files that cannot be read and are therefore left out.
+        left_out: Files that cannot be read or have transparent pixels, and are left out.
         edges: The edge map file of each image, read as its fourth channel; None without edge maps.
     """
 
@@ -121,7 +121,7 @@ class Files:
     def picture(self, item: int) -> np.ndarray:
         """Decodes a file to uint8 [H, W, C]; C is 4 with an edge map and 3 without.
 
-        A file that has become unreadable is reported once and replaced by the next readable file in
+        A file that can no longer be used is reported once and replaced by the next usable file in
         source order.
 
         Raises:
@@ -136,7 +136,7 @@ class Files:
                 if path not in self._reported:
                     self._reported.add(path)
                     logger.warning(
-                        "%s has become unreadable; the next file replaces it: %s", path, error
+                        "%s can no longer be used; the next file replaces it: %s", path, error
                     )
         raise UsageError(
             f"{self.name}: neither {self.paths[item]} nor the files after it can be read any more; "
@@ -196,33 +196,48 @@ def from_list(name: str, path: str) -> Files:
 
 
 def _checked(name: str, paths: Sequence[str], root: str) -> Files:
-    """Leaves out the files that cannot be read, with a warning that names them.
+    """Leaves out the files that cannot be used, with warnings that name them.
 
     Raises:
-        UsageError: All files are unreadable.
+        UsageError: No file can be used.
     """
     logger.info("%s: checking %d image files.", name, len(paths))
     parts = [paths[i : i + _FILES_PER_CHECK] for i in range(0, len(paths), _FILES_PER_CHECK)]
     with concurrent.futures.ThreadPoolExecutor(_CHECK_THREADS) as pool:
-        bad = [path for unreadable in pool.map(_unreadable, parts) for path in unreadable]
-    if len(bad) == len(paths):
+        faults = dict(fault for found in pool.map(_faults, parts) for fault in found)
+    transparent = [path for path, is_transparent in faults.items() if is_transparent]
+    unreadable = [path for path, is_transparent in faults.items() if not is_transparent]
+    if all(path in faults for path in paths):
+        verb = "has" if len(transparent) == 1 else "have"
+        but = f": {len(transparent)} of them {verb} transparent pixels" if transparent else ""
         raise UsageError(
-            f"{name}: none of its {len(paths)} picture files can be read; give the path of images "
-            "in a format that Pillow reads."
+            f"{name}: none of its {len(paths)} picture files can be used{but}; give the path of "
+            "opaque images in a format that Pillow reads."
         )
-    if bad:
+    _warn(name, len(paths), unreadable, "cannot be read")
+    _warn(name, len(paths), transparent, "have transparent pixels (flatten them to use them)")
+    return Files(name, [path for path in paths if path not in faults], root, left_out=list(faults))
+
+
+def _warn(name: str, count: int, left_out: Sequence[str], why: str) -> None:
+    if left_out:
         logger.warning(
-            "%s: left out %d of %d image files that cannot be read: %s%s",
+            "%s: left out %d of %d image files that %s: %s%s",
             name,
-            len(bad),
-            len(paths),
-            ", ".join(bad[:_MAX_NAMED_FILES]),
-            ", ..." if len(bad) > _MAX_NAMED_FILES else "",
+            len(left_out),
+            count,
+            why,
+            ", ".join(left_out[:_MAX_NAMED_FILES]),
+            ", ..." if len(left_out) > _MAX_NAMED_FILES else "",
         )
-    left_out = set(bad)
-    return Files(name, [path for path in paths if path not in left_out], root, left_out=bad)
 
 
-def _unreadable(paths: Sequence[str]) -> list[str]:
-    """Those of the files that do not decode to the end."""
-    return [path for path in paths if not rgb.is_readable(path)]
+def _faults(paths: Sequence[str]) -> list[tuple[str, bool]]:
+    """Returns the files that cannot be used, and whether they are transparent."""
+    found = []
+    for path in paths:
+        try:
+            rgb.check(path)
+        except rgb.UnreadableImageError as error:
+            found.append((path, isinstance(error, rgb.TransparentImageError)))
+    return found

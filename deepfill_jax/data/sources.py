@@ -147,6 +147,8 @@ class TfdsSplit:
         """
         try:
             return rgb.decode(item)
+        except rgb.TransparentImageError as error:
+            raise UsageError(f"{self.name}: an image cannot be used: {error}.") from error
         except rgb.UnreadableImageError as error:
             raise UsageError(
                 f"{self.name}: an image cannot be decoded; prepare the data set again ({error})."

@@ -61,8 +61,8 @@ def _count(source: Source) -> Finding:
         total = len(source) + len(bad)
         return Finding(
             WARNING,
-            f"{text}; {len(bad)} of {total:,} files cannot be read and are skipped, the first is "
-            f"{bad[0]}: delete or replace them.",
+            f"{text}; {len(bad)} of {total:,} files cannot be read or have transparent pixels, and "
+            f"are skipped, the first is {bad[0]}: delete or replace them.",
         )
     return Finding(OK, f"{text}, all readable.")
 

@@ -1,7 +1,7 @@
 """The command that exports a model file.
 
 python -m deepfill_jax.export MODEL.safetensors --output FILE.stablehlo [--platforms cpu,cuda]
-python -m deepfill_jax.export MODEL.safetensors --output FILE.onnx [--opset 17]
+python -m deepfill_jax.export MODEL.safetensors --output FILE.onnx [--opset 17] [--dtype float16]
 """
 
 import argparse
@@ -17,12 +17,12 @@ from deepfill_jax import weights
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.convert import MODEL_HELP, sources
 from deepfill_jax.errors import RunError, UsageError, run_command
-from deepfill_jax.export import onnx, stablehlo
+from deepfill_jax.export import onnx, onnx_stepwise, stablehlo
 from deepfill_jax.inpaint.inpainter import Inpainter
 from deepfill_jax.models import cpu_convolution
 
 FORMATS = {".stablehlo": stablehlo, ".onnx": onnx}
-OPTIONS = {".stablehlo": {"platforms", "weights"}, ".onnx": {"opset"}}
+OPTIONS = {".stablehlo": {"platforms", "weights"}, ".onnx": {"opset", "dtype"}}
 CHECK_SHAPES = ((1, 88, 128), (2, 104, 72))  # Batch, height, width.
 
 
@@ -56,14 +56,16 @@ def export(source: str | Path, output: Path, *, overwrite: bool, options: dict[s
     kind = FORMATS[output.suffix]
     with atomic_write(output) as unfinished:
         kind.save(unfinished, model, **options)
-        complete = kind.load(unfinished)
+        is_half = options.get("dtype") == "float16"
+        complete = (onnx_stepwise if is_half else kind).load(unfinished)
         if options.get("weights") == "separate":
             complete = functools.partial(complete, stablehlo.tensors_of(model))
         difference = largest_difference(complete, model)
-        if not difference <= kind.TOLERANCE:  # Written this way, NaN is an error too.
+        tolerance = onnx.HALF_TOLERANCE if is_half else kind.TOLERANCE
+        if not difference <= tolerance:  # Written this way, NaN is an error too.
             raise RunError(
                 f"{output} is not written: its outputs differ from those of {source} by "
-                f"{difference:.1e}, more than {kind.TOLERANCE:.0e}."
+                f"{difference:.1e}, more than {tolerance:.0e}."
             )
     shapes = " and ".join("x".join(map(str, shape)) for shape in CHECK_SHAPES)
     print(f"architecture  {model.variant.name}")
@@ -122,6 +124,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--opset",
         type=int,
         help=f"for .onnx: {onnx.OPSETS[0]} to {onnx.OPSETS[-1]} (default: 17)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=onnx.DTYPES,
+        help="for .onnx: type of the convolutions; inputs, output, attention and norms are float32 "
+        "(default: float32)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", default=False, help="replace an existing file"

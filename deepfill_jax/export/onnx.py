@@ -5,12 +5,13 @@ of JAX functions do not support a free height and width. It therefore repeats th
 networks in `models/`; the export command compares each file with `models/` and rejects differences.
 
 Feature maps are [B, C, H, W], as usual in ONNX. Other letters are as in `models/attention.py`.
+Nodes have the names of the modules and tensors in `models/`, such as `coarse/encode1/Conv`.
 """
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import numpy as np
@@ -19,6 +20,7 @@ import deepfill_jax
 from deepfill_jax import weights
 from deepfill_jax.errors import UsageError
 from deepfill_jax.export import description, require, smallest_side
+from deepfill_jax.export.onnx_graph import Graph
 from deepfill_jax.models import Variant
 from deepfill_jax.models.attention import EXCLUDED_LOGIT, NORM_FLOOR, SOFTMAX_SCALE
 from deepfill_jax.models.generator import (
@@ -33,14 +35,22 @@ from deepfill_jax.models.layers import Activation
 from deepfill_jax.tensors import flatten
 
 OPSETS = range(13, 22)  # ONNX opsets in which the operators used here have the same meaning.
+DTYPES = ("float32", "float16")
 TOLERANCE = 1e-3
+HALF_TOLERANCE = 0.05  # With float16, whose rounding can change what the attention copies.
 
 _ACTIVATIONS: dict[Activation, str] = {nn.elu: "Elu", nn.relu: "Relu"}
-_FLOAT, _INT64 = 1, 7  # Data types in onnx.TensorProto.
+_FLOAT, _INT64, _FLOAT16 = 1, 7, 10  # Data types in onnx.TensorProto.
 _TO_THE_END = np.iinfo(np.int64).max
 
 
-def save(path: str | Path, model: weights.Model, *, opset: int = 17) -> None:
+def save(
+    path: str | Path,
+    model: weights.Model,
+    *,
+    opset: int = 17,
+    dtype: Literal["float32", "float16"] = "float32",
+) -> None:
     """Writes a model's generator, weights included, as the function described in `export`.
 
     The file's metadata has the keys "deepfill_jax", a JSON object with the model's architecture and
@@ -50,17 +60,22 @@ def save(path: str | Path, model: weights.Model, *, opset: int = 17) -> None:
         path: The file to write.
         model: The model whose generator is exported.
         opset: ONNX opset, of `OPSETS`; a lower one runs in older programs.
+        dtype: Type of the convolutions: their weights, the feature maps between them and the
+            activations. The inputs, the output, the contextual attention (norms, softmax and sums
+            of patches), the last activation of each stage and the compositing are float32 in any
+            case.
 
     Raises:
-        UsageError: The extra `export` is not installed, or the opset is not supported.
+        UsageError: The extra `export` is not installed, the opset is not supported, or a weight is
+            too large for float16.
     """
     onnx = require("onnx")
     if opset not in OPSETS:
         raise UsageError(f"Opset {opset} is not supported; choose {OPSETS[0]} to {OPSETS[-1]}.")
-    network = _Network(model.variant, flatten(model.generator))
+    network = _Network(model.variant, flatten(model.generator), np.dtype(dtype))
     network.complete(*_inputs(model.variant))
     graph = network.graph
-    graph.nodes[-1][2][0] = "completed"  # The last node's output is the graph's.
+    graph.rename_output("completed")
 
     def image_info(name: str, channels: int) -> Any:
         shape = ["batch", "height", "width", channels]
@@ -69,7 +84,7 @@ def save(path: str | Path, model: weights.Model, *, opset: int = 17) -> None:
     opsets = [onnx.helper.make_opsetid("", opset)]
     proto = onnx.helper.make_model(
         onnx.helper.make_graph(
-            [onnx.helper.make_node(*node, **attributes) for *node, attributes in graph.nodes],
+            graph.node_protos(onnx),
             "deepfill",
             [image_info(name, channels) for name, channels in _inputs(model.variant).items()],
             [image_info("completed", 3)],
@@ -115,39 +130,20 @@ def _inputs(variant: Variant) -> dict[str, int]:
     return {"image": 3, "mask": 1} | ({"sketch": 1} if variant.guided else {})
 
 
-class _Graph:
-    """Collects nodes: `graph.Conv(x, kernel, pads=...)` adds one and returns its output's name.
-
-    Inputs are names of values; arrays, numbers and lists become constants of float32 or int64.
-    """
-
-    def __init__(self) -> None:
-        self.nodes: list[tuple[str, list[str], list[str], dict[str, Any]]] = []
-        self.constants: dict[str, np.ndarray] = {}
-
-    def __getattr__(self, operator: str) -> Callable[..., Any]:
-        def add(*inputs: Any, outputs: int = 1, **attributes: Any) -> Any:
-            names = [x if isinstance(x, str) else self.constant(x) for x in inputs]
-            results = [f"{operator}_{len(self.nodes)}_{i}" for i in range(outputs)]
-            self.nodes.append((operator, names, results, attributes))
-            return results[0] if outputs == 1 else results
-
-        return add
-
-    def constant(self, value: np.typing.ArrayLike, name: str | None = None) -> str:
-        value = np.asarray(value)
-        name = name or f"constant_{len(self.constants)}"
-        self.constants[name] = value.astype(np.float32) if value.dtype.kind == "f" else value
-        return name
-
-
 class _Network:
     """Builds the graph of `models.Generator`; methods correspond to functions and modules there."""
 
-    def __init__(self, variant: Variant, tensors: Mapping[str, np.ndarray]):
-        self.graph = _Graph()
+    def __init__(self, variant: Variant, tensors: Mapping[str, np.ndarray], dtype: np.dtype):
+        self.graph = Graph()
         self.variant = variant
         self.tensors = tensors
+        self.dtype = dtype  # Of the convolutions.
+
+    def to_dtype(self, x: str) -> str:
+        return x if self.dtype == np.float32 else self.graph.Cast(x, to=_FLOAT16)
+
+    def to_float32(self, x: str) -> str:
+        return x if self.dtype == np.float32 else self.graph.Cast(x, to=_FLOAT)
 
     def complete(self, image: str, mask: str, *sketch: str) -> str:
         """Maps an image [B, H, W, 3], a mask and a sketch [B, H, W, 1] to [B, H, W, 3]."""
@@ -162,19 +158,28 @@ class _Network:
         return g.Transpose(g.Where(hole, refined, masked), perm=[0, 2, 3, 1])
 
     def coarse_net(self, masked: str, mask: str, sketch: Sequence[str]) -> str:
-        x = self.encode(self.with_mask(masked, mask, sketch), "coarse", COARSE_ENCODER)
+        with self.graph.scope("coarse"):
+            x = self.to_dtype(self.with_mask(masked, mask, sketch))
+        x = self.encode(x, "coarse", COARSE_ENCODER)
         return self.decode(self.dilate(x, "coarse"), "coarse/decoder")
 
     def refine_net(self, pasted: str, mask: str, sketch: Sequence[str]) -> str:
-        x = self.with_mask(pasted, mask, sketch) if self.variant.refine_sees_mask else pasted
+        g = self.graph
+        with g.scope("refine"):
+            x = self.with_mask(pasted, mask, sketch) if self.variant.refine_sees_mask else pasted
+            x = self.to_dtype(x)
         branch = "refine/conv_branch"
         convolved = self.dilate(self.encode(x, branch, CONV_ENCODER), branch)
         branch, last = "refine/attention_branch", self.variant.attention_activation
         x = self.encode(x, branch, ATTENTION_ENCODER, last=last)
-        x = self.contextual_attention(x, self.small_mask(mask))
+        with g.scope(f"{branch}/contextual_attention"):
+            attended = self.contextual_attention(self.to_float32(x), self.small_mask(mask))
+            x = self.to_dtype(attended)
         for name in ("attended1", "attended2"):
             x = self.gated_conv(x, f"{branch}/{name}")
-        return self.decode(self.graph.Concat(convolved, x, axis=1), "refine/decoder")
+        with g.scope("refine"):
+            x = g.Concat(convolved, x, axis=1)
+        return self.decode(x, "refine/decoder")
 
     def with_mask(self, x: str, mask: str, sketch: Sequence[str]) -> str:
         ones = [0, 0, 0, 0, 0, 1, 0, 0]  # Padding that appends one channel.
@@ -194,22 +199,26 @@ class _Network:
 
     def decode(self, x: str, path: str) -> str:
         for index, (upsampled2x, _) in enumerate(DECODER, start=1):
-            x = self.upsample2x(x) if upsampled2x else x
+            with self.graph.scope(f"{path}/decode{index}"):
+                x = self.upsample2x(x) if upsampled2x else x
             x = self.gated_conv(x, f"{path}/decode{index}")
         to_rgb = self.convolve
         if self.variant.gated_rgb:
             to_rgb = functools.partial(self.gated_conv, activation=None)
-        return self.graph.Tanh(to_rgb(x, f"{path}/to_rgb"))
+        x = to_rgb(x, f"{path}/to_rgb")
+        with self.graph.scope(path):
+            return self.graph.Tanh(self.to_float32(x))
 
     def gated_conv(
         self, x: str, path: str, *, activation: Activation | None = nn.elu, **geometry: int
     ) -> str:
         g, features = self.graph, self.tensors[f"{path}/bias"].size // 2
         y = self.convolve(x, path, **geometry)
-        value, gate = g.Split(y, [features, features], axis=1, outputs=2)
-        if activation:
-            value = getattr(g, _ACTIVATIONS[activation])(value)
-        return g.Mul(value, g.Sigmoid(gate))
+        with g.scope(path):
+            value, gate = g.Split(y, [features, features], axis=1, outputs=2)
+            if activation:
+                value = getattr(g, _ACTIVATIONS[activation])(value)
+            return g.Mul(value, g.Sigmoid(gate))
 
     def convolve(self, x: str, path: str, *, stride: int = 1, dilation: int = 1) -> str:
         g, kernel = self.graph, self.tensors[f"{path}/kernel"]
@@ -217,16 +226,27 @@ class _Network:
         # This is the total padding of SAME if the sides are multiples of the stride.
         total = span + 1 - stride if self.variant.padding == "SAME" else span
         pads = [total // 2] * 2 + [total - total // 2] * 2
-        if self.variant.padding == "REFLECT":
-            x, pads = g.Pad(x, [0, 0, *pads[:2], 0, 0, *pads[2:]], mode="reflect"), [0] * 4
-        return g.Conv(
-            x,
-            g.constant(kernel.transpose(3, 2, 0, 1), f"{path}/kernel"),
-            g.constant(self.tensors[f"{path}/bias"], f"{path}/bias"),
-            strides=[stride] * 2,
-            dilations=[dilation] * 2,
-            pads=pads,
-        )
+        with g.scope(path):
+            if self.variant.padding == "REFLECT":
+                x = g.Pad(x, [0, 0, *pads[:2], 0, 0, *pads[2:]], mode="reflect")
+                pads = [0] * 4
+            return g.Conv(
+                x,
+                self.weight(f"{path}/kernel", kernel.transpose(3, 2, 0, 1)),
+                self.weight(f"{path}/bias", self.tensors[f"{path}/bias"]),
+                strides=[stride] * 2,
+                dilations=[dilation] * 2,
+                pads=pads,
+            )
+
+    def weight(self, name: str, value: np.ndarray) -> str:
+        limit = np.finfo(self.dtype).max
+        if (largest := np.abs(value).max()) > limit:
+            raise UsageError(
+                f"{name} has values of up to {largest:.3g}, and {self.dtype} holds at most "
+                f"{limit:.3g}; export the model in float32."
+            )
+        return self.graph.constant(value.astype(self.dtype), name)
 
     def upsample2x(self, x: str) -> str:
         scales = np.array([1, 1, 2, 2], np.float32)

@@ -25,7 +25,8 @@ from deepfill_jax.inpaint import batch
 from deepfill_jax.inpaint.arguments import parse
 from deepfill_jax.inpaint.finding import find
 from deepfill_jax.inpaint.pairing import first_few, pair
-from deepfill_jax.inpaint.plan import Failure, Job, clean, names_a_file, plan, remaining
+from deepfill_jax.inpaint.plan import Failure, Job, clean, names_a_file, plan
+from deepfill_jax.inpaint.records import Records
 from deepfill_jax.pictures import MaskOptions
 
 
@@ -63,12 +64,15 @@ def run(options: argparse.Namespace) -> None:
         )
     )
     clean(planned)
-    todo, fill = planned, None
-    if any(isinstance(item, Job) for item in planned):
-        # An invalid model is an error even if all results exist.
-        fill, model_files = _filler(options)
-        if not options.overwrite and not names_a_file(options.images, options.output):
-            todo = remaining(planned, model_files)
+    # An invalid model is an error even if all results exist.
+    has_jobs = any(isinstance(item, Job) for item in planned)
+    fill, model_files = _filler(options) if has_jobs else (None, [])
+    is_file = names_a_file(options.images, options.output)
+    records = Records(planned, options, model_files, is_file=is_file)
+    todo = planned if options.overwrite or is_file else records.remaining(planned)
+    if records.outdated:
+        changed = ", ".join(sorted(records.changed)).replace("_", " ")
+        print(f"changed: {changed}; existing results made otherwise: {records.outdated}, redone")
     load = functools.partial(
         batch.load,
         options=_mask_options(options),
@@ -76,7 +80,7 @@ def run(options: argparse.Namespace) -> None:
     )
     is_single = len(planned) == 1
     with _progress(len(todo), show_failures=not is_single) as report:
-        ended = batch.complete(todo, load=load, fill=fill, report=report)
+        ended = batch.complete(todo, load=load, fill=fill, write=records.write, report=report)
     failures = [end for end in ended if isinstance(end, Failure)]
     if is_single and failures:
         error = UsageError if failures[0].is_usage_error else RunError
@@ -85,6 +89,11 @@ def run(options: argparse.Namespace) -> None:
         f"{len(ended) - len(failures)} completed, {len(planned) - len(todo)} already done, "
         f"{len(failures)} failed, in {time.monotonic() - started:.1f} s"
     )
+    if records.unrecorded:
+        print(
+            f"kept: {records.unrecorded} existing results without a record of how they were made; "
+            "--overwrite replaces them"
+        )
     _print_unused(options)
     if failures:
         raise RunError(f"{len(failures)} of {len(planned)} images failed; the lines above say why.")
@@ -134,6 +143,7 @@ def _filler(options: argparse.Namespace) -> tuple[batch.Fill, Sequence[Path]]:
     fill = functools.partial(
         inpainter.complete,
         strategy=options.strategy,
+        detail=options.detail,
         dilate=options.dilate,
         feather=options.feather,
         mask_orientation="upright",  # The mask was oriented and checked when it was read.

@@ -22,8 +22,9 @@ masks:
   Masks that store class or instance numbers need --mask-threshold 0.
 
 interrupted runs:
-  Run the same command again to process the remaining images. A result is also recomputed if it is
-  older than its image, mask, sketch or model, or if --output names a file.
+  Run the same command again to process the remaining images. A result is also recomputed if its
+  image, mask, sketch or model or an option has changed, which a record in the hidden folder
+  .deepfill_jax beside the results tells, or if --output names a file.
 
 clusters:
   An array of 16 SLURM tasks, each of which processes one part:
@@ -106,6 +107,13 @@ def _add_completion(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="side in pixels of the images that the network works best on, a multiple of 8 "
         "(default: the training size of the model)",
+    )
+    add(
+        "--no-detail",
+        action="store_false",
+        dest="detail",
+        help="leave completions soft that were computed at a smaller scale, instead of copying "
+        "detail from the known pixels",
     )
     add(
         "--dilate",

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from deepfill_jax.errors import UsageError
 from deepfill_jax.image import to_float, to_integers
+from deepfill_jax.inpaint.detail import add_detail
+from deepfill_jax.inpaint.resize import resize
 from deepfill_jax.inpaint.windows import Window
 
 
@@ -15,36 +16,30 @@ class Canvas:
 
     Attributes:
         pixels: [H, W, 1] grey or [H, W, 3] RGB, of uint8, uint16, or floats in [-1, 1].
-        hole: bool [H, W, 1], the pixels that are not filled yet.
-        windows: The windows that are not filled yet.
+        levels: uint8 [H, W, 1], the levels of the pixels that are not filled yet, otherwise 0; see
+            `windows.Plan`.
+        stages: The windows that are not filled yet.
         sketch: bool [H, W, 1], the lines that guide the completion, or None.
         unknown: bool [H, W, 1], pixels without a color that are not filled, or None.
+        detail: Whether windows that are scaled down get detail, see `detail.add_detail`.
     """
 
     def __init__(
         self,
         pixels: np.ndarray,
-        hole: np.ndarray,
-        windows: Sequence[Window],
+        levels: np.ndarray,
+        stages: Sequence[Sequence[Window]],
         sketch: np.ndarray | None = None,
         unknown: np.ndarray | None = None,
+        *,
+        detail: bool = False,
     ):
-        self.pixels, self.hole, self.windows = pixels.copy(), hole.copy(), list(windows)
-        self.sketch, self.unknown = sketch, unknown
+        self.pixels, self.levels, self.stages = pixels.copy(), levels.copy(), list(stages)
+        self.sketch, self.unknown, self.detail = sketch, unknown, detail
 
-    def pop_independent(self) -> list[Window]:
-        """Removes and returns the windows whose view overlaps no hole of an earlier window.
-
-        They can be filled in one batch. The other windows wait, since they see more afterwards.
-        """
-        ready: list[Window] = []
-        later: list[Window] = []
-        for window in self.windows:
-            before = (*ready, *later)
-            sees = any(window.view.overlaps(other.hole) for other in before)
-            (later if sees else ready).append(window)
-        self.windows = later
-        return ready
+    def pop_stage(self) -> Sequence[Window]:
+        """Removes and returns the windows of the next stage; an empty list after the last one."""
+        return self.stages.pop(0) if self.stages else []
 
     def read_window(self, window: Window) -> tuple[np.ndarray, ...]:
         """Returns a window: image, float32 [h, w, 3] in [-1, 1], and hole, bool [h, w, 1].
@@ -54,34 +49,43 @@ class Canvas:
         pixels contain none of the hole. It is a line if it covers any line pixel, so thin lines
         remain. Pixels without a color are hole for the network.
         """
-        pixels, hole = self.pixels[window.view.slices], self.hole[window.view.slices]
-        if self.unknown is not None:
-            hole = hole | self.unknown[window.view.slices]
+        image, hole = self._read(window)
         areas = [hole] if self.sketch is None else [hole, self.sketch[window.view.slices] & hole]
-        image = _to_float(pixels)
-        if image.shape[2] == 1:
-            image = image.repeat(3, axis=2)
         if image.shape[:2] == (window.height, window.width):
             return image, *areas
-        image = _resize(np.where(hole, np.float32(0), image), window.height, window.width)
-        areas = [_resize(x.astype(np.float32), window.height, window.width) > 0 for x in areas]
+        image = resize(np.where(hole, np.float32(0), image), window.height, window.width)
+        areas = [resize(x.astype(np.float32), window.height, window.width) > 0 for x in areas]
         return image, *areas
 
     def paste(self, window: Window, filled: np.ndarray) -> None:
-        """Copies the pixels of the hole from a filled window, float32 [h, w, 3] in [-1, 1]."""
+        """Copies the pixels of the window's level from its output, float32 [h, w, 3] in [-1, 1]."""
         _, _, height, width = window.view
         if filled.shape[:2] != (height, width):
-            filled = np.clip(_resize(filled, height, width), -1.0, 1.0)
+            if self.detail:
+                filled = add_detail(*self._read(window), filled)
+            else:
+                filled = np.clip(resize(filled, height, width), -1.0, 1.0)
         if self.pixels.shape[2] == 1:
             filled = filled.mean(axis=2, keepdims=True)
-        view, hole = self.pixels[window.view.slices], self.hole[window.view.slices]
+        view, levels = self.pixels[window.view.slices], self.levels[window.view.slices]
         rows, columns = (
             slice(inner.start - outer.start, inner.stop - outer.start)
             for inner, outer in zip(window.hole.slices, window.view.slices, strict=True)
         )
-        view, hole, filled = (x[rows, columns] for x in (view, hole, filled))
-        np.copyto(view, _to_dtype(filled, view.dtype), where=hole)
-        hole[...] = False
+        view, levels, filled = (x[rows, columns] for x in (view, levels, filled))
+        here = levels == window.level
+        np.copyto(view, _to_dtype(filled, view.dtype), where=here)
+        levels[here] = 0
+
+    def _read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the view of a window: float32 [H, W, 3] in [-1, 1], and hole, bool [H, W, 1]."""
+        image, hole = (
+            _to_float(self.pixels[window.view.slices]),
+            self.levels[window.view.slices] > 0,
+        )
+        if self.unknown is not None:
+            hole = hole | self.unknown[window.view.slices]
+        return image.repeat(3 // image.shape[2], axis=2), hole
 
 
 def extend(
@@ -129,10 +133,3 @@ def _to_float(pixels: np.ndarray) -> np.ndarray:
 
 def _to_dtype(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return to_integers(image, dtype) if dtype.kind == "u" else image.astype(dtype)
-
-
-def _resize(x: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes float32 [H, W, C]: area averaging if it shrinks, bicubic interpolation if not."""
-    how = Image.Resampling.BOX if height * width < x[..., 0].size else Image.Resampling.BICUBIC
-    channels = (Image.fromarray(x[..., c]).resize((width, height), how) for c in range(x.shape[2]))
-    return np.stack([np.asarray(channel) for channel in channels], axis=-1)

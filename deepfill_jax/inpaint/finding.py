@@ -8,6 +8,8 @@ from pathlib import Path
 from deepfill_jax.errors import UsageError, printable
 from deepfill_jax.pictures import READABLE, format_of
 
+RECORDS_FOLDER = ".deepfill_jax"  # In a folder of results, see `records`; it is not counted.
+
 
 @dataclass
 class Found:
@@ -67,6 +69,8 @@ def _search(folder: Path, recursive: bool, known: set[Path], found: Found) -> It
     """Yields a folder's image files and counts its other files; skips the folders in `known`."""
     known.add(folder.resolve())
     for path in folder.iterdir():
+        if path.name == RECORDS_FOLDER:
+            continue
         if path.name.startswith("."):
             found.others["hidden"] += 1
         elif path.is_dir():

@@ -13,6 +13,7 @@ class Options(TypedDict, total=False):
     """Keyword arguments of `Inpainter.__call__` and `Inpainter.complete`; see `Settings`."""
 
     strategy: Strategy
+    detail: bool
     dilate: int
     feather: int
     mask_threshold: float
@@ -26,7 +27,9 @@ class Settings:
     """The options with their defaults.
 
     Attributes:
-        strategy: How large images are processed, see `windows.choose_strategy`.
+        strategy: How large images are processed, see `windows.plan_windows`.
+        detail: Whether what is completed at a smaller scale gets detail from the known pixels, see
+            `detail.add_detail`.
         dilate: Pixels by which the hole is dilated, 0 or more.
         feather: Width in pixels, at most `dilate`, of the blended border.
         mask_threshold: Fraction of the mask's value scale above which a value is hole, from 0 to
@@ -42,6 +45,7 @@ class Settings:
     """
 
     strategy: Strategy = "auto"
+    detail: bool = True
     dilate: int = 0
     feather: int = 0
     mask_threshold: float = 0.5

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from PIL import Image
 
-from deepfill_jax.atomic_write import is_current, unfinished_path
+from deepfill_jax.atomic_write import unfinished_path
 from deepfill_jax.errors import UsageError, printable
 from deepfill_jax.inpaint import mask_names
 from deepfill_jax.inpaint.finding import Found, find
@@ -220,21 +220,6 @@ def _check_keeps_inputs(planned: Iterable[Job | Failure]) -> None:
 
 def _jobs(planned: Iterable[Job | Failure]) -> Iterator[Job]:
     return (item for item in planned if isinstance(item, Job))
-
-
-def remaining(planned: Sequence[Job | Failure], model: Sequence[Path] = ()) -> list[Job | Failure]:
-    """Removes the jobs whose result exists and is not older than its inputs.
-
-    Args:
-        planned: Jobs and failures. An existing result is complete, as writes are atomic.
-        model: The files of the model, which count as inputs.
-    """
-    return [
-        item
-        for item in planned
-        if isinstance(item, Failure)
-        or not is_current(item.result, [item.image, item.mask, item.sketch, *model])
-    ]
 
 
 def clean(planned: Sequence[Job | Failure]) -> None:

@@ -1,50 +1,49 @@
 """The windows through which the network fills the holes of an image of any size.
 
+The scale of a window follows from the thickness of its hole, the diameter of the largest disc in
+it, and not from its extent: a wire that crosses the whole image is filled at full size. A picture
+with thin and thick holes is filled at several scales, thick holes first.
+
 Masks are bool [H, W, 1], true in the hole; lengths are in pixels of the image.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-import scipy  # Loads scipy.ndimage when it is first used.
+
+from deepfill_jax.inpaint.boxes import (
+    Box,
+    around,
+    distance_transform,
+    hole_boxes,
+    overlap,
+    pooled,
+    tight,
+)
 
 Strategy = Literal["auto", "original", "resize", "crop"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-CONTEXT = 2.0  # Ratio of the side of a window to the longer side of its hole.
-THIN = 0.05  # Below this fraction of its window, a hole (wires, text) is filled in parts.
-CELLS = 8  # Grid cells per working size. Holes in the same or adjacent cells share a window.
-
-
-class Box(NamedTuple):
-    """A rectangle in an image."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """The rows and columns of the box."""
-        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
-
-    def overlaps(self, other: "Box") -> bool:
-        """Returns whether the boxes share a pixel."""
-        return all(
-            a.start < b.stop and b.start < a.stop
-            for a, b in zip(self.slices, other.slices, strict=True)
-        )
+CONTEXT = 2.0  # Ratio of the side of a window to the thickness of the thickest hole in it.
+FILLED = 0.75  # Largest extent of what a window fills, relative to its side.
+CELLS = 8  # Grid cells per window side. Holes in the same or adjacent cells are one hole.
+FINENESS = 16  # Cells per thickness in the grid on which thickness is measured.
+NEAR = (
+    0.75  # Distance from the axis of a thick part, relative to its thickness, that belongs to it.
+)
+MAX_WORK = 512  # Windows of the working size that "auto" takes for one image.
 
 
 class Window(NamedTuple):
     """A part of the image that the network reads to fill a hole, and the size at which it does."""
 
     view: Box  # The pixels that the network reads.
-    hole: Box  # Within `view`; hole pixels in this box are filled from the output.
+    hole: Box  # Within `view`; hole pixels of the window's level in this box are filled.
     height: int  # Height of the network input: `view.height`, or less if scaled down.
     width: int
+    level: int = 1  # Level of the pixels that are filled, see `Plan`.
 
     @property
     def scale(self) -> float:
@@ -52,107 +51,161 @@ class Window(NamedTuple):
         return max(self.height, self.width) / max(self.view.height, self.view.width)
 
 
-def choose_strategy(mask: np.ndarray, working_size: int) -> Strategy:
-    """Returns the strategy that "auto" selects.
+class Plan(NamedTuple):
+    """The windows that fill a mask.
 
-    It selects "original" up to twice the working size, since networks tolerate images somewhat
-    larger than their training images. Above, it selects "crop", or "resize" if the windows of
-    "crop" would read half of the image or more.
+    Attributes:
+        strategy: The strategy used; never "auto".
+        levels: uint8 [H, W, 1]; 0 outside the hole, otherwise the level of the window that fills
+            the pixel. Windows of higher levels come first and have smaller scales.
+        stages: Lists of windows that are filled one after the other. The windows of a stage are
+            filled at the same time, since none reads pixels that another one fills.
     """
-    height, width = mask.shape[:2]
-    if max(height, width) <= 2 * working_size:
-        return "original"
-    seen = sum(window.view.height * window.view.width for window in _cropped(mask, working_size))
-    return "crop" if seen < height * width / 2 else "resize"
+
+    strategy: Strategy
+    levels: np.ndarray
+    stages: list[list[Window]]
+
+    @property
+    def scale(self) -> float:
+        """Smallest scale of a window; 1.0 if none is scaled down."""
+        return min((window.scale for stage in self.stages for window in stage), default=1.0)
 
 
-def find_windows(mask: np.ndarray, strategy: Strategy, working_size: int) -> list[Window]:
-    """Returns the windows that fill the hole, in order; an empty list if there is no hole.
+def plan_windows(mask: np.ndarray, strategy: Strategy, working_size: int) -> Plan:
+    """Returns the windows that fill the hole; no stage if there is no hole.
 
     Args:
         mask: bool [H, W, 1].
         strategy: "original": one window, the whole image. "resize": the same, scaled down to the
-            working size. "crop": one window per hole, with a side of `CONTEXT` times the hole's,
-            scaled down to the working size if it is larger. Nearby holes share a window; long thin
-            holes are split into several.
+            working size. "crop": windows of the working size over the hole, each scaled down until
+            its side is `CONTEXT` times the thickness of the hole. "auto": "original" up to twice
+            the working size, since networks tolerate images somewhat larger than their training
+            images. Above, "crop" with a smallest scale that limits the work to `MAX_WORK` windows;
+            "resize" if that is the whole image.
         working_size: Side in pixels of the images that the network works best on.
     """
-    if not mask.any():
-        return []
-    if strategy == "crop":
-        return list(_cropped(mask, working_size))
-    whole = Box(0, 0, *mask.shape[:2])
-    return [_window(whole, whole, working_size if strategy == "resize" else max(mask.shape))]
+    shape = mask.shape[:2]
+    if strategy == "auto" and max(shape) <= 2 * working_size:
+        strategy = "original"
+    if strategy in ("original", "resize") or not mask.any():
+        whole = Box(0, 0, *shape)
+        largest = working_size if strategy == "resize" else max(shape)
+        windows = [_window(whole, whole, largest, 1)] if mask.any() else []
+        return Plan("crop" if strategy == "auto" else strategy, mask.astype(np.uint8), [windows])
+    levels, thickest = measure_levels(mask, working_size)
+    lowest = 1
+    plan = _cropped(levels, thickest, lowest, working_size)
+    while strategy == "auto" and sum(map(len, plan.stages)) > MAX_WORK:
+        lowest += 1
+        np.maximum(levels, lowest, out=levels, where=mask)
+        plan = _cropped(levels, thickest, lowest, working_size)
+    return plan
 
 
-def _cropped(mask: np.ndarray, working_size: int) -> Iterator[Window]:
-    """Yields a window for each hole, or for each part of a thin hole."""
-    for box in _hole_boxes(mask, max(working_size // CELLS, 1)):
-        yield from _parts(mask, box, working_size)
+def measure_levels(mask: np.ndarray, working_size: int) -> tuple[np.ndarray, list[float]]:
+    """Sorts the pixels of a hole by the thickness of the hole around them.
+
+    Level 1 is thin enough for windows at full size, level 2 for windows scaled down by 2, level 3
+    by 4, and so on. A pixel has the level of the largest disc in the hole that contains it, or that
+    is near to it. Beyond the edge of the image, the hole continues: nothing is known there either.
+
+    Returns:
+        The levels, uint8 [H, W, 1], and the largest thickness of each level from 1 on.
+    """
+    levels = mask.astype(np.uint8)
+    limit = working_size / CONTEXT
+    cell = max(int(limit / FINENESS), 1)
+    hole = pooled(mask, cell, whole=True)
+    # Without any known pixel, the hole is thicker than every limit.
+    depth = cell * distance_transform(hole) if not hole.all() else np.full(hole.shape, np.inf)
+    thickness = 2 * float(depth.max())
+    thickest = [min(thickness, limit)]
+    # A window that sees the whole image is the last.
+    while thickness > limit and CONTEXT * limit < max(mask.shape):
+        distance = cell * distance_transform(depth <= limit / 2)
+        thick = (distance <= NEAR * limit).repeat(cell, 0).repeat(cell, 1)
+        levels[thick[: mask.shape[0], : mask.shape[1]] & mask[..., 0]] = len(thickest) + 1
+        limit *= 2
+        thickest.append(min(thickness, limit))
+    return levels, thickest
 
 
-def _hole_boxes(mask: np.ndarray, cell: int) -> list[Box]:
-    """Returns disjoint boxes around the holes, merged if they touch in a grid of `cell` pixels."""
-    height, width = mask.shape[:2]
-    padded = np.pad(mask[..., 0], ((0, -height % cell), (0, -width % cell)))
-    rows, columns = (side // cell for side in padded.shape)
-    cells = np.any(padded.reshape(rows, cell, columns, cell), axis=(1, 3))
-    while True:
-        found = scipy.ndimage.find_objects(scipy.ndimage.label(cells, np.ones((3, 3)))[0])
-        if all(cells[box].all() for box in found):
-            break
-        for box in found:  # The filled box may touch others.
-            cells[box] = True
-    boxes = (
-        Box(*(cell * s.start for s in b), *(cell * (s.stop - s.start) for s in b)) for b in found
-    )
-    return [_tight(mask, box) for box in boxes]
+def _cropped(levels: np.ndarray, thickest: Sequence[float], lowest: int, working_size: int) -> Plan:
+    """Returns the windows of the strategy "crop" for these levels, of which none is below `lowest`.
+
+    Windows of the lowest level are scaled by its full factor, the others by what they need.
+    """
+    stages: list[list[Window]] = []
+    shape = levels.shape[:2]
+    for level in range(int(levels.max()), lowest - 1, -1):
+        part = levels == level
+        if not part.any():
+            continue
+        thickness = thickest[min(level, len(thickest)) - 1]
+        side = working_size * 2 ** (level - 1)
+        if level > lowest:
+            side = min(side, round(CONTEXT * thickness))
+        # A window that reaches from edge to edge fills everything between them.
+        inner = [limit if side >= limit else max(round(FILLED * side), 1) for limit in shape]
+        pieces = [
+            piece
+            for box in hole_boxes(part, max(side // CELLS, 1))
+            for piece in _pieces(part, box, inner)
+        ]
+        windows = [
+            _window(around(hole, side, shape), hole, working_size, level)
+            for hole in _packed(pieces, inner)
+        ]
+        stages += _independent(windows)
+    return Plan("crop", levels, stages)
 
 
-def _tight(mask: np.ndarray, box: Box) -> Box:
-    """Returns the bounding box of the hole pixels in a box that contains some."""
-    hole = mask[box.slices][..., 0]
-    rows, columns = (np.flatnonzero(hole.any(axis)) for axis in (1, 0))
-    top, left = rows[0], columns[0]
-    return Box(
-        int(box.top + top),
-        int(box.left + left),
-        int(rows[-1] - top + 1),
-        int(columns[-1] - left + 1),
-    )
+def _pieces(part: np.ndarray, box: Box, inner: Sequence[int]) -> Iterator[Box]:
+    """Divides a box into boxes of at most `inner` rows and columns; drops those without hole."""
+    rows, columns = (-(-side // limit) for side, limit in zip(box[2:], inner, strict=True))
+    tops = np.linspace(box.top, box.top + box.height, rows + 1).astype(int)
+    lefts = np.linspace(box.left, box.left + box.width, columns + 1).astype(int)
+    for top, bottom in itertools.pairwise(tops.tolist()):
+        for left, right in itertools.pairwise(lefts.tolist()):
+            piece = Box(top, left, bottom - top, right - left)
+            if part[piece.slices].any():
+                yield tight(part, piece)
 
 
-def _parts(mask: np.ndarray, box: Box, working_size: int) -> Iterator[Window]:
-    """Yields the window of a hole's box; splits it in halves while it is thin and large."""
-    side = max(working_size, int(CONTEXT * max(box.height, box.width)))
-    is_thin = np.count_nonzero(mask[box.slices]) < THIN * side**2
-    if side <= working_size or not is_thin:
-        yield _window(_around(box, side, mask.shape[:2]), box, working_size)
-        return
-    along = box.height < box.width
-    half = max(box.height, box.width) // 2
-    first = box._replace(**({"width": half} if along else {"height": half}))
-    second = Box(
-        box.top + (0 if along else half),
-        box.left + (half if along else 0),
-        box.height - (0 if along else half),
-        box.width - (half if along else 0),
-    )
-    for part in (first, second):
-        if mask[part.slices].any():
-            yield from _parts(mask, _tight(mask, part), working_size)
+def _packed(boxes: list[Box], inner: Sequence[int]) -> Iterator[Box]:
+    """Joins boxes that fit together into `inner` rows and columns, from the top left on."""
+    while boxes:
+        bottom = min(box.top for box in boxes) + inner[0]
+        shelf = [box for box in boxes if box.top + box.height <= bottom]
+        boxes = [box for box in boxes if box.top + box.height > bottom]
+        first, *others = sorted(shelf, key=lambda box: box.left)
+        for box in others:
+            joined = first.joined(box)
+            if joined.width > inner[1]:
+                yield first
+                joined = box
+            first = joined
+        yield first
 
 
-def _around(box: Box, side: int, shape: tuple[int, int]) -> Box:
-    """Returns a square centered on the box, shifted and cut to fit into the image."""
-    starts, sides = [], []
-    for start, length, limit in zip(box[:2], box[2:], shape, strict=True):
-        sides.append(min(side, limit))
-        starts.append(min(max(start + (length - sides[-1]) // 2, 0), limit - sides[-1]))
-    return Box(*starts, *sides)
+def _independent(windows: list[Window]) -> list[list[Window]]:
+    """Sorts windows into stages, in none of which a window reads pixels that another one fills."""
+    views, holes = (np.array([window[i] for window in windows]) for i in (0, 1))
+    stages: list[list[Window]] = []
+    stage_of = np.empty(len(windows), int)
+    for i, window in enumerate(windows):
+        reads = overlap(views[i], holes[:i]) | overlap(holes[i], views[:i])
+        taken = set(stage_of[:i][reads])
+        stage_of[i] = next(stage for stage in itertools.count() if stage not in taken)
+        if stage_of[i] == len(stages):
+            stages.append([])
+        stages[stage_of[i]].append(window)
+    return stages
 
 
-def _window(view: Box, hole: Box, largest: int) -> Window:
+def _window(view: Box, hole: Box, largest: int, level: int) -> Window:
     """Returns a window, scaled down if a side is above `largest`."""
     scale = min(1.0, largest / max(view.height, view.width))
-    return Window(view, hole, *(max(round(scale * side), 1) for side in view[2:]))
+    height, width = (max(round(scale * side), 1) for side in view[2:])
+    return Window(view, hole, height, width, level)

@@ -13,7 +13,7 @@ from deepfill_jax.inpaint.canvas import Canvas, blend
 from deepfill_jax.inpaint.inputs import ImageInput, read_inputs
 from deepfill_jax.inpaint.network import compiled_side
 from deepfill_jax.inpaint.options import Settings
-from deepfill_jax.inpaint.windows import Strategy, Window, choose_strategy, find_windows
+from deepfill_jax.inpaint.windows import Strategy, Window, plan_windows
 from deepfill_jax.models import Prediction
 from deepfill_jax.pictures import Picture, Source, check_hole
 
@@ -104,27 +104,32 @@ def begin(
     if settings.value_range is None and value_range.is_probably_0_to_1(unit, hole):
         warnings = (*warnings, value_range.WARNING)
     dilated = mask_edges.dilate(hole, settings.dilate)
-    strategy = settings.strategy
-    if strategy == "auto":
-        strategy = choose_strategy(dilated, working_size)
-    windows = find_windows(dilated, strategy, working_size)
+    plan = plan_windows(dilated, settings.strategy, working_size)
     unknown = None if picture.alpha is None else (picture.alpha == 0) & ~dilated
-    canvas = Canvas(unit, dilated, windows, lines, unknown)
+    canvas = Canvas(unit, plan.levels, plan.stages, lines, unknown, detail=settings.detail)
     is_flat = not isinstance(image, Source | Picture) and np.ndim(image) == 2
-    scale = min((window.scale for window in windows), default=1.0)
     return Work(
-        picture, hole, dilated, strategy, canvas, scale, is_flat, has_alpha, settings, warnings
+        picture,
+        hole,
+        dilated,
+        plan.strategy,
+        canvas,
+        plan.scale,
+        is_flat,
+        has_alpha,
+        settings,
+        warnings,
     )
 
 
 def fill(canvases: Sequence[Canvas], run: Callable[..., Prediction]) -> None:
-    """Fills all windows of canvases, in batches of independent windows of one size.
+    """Fills all windows of canvases, stage by stage, in batches of windows of one size.
 
     Args:
         canvases: The canvases of the images, see `begin`.
         run: The network, see `Network.__call__`.
     """
-    while ready := [(canvas, w) for canvas in canvases for w in canvas.pop_independent()]:
+    while ready := [(canvas, w) for canvas in canvases for w in canvas.pop_stage()]:
         by_size = collections.defaultdict(list)
         for canvas, window in ready:
             sides = compiled_side(window.height), compiled_side(window.width)

@@ -1,8 +1,10 @@
 """Decodes images for training and evaluation fast, as uint8 RGB [H, W, 3] without metadata.
 
-Grey is repeated to three channels, 16-bit values keep their upper 8 bits, alpha is dropped, and the
-EXIF orientation is applied. Every format that Pillow reads is accepted; only the first frame of an
-animation is decoded. `pictures.read` is for images that are inpainted and written again.
+Grey is repeated to three channels, 16-bit values keep their upper 8 bits, and the EXIF orientation
+is applied. Every format that Pillow reads is accepted; only the first frame of an animation is
+decoded. Images with transparent pixels are refused, because the colors of such pixels are arbitrary
+or are meant to be mixed with a background. `pictures.read` is for images that are inpainted and
+written again.
 """
 
 import io
@@ -18,7 +20,14 @@ _JPEG_END = b"\xff\xd9"
 
 
 class UnreadableImageError(ValueError):
-    """The bytes do not decode to an image."""
+    """The bytes do not decode to an image whose colors are known."""
+
+
+class TransparentImageError(UnreadableImageError):
+    """The image has pixels that are not opaque."""
+
+    def __init__(self) -> None:
+        super().__init__("it has transparent pixels, whose colors are not known; flatten it")
 
 
 def decode(encoded: bytes) -> np.ndarray:
@@ -28,6 +37,7 @@ def decode(encoded: bytes) -> np.ndarray:
         uint8 RGB [H, W, 3].
 
     Raises:
+        TransparentImageError: The image has pixels that are not opaque.
         UnreadableImageError: The bytes are not an image, or end early.
     """
     try:
@@ -35,7 +45,10 @@ def decode(encoded: bytes) -> np.ndarray:
             if opened.format == "JPEG" and opened.mode == "RGB" and encoded.endswith(_JPEG_END):
                 return _decode_jpeg(encoded)
             ImageOps.exif_transpose(opened, in_place=True)
+            _check_opaque(opened)
             return _to_rgb(opened)
+    except TransparentImageError:
+        raise
     except Exception as error:  # Pillow's readers raise many types, even SyntaxError.
         raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
 
@@ -66,16 +79,23 @@ def read_size(source: str | Path | bytes) -> tuple[int, int]:
         raise UsageError(f"{name} cannot be read as an image: {error}.") from error
 
 
-def is_readable(path: str | Path) -> bool:
-    """Whether a file is an image and decodes to its end."""
+def check(path: str | Path) -> None:
+    """Checks that a file can be decoded, faster than `decode` for JPEG files.
+
+    Raises:
+        TransparentImageError: The image has pixels that are not opaque.
+        UnreadableImageError: The file cannot be read, is not an image, or ends early.
+    """
     try:
         with Image.open(path) as opened:
             # JPEG files are decoded at an eighth of their size, but all bytes are read.
             opened.draft(None, (1, 1))
             opened.load()
-    except Exception:  # See `decode`.
-        return False
-    return True
+            _check_opaque(opened)
+    except TransparentImageError:
+        raise
+    except Exception as error:  # See `decode`.
+        raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
 
 
 def suffixes() -> frozenset[str]:
@@ -94,6 +114,20 @@ def _decode_jpeg(encoded: bytes) -> np.ndarray:
     if pixels is None:
         raise ValueError("OpenCV cannot decode this JPEG")
     return pixels
+
+
+def _check_opaque(opened: Image.Image) -> None:
+    if not opened.has_transparency_data:
+        return
+    opened.load()  # Some formats know only then whether a color is transparent.
+    if opened.mode.startswith("I"):
+        is_opaque = not (np.asarray(opened) == opened.info["transparency"]).any()
+    else:
+        with_alpha = "LA" if opened.mode in ("1", "L", "La", "LA") else "RGBA"
+        alpha = opened.convert(with_alpha).getchannel("A")
+        is_opaque = alpha.getextrema()[0] == 255
+    if not is_opaque:
+        raise TransparentImageError
 
 
 def _to_rgb(opened: Image.Image) -> np.ndarray:
