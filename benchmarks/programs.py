@@ -164,6 +164,11 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {name: float(f"{x:.4g}") for name, x in figures.items()}
 
 
+def median_and_range(figures: dict[str, float], form: str) -> str:
+    """Returns the text of `spread`'s figures for a table: "median (minimum..maximum)"."""
+    return f"{figures['median']:{form}} ({figures['min']:{form}}..{figures['max']:{form}})"
+
+
 def matmul_rate(precision: str) -> float:
     """Measures the machine's FLOP/s in matrix products, the best of a few rounds."""
     dtype, rounding = PRECISIONS[precision]

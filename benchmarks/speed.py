@@ -93,11 +93,10 @@ def main() -> None:
     print("| case | precision | s | compile, s | peak, GB | GFLOP | % of matmul rate |")
     print("|---|---|---|---|---|---|---|")
     for result in measured:
-        seconds = result["seconds"]
         cells = (
             result["case"],
             result["precision"],
-            f"{seconds['median']:.3g} ({seconds['min']:.3g}..{seconds['max']:.3g})",
+            programs.median_and_range(result["seconds"], ".3g"),
             f"{result['compile_seconds']:.1f}",
             f"{result.get('device_peak_gb', result['peak_gb']):.2f}",
             f"{result['gflop']:.0f}",

@@ -62,7 +62,7 @@ def parse(text: str, *, source: str) -> dict[str, Any]:
         raise UsageError(f"The metadata of {source} is not JSON ({error}); {_REMEDY}.") from error
     if not isinstance(described, dict):
         raise UsageError(f"The metadata of {source} is not a JSON object; {_REMEDY}.")
-    entries = {renamed.METADATA.get(name, name): value for name, value in described.items()}
+    entries = renamed.with_new_entries(described)
     entries = {k: x for k, x in entries.items() if not (x is None and k in _OPTIONAL)}
     for name, (must_be, is_right) in _RULES.items():
         if name not in entries:

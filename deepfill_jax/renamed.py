@@ -53,6 +53,14 @@ def with_new_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
+def with_new_entries(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Renames the entries of a model file's metadata, and the keys of its training recipe."""
+    entries = {METADATA.get(name, name): value for name, value in metadata.items()}
+    if isinstance(entries.get("recipe"), Mapping):  # The config's `loss`.
+        entries["recipe"] = with_new_keys({"loss": entries["recipe"]}).get("loss", {})
+    return entries
+
+
 def refuse_old_flags(arguments: Iterable[str]) -> None:
     """Checks a command line for flags that have been renamed.
 

@@ -19,6 +19,8 @@ from deepfill_jax.tensors import flatten
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 compare = importlib.import_module("compare")
+model_files = importlib.import_module("peers.model_files")
+worker = importlib.import_module("peers.worker")
 Case = compare.Case
 
 # A peer process whose results all have the value VALUE.
@@ -38,16 +40,17 @@ protocol.serve(make_calls, {"versions": "fake 1", "threads": 1})
 @pytest.fixture
 def model(tmp_path):
     path = tmp_path / "model.safetensors"
-    weights.save(path, compare.draw(make_variant("mmagic", width=2, discriminator_width=1)))
+    variant = make_variant("mmagic", width=2, discriminator_width=1)
+    weights.save(path, model_files.random_model(variant))
     return path
 
 
 def ours(path, **more):
-    return compare.Peer("ours", [sys.executable, "-m", "peers.ours"], path, **more)
+    return worker.Peer("ours", [sys.executable, "-m", "peers.ours"], path, **more)
 
 
 def fake(value, path=Path("none")):
-    return compare.Peer("fake", [sys.executable, "-c", FAKE.replace("VALUE", value)], path)
+    return worker.Peer("fake", [sys.executable, "-c", FAKE.replace("VALUE", value)], path)
 
 
 def test_comparison_with_itself_finds_no_difference(model):
@@ -66,14 +69,14 @@ def test_comparison_with_itself_finds_no_difference(model):
 
 def test_peer_continues_training_from_step_to_step(model, tmp_path):
     pytest.importorskip("ml_collections")
-    worker = compare.Worker(ours(model), Case("train", 32, 1), tmp_path / "results.npz", tmp_path)
+    process = worker.Worker(ours(model), Case("train", 32, 1), tmp_path / "results.npz", tmp_path)
     losses = []
     for _ in range(2):
-        assert worker.call()["seconds"] > 0
-        losses.append(worker.result())
-    worker.call("weights")
-    trained = worker.result()
-    worker.close()
+        assert process.call()["seconds"] > 0
+        losses.append(process.result())
+    process.call("weights")
+    trained = process.result()
+    process.close()
     # MMagic's losses are compared by these names.
     assert losses[0].keys() > {"hinge/fake", "hinge/real", "loss/generator", "l1/refined/hole"}
     assert losses[0]["loss/generator"] != losses[1]["loss/generator"]
@@ -118,8 +121,8 @@ def test_invalid_case_is_refused(text):
 def test_weights_written_for_nipponjo_are_read_back(tmp_path):
     pytest.importorskip("torch")
     sources = importlib.import_module("deepfill_jax.convert.sources")
-    model = compare.draw(make_variant("nipponjo", width=2, discriminator_width=1))
-    compare.write_nipponjo(tmp_path / "model.pth", model)
+    model = model_files.random_model(make_variant("nipponjo", width=2, discriminator_width=1))
+    model_files.write_nipponjo(tmp_path / "model.pth", model)
     read = flatten(sources.read(tmp_path / "model.pth").model.generator)
     written = flatten(model.generator)
     assert read.keys() == written.keys()

@@ -21,8 +21,8 @@ def make_pixels(height, width, channels, dtype):
 def make_canvas(channels=3, dtype=np.uint8, scaled=False):
     levels = np.zeros((20, 30, 1), np.uint8)
     levels[5:11, 7:15] = 1
-    levels[1, 1] = 1  # Of another window.
-    levels[6, 8] = 2  # Of a window of another level.
+    levels[1, 1] = 1  # A pixel of another window.
+    levels[6, 8] = 2  # A pixel of a window of another level.
     size = (8, 10) if scaled else (16, 20)
     window = Window(Box(0, 2, 16, 20), Box(5, 7, 6, 8), *size)
     return Canvas(make_pixels(20, 30, channels, dtype), levels, [[window]]), window

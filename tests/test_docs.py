@@ -21,7 +21,7 @@ from deepfill_jax import cli, config, flags
 WITH_FLAGS = ("train", "evaluate", "doctor", "main")  # Read by flags.py, the others by argparse.
 IMAGES = {"photo.jpg", "photo.png", "mask.png", "lines.png"}  # That Python code may read.
 # Flags in running text that belong to other programs.
-FOREIGN = {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--target", "--no-deps"}
+FOREIGN = {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--target", "--env", "--no-deps"}
 FOLDERS = "benchmarks|configs|docs|launch|tests"
 
 
@@ -108,6 +108,10 @@ def check_command(words, parse):
         setup = configparser.ConfigParser()
         setup.read(ROOT / "setup.cfg")
         assert set(",".join(extras).split(",")) <= {"", *setup["options.extras_require"]}
+    elif program == "docker":
+        targets = re.findall(r"^FROM \S+ AS (\w+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+        (named,) = {word.split(":")[1] for word in words if word.startswith("deepfill_jax:")}
+        assert named in targets, words
     elif program.endswith("python"):
         assert arguments[:2] == ["-m", "pytest"] or arguments[1] == "pytorch_fid", words
     else:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from deepfill_jax import config, renamed
+from deepfill_jax import config, renamed, trained, weights
 from deepfill_jax.convert.__main__ import main as convert
 from deepfill_jax.errors import UsageError
 
@@ -35,6 +35,22 @@ def test_config_of_an_old_run_is_read_by_the_names_of_today():
         "ema_decay": 0.9,
         "masks": {"weights": {"box_and_strokes": 1.0}, "folder": ""},
     }
+
+
+def test_metadata_of_an_old_model_file_is_read_by_the_names_of_today():
+    old = {"licence": "CC0", "step": 3, "recipe": {"joint_pass": True, "l1_valid": 0.2, "l1": 1.0}}
+    assert renamed.with_new_entries(old) == {
+        "license": "CC0",
+        "step": 3,
+        "recipe": {"concat_real_fake": True, "l1_known": 0.2, "l1": 1.0},
+    }
+    assert renamed.with_new_entries({"recipe": {}}) == {"recipe": {}}
+
+
+def test_bundled_models_have_the_recipe_keys_of_today():
+    for name in trained.names():
+        recipe = weights.load(name).metadata["recipe"]
+        assert recipe.keys() <= config.KEYS["loss"].keys(), name
 
 
 def test_override_by_an_old_key_names_the_new_one():

@@ -21,9 +21,11 @@ from deepfill_jax.tensors import flatten
 pytest.importorskip("ml_collections")
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
-compare = importlib.import_module("compare")
+histories = importlib.import_module("histories")
+model_files = importlib.import_module("peers.model_files")
 trainers = importlib.import_module("trainers")
 protocol = importlib.import_module("peers.protocol")
+worker = importlib.import_module("peers.worker")
 
 STEPS = 3
 FAKE = """
@@ -50,7 +52,7 @@ def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     for part in ("train", "val"):
         photos.write(folder / "faces" / part)
-    case = compare.Case("train", 32, 2)
+    case = protocol.Case("train", 32, 2)
     config = trainers.make_config(
         Namespace(photos=folder, case=case, steps=STEPS, width=2, init="unit_variance", number=4)
     )
@@ -65,12 +67,12 @@ def flat(model):
 def fake(loss):
     """A side that finds a loss of what it is given, the step counted from 1."""
     code = FAKE.replace("LOSS", loss)
-    return compare.Peer("fake", [sys.executable, "-c", code], Path("none"))
+    return worker.Peer("fake", [sys.executable, "-c", code], Path("none"))
 
 
 def train(config, folder, *sides):
     trainers.write_batches(config, folder / "batches.npz")
-    return trainers.train(compare.Case("train", 32, 2), sides, folder / "batches.npz", STEPS)
+    return trainers.train(protocol.Case("train", 32, 2), sides, folder / "batches.npz", STEPS)
 
 
 def test_file_of_batches_equals_our_training_stream(config, tmp_path):
@@ -100,10 +102,10 @@ def test_different_or_infinite_losses_stop_the_comparison(config, tmp_path):
 
 @pytest.mark.slow
 def test_identical_sides_have_identical_losses(config, tmp_path):
-    model = trainers.draw(config)
+    model = trainers.initial_model(config)
     weights.save(tmp_path / "model.safetensors", model)
     command = [sys.executable, "-m", "peers.ours"]
-    sides = [compare.Peer("ours", command, tmp_path / "model.safetensors")] * 2
+    sides = [worker.Peer("ours", command, tmp_path / "model.safetensors")] * 2
     ours, theirs = train(config, tmp_path, *sides)
     for name, losses in ours.losses.items():
         assert losses.shape == (STEPS,) and (losses == theirs.losses[name]).all()
@@ -113,7 +115,7 @@ def test_identical_sides_have_identical_losses(config, tmp_path):
 
 
 def test_weights_with_mmagics_names_are_read_back():
-    model = compare.draw(make_variant("mmagic", width=2, discriminator_width=1))
+    model = model_files.random_model(make_variant("mmagic", width=2, discriminator_width=1))
     tensors = layout.revert(model, mmagic.make_table(discriminator=True))
     before, after = flat(model), flat(trainers.to_model(tensors, model.variant))
     assert before.keys() == after.keys()
@@ -125,26 +127,26 @@ def test_summary_tables_and_plot_of_histories(tmp_path):
     steps = np.arange(1.0, 51.0)
 
     def history(factor, seconds):
-        losses = {name: factor * steps for name in trainers.PLOTTED}
-        return trainers.History(losses, *np.full((2, 50), seconds), {}, "jax 1")
+        losses = {name: factor * steps for name in histories.PLOTTED}
+        return histories.History(losses, *np.full((2, 50), seconds), {}, "jax 1")
 
-    histories = history(1.01, 2.0), history(1.0, 4.0), history(1.0302, 3.0)
-    kept = trainers.summarise(*histories)
+    runs = history(1.01, 2.0), history(1.0, 4.0), history(1.0302, 3.0)
+    kept = histories.summarise(*runs)
     assert kept["seconds"]["ratio"] == {"median": 0.5, "min": 0.5, "max": 0.5}
     assert kept["seconds"]["total"] == [100, 200]
     assert kept["differences"]["hinge/real"] == {"1": 0.01, "10": 0.01}
     assert kept["steps"] == [1, 10, 20, 30, 40, 50]
     assert kept["losses"]["theirs"]["hinge/real"] == kept["steps"]
     score = {name: {"mean": 1.0, "standard_error": 0.1} for name in ("l1_hole", "psnr", "ssim")}
-    rows = list(trainers.tables(json.loads(json.dumps(kept)) | {"scores": {"before": score}}))
+    rows = list(histories.tables(json.loads(json.dumps(kept)) | {"scores": {"before": score}}))
     assert "| before | 1.000 ± 0.100 | 1.000 ± 0.100 | 1.0000 ± 0.1000 |" in rows
     assert "| hinge/real | 1e-02 (2e-02) | 1e-02 (2e-02) | 25.75 | 25.5 |" in rows
-    trainers.plot(*histories, tmp_path / "losses.png")
+    histories.plot(*runs, tmp_path / "losses.png")
     assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_models_and_the_mean_colour_are_evaluated(config, tmp_path):
-    scores = trainers.score({"before": trainers.draw(config)}, config, tmp_path)
+    scores = trainers.score({"before": trainers.initial_model(config)}, config, tmp_path)
     assert scores.keys() == {"mean", "before"}
     assert all(0 < metrics["l1_hole"]["mean"] < 100 for metrics in scores.values())
     assert "lpips" not in scores["before"]  # LPIPS needs an extra that trainers.py does not need.

@@ -10,9 +10,11 @@ case or, with BATCHES, the next batch of that file (.npz): "image" [N, B, S, S, 
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
+import platform
 import re
 import resource
 import sys
@@ -69,6 +71,15 @@ def read(batches: Path) -> Pictures:
 def cores() -> int:
     """Returns the number of cores that this process may use, which is JAX's number of threads."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def cpu() -> str:
+    """Returns the processor's name as reported by the system."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def peak_gigabytes() -> float:

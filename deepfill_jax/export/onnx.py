@@ -137,7 +137,7 @@ class _Network:
         self.graph = Graph()
         self.variant = variant
         self.tensors = tensors
-        self.dtype = dtype  # Of the convolutions.
+        self.dtype = dtype  # Data type of the convolutions.
 
     def to_dtype(self, x: str) -> str:
         return x if self.dtype == np.float32 else self.graph.Cast(x, to=_FLOAT16)

@@ -36,7 +36,7 @@ KNOWN = 2  # Width of the part of the surroundings that must be known in a sourc
 OVERLAP = 1.0  # Width of the border in which cells are blended, on each side.
 NEAREST = 8  # Sources considered for each cell, beside those next to its neighbours' sources.
 AGREEMENT = 1.0  # Value of a neighbour that agrees, relative to the median distance of matches.
-ROUNDS = 12  # Of the choice among sources; each changes every second cell.
+ROUNDS = 12  # Number of rounds in which sources are chosen; each changes every second cell.
 BLOCK = 256  # Cells that are compared with all sources at once.
 
 _NEIGHBOURS = np.array([(0, 1), (0, -1), (1, 0), (-1, 0)], np.int32)
