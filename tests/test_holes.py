@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from deepfill_jax.inpaint import windows
-from deepfill_jax.inpaint.boxes import Box
+from deepfill_jax.inpaint.boxes import Box, hole_boxes, pooled
 from deepfill_jax.inpaint.mask_edges import dilate, feather
 from deepfill_jax.inpaint.windows import STRATEGIES, Window, plan_windows
 
@@ -214,3 +214,12 @@ def test_feather_weight_grows_only_in_the_rim():
     assert feather(mask, dilate(mask, 1), 1)[0, 0, 0] == 1.0
     everything = np.ones_like(mask)
     np.testing.assert_array_equal(feather(mask, everything, 1), everything)
+
+
+def test_cells_larger_than_the_image_take_no_memory():
+    mask = np.zeros((30, 40, 1), bool)
+    mask[5:8, 9:20] = True
+    cell = 1 << 40
+    assert hole_boxes(mask, cell) == [Box(5, 9, 3, 11)]
+    assert pooled(mask, cell, whole=False).tolist() == [[True]]
+    assert pooled(mask, cell, whole=True).tolist() == [[False]]

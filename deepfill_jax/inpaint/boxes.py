@@ -91,6 +91,7 @@ def pooled(mask: np.ndarray, cell: int, *, whole: bool) -> np.ndarray:
     Beyond the image, the mask continues like its last row and column.
     """
     height, width = mask.shape[:2]
+    cell = min(cell, max(height, width))  # A larger cell has the same value, but takes memory.
     padded = np.pad(mask[..., 0], ((0, -height % cell), (0, -width % cell)), mode="edge")
     rows, columns = (side // cell for side in padded.shape)
     cells = padded.reshape(rows, cell, columns, cell)
