@@ -129,7 +129,7 @@ def test_closing_cancels_the_job():
     for _ in range(2):
         with pytest.raises(CancelledError):
             worker.run(never(), sleep, 300)
-    assert time.monotonic() - began < 60  # Of 300 each.
+    assert time.monotonic() - began < 60  # Each request takes 300 s.
 
 
 def test_process_ends_with_a_killed_server():
