@@ -38,7 +38,8 @@ pytest_plugins = ["app_fixtures"]
     [
         {},
         {"strategy": "resize", "model": "same"},
-        {"strategy": "crop", "dilate": 3, "feather": 2},
+        {"strategy": "crop", "dilate": 3, "feather": 2, "check_mask": False},
+        {"strategy": "crop", "detail": False},
     ],
 )
 def test_api_result_equals_the_inpainters(client, inpainter, options):

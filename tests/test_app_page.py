@@ -239,7 +239,12 @@ def test_status_says_size_scale_and_time():
 def test_options_are_in_plain_words(client):
     config = client.get("/config").json()
     labels = {part["props"].get("label") for part in config["components"]}
-    assert {"Grow the hole (dilate)", "Soften the border (feather)", "Image size"} <= labels
+    assert {
+        "Grow the hole (dilate)",
+        "Soften the border (feather)",
+        "Image size",
+        "Copy detail",
+    } <= labels
     assert set(layout.STRATEGIES) == set(STRATEGIES)
     (title,) = [x for x in config["components"] if x["props"].get("elem_id") == "title"]
     assert "[Help](help)" in title["props"]["value"]

@@ -95,6 +95,7 @@ class Actions:
         files: EditorFiles,
         model: str,
         strategy: Strategy,
+        detail: bool,
         dilate: float,
         feather: float,
         *sides: float,
@@ -106,7 +107,8 @@ class Actions:
         service.quota.check()
         session.chosen()
         extension = Sides(*(int(side or 0) for side in sides))
-        options = Options(model, strategy, int(dilate), int(feather), extension)
+        edges = int(dilate), int(feather)
+        options = Options(model, strategy, *edges, extension, detail=detail)
 
         def work(stop: threading.Event) -> tuple[Result, Summary, bool]:
             arguments = session.chosen(), layer, options

@@ -40,6 +40,13 @@ SketchFile = Annotated[
     ),
 ]
 ResizeStrategy = Annotated[Strategy, Form(description="How large images are processed.")]
+Detail = Annotated[
+    bool,
+    Form(
+        description="Whether detail is copied from the known pixels into what was completed at a "
+        "smaller scale."
+    ),
+]
 Dilation = Annotated[int, _length("Pixels by which the hole is dilated.")]
 Feather = Annotated[
     int,

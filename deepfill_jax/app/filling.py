@@ -40,6 +40,7 @@ class Options:
     feather: int = 0
     extension: Sides = Sides()
     mask: MaskOptions = MaskOptions()
+    detail: bool = True
 
     def __post_init__(self) -> None:
         check_edges(self.dilate, self.feather)
@@ -109,6 +110,7 @@ class Filler:
             strategy=options.strategy,
             dilate=options.dilate,
             feather=options.feather,
+            detail=options.detail,
             mask_orientation="upright",  # The mask was turned as the image was.
             check_mask=options.mask.check,
         )

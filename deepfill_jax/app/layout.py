@@ -102,6 +102,11 @@ class Layout:
             label="Image size",
             info="What the network sees of a large image; scaling down loses details.",
         )
+        self.detail = gr.Checkbox(
+            True,
+            label="Copy detail",
+            info="Large holes are filled at a smaller scale, and get detail from the photograph.",
+        )
         self.dilate = gr.Slider(
             *(0, 64, 0),
             step=1,

@@ -69,8 +69,8 @@ def _connect_filling(parts: Layout, actions: Actions) -> None:
         parts.run.click,
         actions.fill,
         [
-            *(parts.editor, parts.model, parts.strategy, parts.dilate, parts.feather),
-            *parts.sides,
+            *(parts.editor, parts.model, parts.strategy, parts.detail),
+            *(parts.dilate, parts.feather, *parts.sides),
         ],
         [
             *(parts.cancel, parts.hole),
