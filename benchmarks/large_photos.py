@@ -1,0 +1,137 @@
+"""Compares ways to complete large photographs, on holes whose content is known.
+
+    pip install '.[train,scores]'
+    python benchmarks/large_photos.py PHOTO [PHOTO ...] [--model scenes] [--rounds 2] [--sheet FILE]
+
+Each photograph gets a blob-shaped hole per round, 200 to 900 pixels wide in turn. Hole L1 is in
+percent of the value range; LPIPS (AlexNet) is measured at full size in a square around the hole of
+twice its width, as far as the photograph goes. Classical methods complete this square. The script
+prints a Markdown table of means with standard errors, after a line for each hole.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image, ImageDraw
+
+from deepfill_jax import Inpainter, perceptual
+from deepfill_jax.image import to_float
+from deepfill_jax.inpaint.boxes import Box, around
+from deepfill_jax.inpaint.classical import BASELINES
+
+WIDTHS = (200, 350, 500, 700, 900)  # Of the holes, in pixels.
+CLASSICAL = ("telea", "patchmatch")
+PANEL = 400  # Side of each image of the sheet, in pixels.
+
+
+def blob(rng, shape, width):
+    """Draws a blob with up to four bulges somewhere in the image; returns mask and bounding box."""
+    angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    bulges, phase = rng.integers(2, 5), rng.uniform(0, 2 * np.pi)
+    radii = width / 2 * (0.8 + 0.2 * np.sin(bulges * angles + phase))
+    top, left = (int(rng.integers(0, side - width)) for side in shape)
+    points = np.stack([np.cos(angles), np.sin(angles)], 1) * radii[:, None] + width / 2
+    mask = Image.new("L", shape[::-1])
+    ImageDraw.Draw(mask).polygon([tuple(point + (left, top)) for point in points], fill=255)
+    return np.asarray(mask) > 0, Box(top, left, width, width)
+
+
+def methods(model):
+    """Returns functions of image, mask and square, which return the completed image, by name."""
+    inpainter = Inpainter.load(model)
+
+    def network(**options):
+        return lambda image, mask, _: inpainter(image, mask, **options)
+
+    def classical(name):
+        def complete(image, mask, square):
+            completed = image.copy()
+            completed[square] = BASELINES[name](image[square], mask[square][..., None])
+            return completed
+
+        return complete
+
+    return {
+        "crop, with detail": network(strategy="crop"),
+        "crop": network(strategy="crop", detail=False),
+        "resize": network(strategy="resize", detail=False),
+        **{name: classical(name) for name in CLASSICAL},
+    }
+
+
+def lpips() -> Callable[[np.ndarray, np.ndarray], float]:
+    """Returns LPIPS of two images, uint8 [H, W, 3]."""
+    params = perceptual.load("alexnet")
+
+    def distance(a, b):
+        pair = (jnp.asarray(to_float(x)[None]) for x in (a, b))
+        return float(perceptual.distance("alexnet", params, *pair)[0])
+
+    return distance
+
+
+def measure(complete, image, mask, square, distance):
+    """Returns hole L1, LPIPS and seconds of a method, and its completed square."""
+    began = time.perf_counter()
+    completed = complete(image, mask, square)
+    seconds = time.perf_counter() - began
+    np.testing.assert_array_equal(completed[~mask], image[~mask])
+    error = np.abs(completed[mask].astype(float) - image[mask]).mean() / 2.55
+    return (error, distance(completed[square], image[square]), seconds), completed[square]
+
+
+def panel(square):
+    """Scales a square for the sheet."""
+    return np.asarray(Image.fromarray(square).resize((PANEL, PANEL), Image.Resampling.LANCZOS))
+
+
+def table(figures):
+    """Yields the lines of the table of means ± standard errors by method."""
+    yield "| method | hole L1, % | LPIPS, AlexNet | seconds |"
+    yield "|---|---|---|---|"
+    for name, rows in figures.items():
+        mean = np.mean(rows, axis=0)
+        error = np.std(rows, axis=0, ddof=1) / len(rows) ** 0.5 if len(rows) > 1 else mean * 0
+        yield (
+            f"| {name} | {mean[0]:.2f} ± {error[0]:.2f} | {mean[1]:.4f} ± {error[1]:.4f} "
+            f"| {mean[2]:.2f} |"
+        )
+
+
+def main(arguments=None):
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO")
+    parser.add_argument("--model", default="scenes")
+    parser.add_argument("--rounds", type=int, default=2, help="holes per photograph")
+    parser.add_argument("--sheet", type=Path, help="PNG file for the squares, a row for each hole")
+    options = parser.parse_args(arguments)
+    completes, distance, rows = methods(options.model), lpips(), []
+    figures = {name: [] for name in completes}
+    cases = [photo for _ in range(options.rounds) for photo in options.photos]
+    for number, photo in enumerate(cases):
+        image = np.asarray(Image.open(photo).convert("RGB"))
+        width = min(WIDTHS[number % len(WIDTHS)], min(image.shape[:2]) // 2)
+        mask, box = blob(np.random.default_rng(number), image.shape[:2], width)
+        square = around(box, 2 * width, image.shape[:2]).slices
+        shown = [panel(np.where(mask[..., None], np.uint8(127), image)[square])]
+        for name, complete in completes.items():
+            measured, completed = measure(complete, image, mask, square, distance)
+            figures[name].append(measured)
+            shown.append(panel(completed))
+        rows.append(np.concatenate([*shown, panel(image[square])], axis=1))
+        line = "; ".join(f"{name} {x[-1][0]:.2f}, {x[-1][1]:.4f}" for name, x in figures.items())
+        print(f"{photo.name}, {width} px: {line}", flush=True)
+    print(*table(figures), sep="\n")
+    if options.sheet:
+        Image.fromarray(np.concatenate(rows)).save(options.sheet)
+
+
+if __name__ == "__main__":
+    main()
