@@ -238,4 +238,7 @@ def _draw_file(
             if path not in named:
                 named.add(path)
                 logger.warning("%s The next mask of the folder takes its place.", error)
-    raise UsageError(f"The mask folder {folder} holds no usable mask; see the warnings.")
+    raise UsageError(
+        f"The mask folder {folder} holds no usable mask; see the warnings. If holes cover whole "
+        "images, the files seem inverted: the hole must be white."
+    )
