@@ -43,6 +43,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_state_carries_networks_recipe_and_history_through_every_stage(folder):
     path = folder / "scenes.safetensors"
     weights.save(path, make_model("official"))
@@ -64,6 +65,7 @@ def test_state_carries_networks_recipe_and_history_through_every_stage(folder):
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_second_machine_starts_from_the_state_alone(folder):
     path = folder / "scenes.safetensors"
     weights.save(path, make_model("official"))
