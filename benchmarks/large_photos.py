@@ -3,7 +3,7 @@
     pip install '.[train,scores]'
     python benchmarks/large_photos.py PHOTO [PHOTO ...] [--model scenes] [--rounds 2] [--sheet FILE]
 
-Each photograph gets a blob-shaped hole per round, 200 to 900 pixels wide in turn. Hole L1 is in
+In each round, every photograph gets one hole, which is 200 to 900 pixels wide. Hole L1 is in
 percent of the value range; LPIPS (AlexNet) is measured at full size in a square around the hole of
 twice its width, as far as the photograph goes. Classical methods complete this square. The script
 prints a Markdown table of means with standard errors, after a line for each hole.

@@ -107,14 +107,6 @@ def test_another_hole_leaves_the_windows_of_the_first_as_they_are():
     assert alone in windows and min(window.scale for window in windows) < 0.1
 
 
-def test_many_specks_take_few_windows():
-    mask = np.zeros((1000, 1000, 1), bool)
-    mask[::50, ::50] = True  # 400 specks; windows of 64 pixels fill up to 48.
-    plan = plan_windows(mask, "crop", WORKING)
-    assert_fills_once(mask, plan)
-    assert sum(map(len, plan.stages)) <= 400
-
-
 def test_dense_specks_share_windows():
     mask = np.zeros((1000, 1000, 1), bool)
     mask[::15, ::15] = True  # 4,489 specks.

@@ -44,7 +44,8 @@ class Exchange:
     def __init__(self, receive: Receive, send: Send, max_bytes: int, quota: Quota):
         """Takes the channels of a request, the maximum size of its body in bytes, and the quota.
 
-        The quota holds what was received until the request ends, and uploads after it.
+        The received bytes count towards the quota until the request ends; stored uploads count
+        longer.
         """
         self._receive, self._send = receive, send
         self._max_bytes, self._quota = max_bytes, quota

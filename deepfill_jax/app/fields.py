@@ -43,8 +43,8 @@ ResizeStrategy = Annotated[Strategy, Form(description="How large images are proc
 Detail = Annotated[
     bool,
     Form(
-        description="Whether detail is copied from the known pixels into what was completed at a "
-        "smaller scale."
+        description="Whether detail is copied from the known pixels into holes that are completed "
+        "at a smaller scale."
     ),
 ]
 Dilation = Annotated[int, _length("Pixels by which the hole is dilated.")]

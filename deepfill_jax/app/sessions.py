@@ -166,7 +166,7 @@ class Sessions:
                 self.sweep()
 
     def sweep(self) -> None:
-        """Deletes old uploads that belong to no session, and tells the quota what is stored."""
+        """Deletes old uploads that belong to no session, and updates the quota."""
         used, stored = {session.folder for session in list(self._sessions.values())}, 0
         oldest = time.time() - (UNCLAIMED_SECONDS if used else 0)
         with os.scandir(self._folder) as entries:

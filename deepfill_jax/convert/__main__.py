@@ -76,7 +76,7 @@ def convert(
 
 
 def _check_output(output: Path, *, dtype: str, moments: bool, overwrite: bool) -> None:
-    """Raises UsageError if the output exists, or its format cannot hold what it should."""
+    """Raises UsageError if the output exists, or its format cannot store the requested content."""
     if output.suffix not in (trained.SUFFIX, MMAGIC_SUFFIX):
         raise UsageError(
             f"The name of the output {output} must end in {trained.SUFFIX} for a model file, or in "

@@ -1,10 +1,11 @@
 """Detail for completions that were computed at a smaller scale, copied from the known pixels.
 
-A window that was scaled down by f is completed with nothing finer than f pixels. What is missing,
-the residual between an image and its enlarged smooth version, is copied from where the smooth
-version is most similar, as in contextual residual aggregation (Yi et al., CVPR 2020, section 3.2,
-https://arxiv.org/abs/2005.09704). There, every place gets the average of all residuals, weighted
-by attention. Here it gets the residual of one source, which stays sharp:
+A window that is scaled down by a factor f is completed without structures smaller than f pixels.
+These are the residual: the difference between the image and its smooth, enlarged version. It is
+copied from the known place whose smooth version is most similar, as in contextual residual
+aggregation (Yi et al., CVPR 2020, section 3.2, https://arxiv.org/abs/2005.09704). There, each place
+gets the average of all residuals, weighted by attention. Here it gets the residual of one source,
+which stays sharp:
 
     smooth    the completed window, slightly blurred
     match     for each cell of 4x4 pixels in the hole: the sources in the most similar places

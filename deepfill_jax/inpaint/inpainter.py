@@ -147,14 +147,14 @@ class Inpainter:
                 hole count. None: no lines.
             options: See `options.Settings`. strategy="auto": how large images are processed, or
                 "original", "resize" or "crop", see `windows.plan_windows`. detail=True: copy detail
-                from the known pixels into what is completed at a smaller scale. dilate=0: pixels by
-                which the hole is dilated. feather=0: pixels, at most `dilate`, over which the
-                completion blends with the image in the dilated rim. mask_threshold=0.5: fraction of
-                the mask's value scale above which a value is hole; 0 for masks of class or instance
-                numbers. mask_orientation="auto", "upright" or "stored": the pixels on which the
-                mask of an image with an EXIF orientation was drawn. check_mask=True: reject masks
-                that are empty, cover the whole image or store class numbers. value_range=None:
-                black and white of images of floats; None: (-1, 1).
+                from the known pixels into holes that are completed at a smaller scale. dilate=0:
+                pixels by which the hole is dilated. feather=0: pixels, at most `dilate`, over which
+                the completion blends with the image in the dilated rim. mask_threshold=0.5:
+                fraction of the mask's value scale above which a value is hole; 0 for masks of class
+                or instance numbers. mask_orientation="auto", "upright" or "stored": the pixels on
+                which the mask of an image with an EXIF orientation was drawn. check_mask=True:
+                reject masks that are empty, cover the whole image or store class numbers.
+                value_range=None: black and white of images of floats; None: (-1, 1).
 
         Returns:
             [H, W, 3] for a file or PIL image. For a `Picture`, pixels like its own, for

@@ -29,7 +29,7 @@ class Settings:
 
     Attributes:
         strategy: How large images are processed, see `windows.plan_windows`.
-        detail: Whether what is completed at a smaller scale gets detail from the known pixels, see
+        detail: Whether holes that are completed at a smaller scale get detail from the image, see
             `detail.add_detail`.
         dilate: Pixels by which the hole is dilated, 0 or more.
         feather: Width in pixels, at most `dilate`, of the blended border.

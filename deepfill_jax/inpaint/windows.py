@@ -30,9 +30,8 @@ CONTEXT = 2.0  # Ratio of the side of a window to the thickness of the thickest 
 FILLED = 0.75  # Largest extent of what a window fills, relative to its side.
 CELLS = 8  # Grid cells per window side. Holes in the same or adjacent cells are one hole.
 FINENESS = 16  # Cells per thickness in the grid on which thickness is measured.
-NEAR = (
-    0.75  # Distance from the axis of a thick part, relative to its thickness, that belongs to it.
-)
+# Pixels up to this distance from the axis of a thick part, relative to its thickness, belong to it.
+NEAR = 0.75
 MAX_WORK = 512  # Windows of the working size that "auto" takes for one image.
 
 
@@ -81,8 +80,8 @@ def plan_windows(mask: np.ndarray, strategy: Strategy, working_size: int) -> Pla
             working size. "crop": windows of the working size over the hole, each scaled down until
             its side is `CONTEXT` times the thickness of the hole. "auto": "original" up to twice
             the working size, since networks tolerate images somewhat larger than their training
-            images. Above, "crop" with a smallest scale that limits the work to `MAX_WORK` windows;
-            "resize" if that is the whole image.
+            images. Above, "crop"; if this took more than `MAX_WORK` windows, the scale of the thin
+            holes is halved until it does not.
         working_size: Side in pixels of the images that the network works best on.
     """
     shape = mask.shape[:2]
@@ -134,7 +133,8 @@ def measure_levels(mask: np.ndarray, working_size: int) -> tuple[np.ndarray, lis
 def _cropped(levels: np.ndarray, thickest: Sequence[float], lowest: int, working_size: int) -> Plan:
     """Returns the windows of the strategy "crop" for these levels, of which none is below `lowest`.
 
-    Windows of the lowest level are scaled by its full factor, the others by what they need.
+    Windows of the lowest level are scaled down by the full factor of this level. The others are
+    scaled down only as far as their thickest hole requires.
     """
     stages: list[list[Window]] = []
     shape = levels.shape[:2]

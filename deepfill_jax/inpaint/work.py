@@ -81,7 +81,7 @@ def begin(
         mask: See `Inpainter.__call__`. None: the transparent pixels of the image are the hole.
         sketch: See `Inpainter.__call__`. None means no lines.
         settings: The options; this function resolves the strategy "auto".
-        working_size: See `windows.find_windows`.
+        working_size: See `windows.plan_windows`.
         guided: Whether the network accepts a sketch.
 
     Raises:

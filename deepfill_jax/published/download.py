@@ -36,7 +36,7 @@ def download(url: str, unfinished: Path, *, name: str, resume: bool) -> None:
     Args:
         url: An https:// URL, which may only redirect to others, or http:// on this machine.
         unfinished: The file to write. It is kept after an error, to resume from it.
-        name: What is downloaded, for messages.
+        name: Name of the file in messages.
         resume: Whether to resume from `unfinished` if an earlier call left it. Only a checksum
             tells whether the file has changed since.
 
