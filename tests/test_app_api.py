@@ -39,7 +39,7 @@ pytest_plugins = ["app_fixtures"]
         {},
         {"strategy": "resize", "model": "same"},
         {"strategy": "crop", "dilate": 3, "feather": 2, "check_mask": False},
-        {"strategy": "crop", "detail": False},
+        {"strategy": "crop", "detail": False, "seamless": False},
     ],
 )
 def test_api_result_equals_the_inpainters(client, inpainter, options):

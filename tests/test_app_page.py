@@ -244,6 +244,7 @@ def test_options_are_in_plain_words(client):
         "Soften the border (feather)",
         "Image size",
         "Copy detail",
+        "Match colors at the border",
     } <= labels
     assert set(layout.STRATEGIES) == set(STRATEGIES)
     (title,) = [x for x in config["components"] if x["props"].get("elem_id") == "title"]

@@ -235,10 +235,10 @@ def test_network_options_reach_the_inpainter(here, monkeypatch, capsys):
     read = types.SimpleNamespace(model=model, files=())
     monkeypatch.setattr(sources, "read", {"places": read}.__getitem__)
     monkeypatch.setattr("deepfill_jax.inpaint.inpainter.Inpainter", load)
-    flags = "--working-size 256 --no-detail --dilate 3 --feather 2".split()
+    flags = "--working-size 256 --no-detail --no-seamless --dilate 3 --feather 2".split()
     assert command(*flags, images="images/a.bmp", model="places") == 0
-    chosen = {"strategy": "auto", "detail": False, "dilate": 3, "feather": 2}
-    chosen |= {"mask_orientation": "upright", "check_mask": True}
+    chosen = {"strategy": "auto", "detail": False, "seamless": False}
+    chosen |= {"dilate": 3, "feather": 2, "mask_orientation": "upright", "check_mask": True}
     assert calls == [(model, 256), chosen]
     assert "images/a.bmp -> out/a.png: 5x7, 20 % hole, resize, " in capsys.readouterr().out
 

@@ -96,6 +96,7 @@ class Actions:
         model: str,
         strategy: Strategy,
         detail: bool,
+        seamless: bool,
         dilate: float,
         feather: float,
         *sides: float,
@@ -108,7 +109,7 @@ class Actions:
         session.chosen()
         extension = Sides(*(int(side or 0) for side in sides))
         edges = int(dilate), int(feather)
-        options = Options(model, strategy, *edges, extension, detail=detail)
+        options = Options(model, strategy, *edges, extension, detail=detail, seamless=seamless)
 
         def work(stop: threading.Event) -> tuple[Result, Summary, bool]:
             arguments = session.chosen(), layer, options

@@ -116,12 +116,15 @@ def _inpaint_route(service: Service) -> Callable[..., Awaitable[Response]]:
         model: Annotated[Model, Form(description="Name of a model, see /api/models.")] = first,
         strategy: fields.ResizeStrategy = "auto",
         detail: fields.Detail = True,
+        seamless: fields.Seamless = True,
         dilate: fields.Dilation = 0,
         feather: fields.Feather = 0,
         format: fields.ResultFormat = "png",
     ) -> Response:
         """Inpaints an image. Known pixels stay unchanged, bit for bit in all formats but JPEG."""
-        options = Options(model.value, strategy, dilate, feather, sides, mask_options, detail)
+        options = Options(
+            model.value, strategy, dilate, feather, sides, mask_options, detail, seamless
+        )
         if sketch is not None and not service.guided(options.model):
             raise UsageError(UNGUIDED)
         work = functools.partial(_complete, service, (image, mask, sketch), format, options)

@@ -47,6 +47,13 @@ Detail = Annotated[
         "at a smaller scale."
     ),
 ]
+Seamless = Annotated[
+    bool,
+    Form(
+        description="Whether the colors of the result are matched to the image at the border of "
+        "the hole."
+    ),
+]
 Dilation = Annotated[int, _length("Pixels by which the hole is dilated.")]
 Feather = Annotated[
     int,

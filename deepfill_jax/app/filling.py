@@ -41,6 +41,7 @@ class Options:
     extension: Sides = Sides()
     mask: MaskOptions = MaskOptions()
     detail: bool = True
+    seamless: bool = True
 
     def __post_init__(self) -> None:
         check_edges(self.dilate, self.feather)
@@ -111,6 +112,7 @@ class Filler:
             dilate=options.dilate,
             feather=options.feather,
             detail=options.detail,
+            seamless=options.seamless,
             mask_orientation="upright",  # The mask was turned as the image was.
             check_mask=options.mask.check,
         )
@@ -156,11 +158,14 @@ class _Stoppable(Inpainter):
         super().__init__(model)
         self._flags = flags
 
-    def _run(self, height: int, width: int, *inputs: np.ndarray) -> Prediction[Any]:
+    def _run(
+        self, height: int, width: int, *inputs: np.ndarray, seamless: bool = False
+    ) -> Prediction[Any]:
         if self._flags.stop:
             raise CancelledError
-        self._flags.is_compiling = not self._network.is_compiled(len(inputs[0]), height, width)
+        size = len(inputs[0]), height, width
+        self._flags.is_compiling = not self._network.is_compiled(*size, seamless=seamless)
         try:
-            return super()._run(height, width, *inputs)
+            return super()._run(height, width, *inputs, seamless=seamless)
         finally:
             self._flags.is_compiling = False

@@ -107,6 +107,11 @@ class Layout:
             label="Copy detail",
             info="Large holes are filled at a smaller scale, and get detail from the photograph.",
         )
+        self.seamless = gr.Checkbox(
+            True,
+            label="Match colors at the border",
+            info="The fill continues the colors around the hole; off: the network's own colors.",
+        )
         self.dilate = gr.Slider(
             *(0, 64, 0),
             step=1,

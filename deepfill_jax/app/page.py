@@ -69,7 +69,7 @@ def _connect_filling(parts: Layout, actions: Actions) -> None:
         parts.run.click,
         actions.fill,
         [
-            *(parts.editor, parts.model, parts.strategy, parts.detail),
+            *(parts.editor, parts.model, parts.strategy, parts.detail, parts.seamless),
             *(parts.dilate, parts.feather, *parts.sides),
         ],
         [

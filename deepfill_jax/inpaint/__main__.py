@@ -144,6 +144,7 @@ def _filler(options: argparse.Namespace) -> tuple[batch.Fill, Sequence[Path]]:
         inpainter.complete,
         strategy=options.strategy,
         detail=options.detail,
+        seamless=options.seamless,
         dilate=options.dilate,
         feather=options.feather,
         mask_orientation="upright",  # The mask was oriented when it was read.

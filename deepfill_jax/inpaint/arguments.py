@@ -118,6 +118,13 @@ def _add_completion(parser: argparse.ArgumentParser) -> None:
         "detail from the known pixels",
     )
     add(
+        "--no-seamless",
+        action="store_false",
+        dest="seamless",
+        help="leave the colors of the completion as the network predicts them, instead of matching "
+        "them to the image at the border of the hole",
+    )
+    add(
         "--dilate",
         type=number(int, 0),
         default=0,

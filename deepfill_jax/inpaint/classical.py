@@ -116,18 +116,25 @@ class Classical:
     }
 
     def __call__(
-        self, height: int, width: int, image: np.ndarray, mask: np.ndarray
+        self,
+        height: int,
+        width: int,
+        image: np.ndarray,
+        mask: np.ndarray,
+        *,
+        seamless: bool = False,
     ) -> Prediction[np.ndarray]:
         """Completes a batch like `Network`: float32 [B, h, w, 3] in [-1, 1], mask [B, h, w, 1].
 
-        The method works with 8 bits. Images are not padded to `height` and `width`.
+        The method works with 8 bits. Images are not padded to `height` and `width`. `seamless` has
+        no effect, because classical methods start from the colors at the border.
         """
         fill = BASELINES[self.name]
         pairs = zip(to_integers(image, np.uint8), mask, strict=True)
         filled = to_float(np.stack([fill(pixels, hole) for pixels, hole in pairs]))
         return Prediction(filled, filled, composite(filled, image, mask))
 
-    def is_compiled(self, batch: int, height: int, width: int) -> bool:
+    def is_compiled(self, batch: int, height: int, width: int, *, seamless: bool) -> bool:
         """Returns True: nothing is compiled."""
         return True
 

@@ -3,6 +3,7 @@
 completed = Inpainter.load("model.safetensors")("photo.jpg", "mask.png")
 """
 
+import functools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -147,14 +148,15 @@ class Inpainter:
                 hole count. None: no lines.
             options: See `options.Settings`. strategy="auto": how large images are processed, or
                 "original", "resize" or "crop", see `windows.plan_windows`. detail=True: copy detail
-                from the known pixels into holes that are completed at a smaller scale. dilate=0:
-                pixels by which the hole is dilated. feather=0: pixels, at most `dilate`, over which
-                the completion blends with the image in the dilated rim. mask_threshold=0.5:
-                fraction of the mask's value scale above which a value is hole; 0 for masks of class
-                or instance numbers. mask_orientation="auto", "upright" or "stored": the pixels on
-                which the mask of an image with an EXIF orientation was drawn. check_mask=True:
-                reject masks that are empty, cover the whole image or store class numbers.
-                value_range=None: black and white of images of floats; None: (-1, 1).
+                from the known pixels into holes that are completed at a smaller scale.
+                seamless=True: match the colors of the completion to the image at the border of the
+                hole. dilate=0: pixels by which the hole is dilated. feather=0: pixels, at most
+                `dilate`, over which the completion blends with the image in the dilated rim.
+                mask_threshold=0.5: fraction of the mask's value scale above which a value is hole;
+                0 for masks of class or instance numbers. mask_orientation="auto", "upright" or
+                "stored": the pixels on which the mask of an image with an EXIF orientation was
+                drawn. check_mask=True: reject masks that are empty, cover the whole image or store
+                class numbers. value_range=None: black and white of images of floats; None: (-1, 1).
 
         Returns:
             [H, W, 3] for a file or PIL image. For a `Picture`, pixels like its own, for
@@ -202,7 +204,8 @@ class Inpainter:
         works = [begin(*one, settings, working_size=size, guided=guided) for one in asked]
         for message in dict.fromkeys(message for work in works for message in work.warnings):
             warnings.warn(message, stacklevel=3)  # Points at the caller of the public method.
-        fill([work.canvas for work in works], self._run)
+        run = functools.partial(self._run, seamless=settings.seamless)
+        fill([work.canvas for work in works], run)
         return [work.completed() for work in works]
 
     def predict(
@@ -250,5 +253,7 @@ class Inpainter:
         prediction = self._run(*sides, image.astype(np.float32), *areas)
         return Prediction(*(np.asarray(x)[:, :height, :width] for x in prediction))
 
-    def _run(self, height: int, width: int, *inputs: np.ndarray) -> Prediction[Any]:
-        return self._network(height, width, *inputs)
+    def _run(
+        self, height: int, width: int, *inputs: np.ndarray, seamless: bool = False
+    ) -> Prediction[Any]:
+        return self._network(height, width, *inputs, seamless=seamless)

@@ -8,6 +8,7 @@ import numpy as np
 
 from deepfill_jax import compiler, memory, weights
 from deepfill_jax.image import composite
+from deepfill_jax.inpaint.seamless import match_border
 from deepfill_jax.models import Generator, Prediction, predict
 from deepfill_jax.models.generator import MULTIPLE
 
@@ -23,7 +24,7 @@ class Network:
 
     Attributes:
         guided: Whether the generator accepts sketches.
-        programs: Compiled programs by the shape of the images.
+        programs: Compiled programs by `seamless` and the shape of the images.
     """
 
     def __init__(self, model: weights.Model, *, attention_memory: int | None = None):
@@ -34,18 +35,30 @@ class Network:
         network = Generator(model.variant, attention_memory=attention_memory)
 
         def complete(
-            params: Any, image: jax.Array, mask: jax.Array, *sketch: jax.Array
+            seamless: bool, params: Any, image: jax.Array, mask: jax.Array, *sketch: jax.Array
         ) -> Prediction[jax.Array]:
             # `composite` selects; multiplying by 0 as in `mask_out` would keep a NaN in the hole.
-            return predict(network, params, composite(0.0, image, mask), mask, *sketch)
+            masked = composite(0.0, image, mask)
+            prediction = predict(network, params, masked, mask, *sketch)
+            if not seamless:
+                return prediction
+            matched = match_border(prediction.refined, masked, mask)
+            return prediction._replace(completed=composite(matched, masked, mask))
 
         self._params = jax.device_put(model.generator)
-        self._complete = jax.jit(complete, compiler_options=compiler.options())
-        self.programs: dict[tuple[int, ...], jax.stages.Compiled] = {}
+        self._complete = jax.jit(
+            complete, static_argnames="seamless", compiler_options=compiler.options()
+        )
+        self.programs: dict[tuple[bool, tuple[int, ...]], jax.stages.Compiled] = {}
         _networks.add(self)
 
     def __call__(
-        self, height: int, width: int, image: np.ndarray, *areas: np.ndarray
+        self,
+        height: int,
+        width: int,
+        image: np.ndarray,
+        *areas: np.ndarray,
+        seamless: bool = False,
     ) -> Prediction[jax.Array]:
         """Pads a batch by mirroring its bottom and right edges, and runs the network on it.
 
@@ -54,6 +67,8 @@ class Network:
             width: Width of the padded images, a multiple of 8.
             image: Float32 [B, h, w, 3] in [-1, 1].
             areas: The mask and, for a guided network, the sketch, each [B, h, w, 1].
+            seamless: Whether `completed` meets the border of the hole without a step in color, see
+                `seamless.match_border`.
 
         Returns:
             The output of each stage, [B, height, width, 3].
@@ -65,19 +80,20 @@ class Network:
         margins = ((0, 0), (0, below), (0, right), (0, 0))
         padded = [np.pad(x, margins, mode="reflect") for x in (image, *areas)]
         arguments = self._params, *(x.astype(np.float32, copy=False) for x in padded)
-        shape = padded[0].shape
-        program = self.programs.get(shape)
+        key = seamless, padded[0].shape
+        program = self.programs.get(key)
         if program is None:
             if sum(len(network.programs) for network in _networks) >= MAX_PROGRAMS:
                 for network in _networks:
                     network.programs.clear()
-            program = self.programs[shape] = self._complete.lower(*arguments).compile()
+            program = self._complete.lower(seamless, *arguments).compile()
+            self.programs[key] = program
             memory.release_freed_memory()
         return program(*arguments)
 
-    def is_compiled(self, batch: int, height: int, width: int) -> bool:
+    def is_compiled(self, batch: int, height: int, width: int, *, seamless: bool) -> bool:
         """Returns whether the network has been compiled for batches of this size."""
-        return (batch, height, width, 3) in self.programs
+        return (seamless, (batch, height, width, 3)) in self.programs
 
 
 def compiled_side(side: int) -> int:

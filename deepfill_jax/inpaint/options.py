@@ -15,6 +15,7 @@ class Options(TypedDict, total=False):
 
     strategy: Strategy
     detail: bool
+    seamless: bool
     dilate: int
     feather: int
     mask_threshold: float
@@ -31,6 +32,8 @@ class Settings:
         strategy: How large images are processed, see `windows.plan_windows`.
         detail: Whether holes that are completed at a smaller scale get detail from the image, see
             `detail.add_detail`.
+        seamless: Whether the completion meets the border of the hole without a step in color, see
+            `seamless.match_border`; otherwise it has the colors that the network predicts.
         dilate: Pixels by which the hole is dilated, 0 or more.
         feather: Width in pixels, at most `dilate`, of the blended border.
         mask_threshold: Fraction of the mask's value scale above which a value is hole, from 0 to
@@ -47,6 +50,7 @@ class Settings:
 
     strategy: Strategy = "auto"
     detail: bool = True
+    seamless: bool = True
     dilate: int = 0
     feather: int = 0
     mask_threshold: float = 0.5

@@ -22,7 +22,7 @@ from deepfill_jax.inpaint.plan import Failure, Job
 from deepfill_jax.pictures import Picture
 
 OPTIONS = (
-    *("strategy", "detail", "working_size", "dilate", "feather", "mask_threshold"),
+    *("strategy", "detail", "seamless", "working_size", "dilate", "feather", "mask_threshold"),
     *("invert_mask", "resize_mask", "mask_orientation"),
 )
 

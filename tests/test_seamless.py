@@ -1,0 +1,115 @@
+"""Completions that meet the border of the hole without a step in color."""
+
+import jax
+import numpy as np
+import pytest
+
+from deepfill_jax import Inpainter
+from deepfill_jax.inpaint import seamless
+
+matched = jax.jit(seamless.match_border)
+interpolated = jax.jit(seamless.membrane)
+
+
+def mask_of(kind: str, height: int = 64, width: int = 96) -> np.ndarray:
+    mask = np.zeros((1, height, width, 1), np.float32)
+    if kind == "line":
+        mask[:, 20:23] = 1
+    elif kind == "box":
+        mask[:, 10:50, 20:70] = 1
+    elif kind == "border":  # Known on one side only.
+        mask[:, :40] = 1
+    return mask
+
+
+@pytest.mark.parametrize("kind", ["line", "box", "border"])
+def test_constant_difference_is_removed(kind):
+    image = np.random.default_rng(0).uniform(-0.8, 0.8, (1, 64, 96, 3)).astype(np.float32)
+    offset = np.array([0.1, -0.2, 0.05], np.float32)
+    result = matched(image + offset, image, mask_of(kind))
+    np.testing.assert_allclose(result, image, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["line", "box"])
+def test_linear_values_are_continued_linearly(kind):
+    # A linear function solves Laplace's equation.
+    rows, columns = np.mgrid[:64, :96].astype(np.float32)
+    values = np.stack([rows / 64, columns / 96, (rows - columns) / 160], -1)[np.newaxis]
+    known = 1 - mask_of(kind)
+    result = interpolated(np.where(known > 0, values, 9), known)
+    np.testing.assert_allclose(result, values, atol=0.02)
+
+
+def test_solution_stays_within_the_values_of_the_border():
+    values = np.random.default_rng(0).uniform(-1, 1, (1, 61, 93, 3)).astype(np.float32)
+    mask = mask_of("box", 61, 93)
+    result = np.asarray(interpolated(values, 1 - mask))
+    np.testing.assert_array_equal(result[:, 50:], values[:, 50:])
+    assert np.abs(result).max() <= 1
+    # Far from the border, the solution averages over much of it.
+    assert np.abs(result[:, 25:35, 40:50]).max() < 0.3
+
+
+def test_nothing_known_and_no_hole_change_nothing():
+    prediction = np.random.default_rng(0).uniform(-1, 1, (2, 24, 16, 3)).astype(np.float32)
+    image = -prediction
+    ones = np.ones((2, 24, 16, 1), np.float32)
+    np.testing.assert_array_equal(matched(prediction, image, ones), prediction)
+    np.testing.assert_allclose(matched(prediction, image, 0 * ones), image, atol=1e-6)
+
+
+def test_garbage_in_the_hole_has_no_influence():
+    prediction = np.random.default_rng(0).uniform(-1, 1, (1, 64, 96, 3)).astype(np.float32)
+    image, mask = prediction[:, ::-1].copy(), mask_of("box")
+    spoilt = np.where(mask > 0, np.float32(np.nan), image)
+    np.testing.assert_array_equal(
+        matched(prediction, spoilt, mask), matched(prediction, image, mask)
+    )
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return Inpainter.load("scenes")
+
+
+def test_bundled_model_meets_the_border_and_fills_lines_better(scenes):
+    rows, columns = np.mgrid[:64, :96].astype(np.float32)
+    photo = np.stack([rows * 2 + 40, columns * 2, 200 - rows], -1).astype(np.uint8)
+    mask = mask_of("line")[0] > 0
+    errors = {
+        option: np.abs(
+            scenes(photo, mask, seamless=option)[mask[..., 0]].astype(int)
+            - photo[20:23].reshape(-1, 3)
+        ).mean()
+        for option in (True, False)
+    }
+    assert errors[True] < 0.5 * errors[False]
+    assert errors[True] < 3
+
+
+def test_without_it_the_colors_are_those_of_the_network(scenes):
+    photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    mask = mask_of("box")
+    predicted = scenes.predict(photo[np.newaxis] / np.float32(127.5) - 1, mask).completed[0]
+    plain = scenes(photo, mask[0] > 0, strategy="original", seamless=False)
+    np.testing.assert_allclose(plain, (predicted + 1) * 127.5, atol=0.51)
+    assert (scenes(photo, mask[0] > 0, strategy="original") != plain).any()
+
+
+@pytest.mark.parametrize("strategy", ["original", "resize", "crop"])
+@pytest.mark.parametrize("shape", [(70, 90, 3), (70, 90)])
+def test_known_pixels_and_size_are_kept(scenes, strategy, shape):
+    photo = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    mask = np.zeros((70, 90), bool)
+    mask[10:60, 20:40] = True
+    completed = scenes(photo, mask, strategy=strategy)
+    assert completed.shape == photo.shape
+    np.testing.assert_array_equal(completed[~mask], photo[~mask])
+
+
+def test_classical_methods_are_unchanged():
+    photo = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    mask = np.zeros((40, 60), bool)
+    mask[10:20, 20:40] = True
+    telea = Inpainter.load("telea")
+    np.testing.assert_array_equal(telea(photo, mask), telea(photo, mask, seamless=False))
