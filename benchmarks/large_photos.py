@@ -58,6 +58,7 @@ def methods(model):
     return {
         "crop, with detail": network(strategy="crop"),
         "crop": network(strategy="crop", detail=False),
+        "crop, network's colors": network(strategy="crop", detail=False, seamless=False),
         "resize": network(strategy="resize", detail=False),
         **{name: classical(name) for name in CLASSICAL},
     }

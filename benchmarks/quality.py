@@ -49,6 +49,7 @@ def make_config(photos, pictures, masks, number):
     config.data.val_source = f"folder:{photos / pictures / 'val'}"
     config.data.crop_size = CROPS[pictures]
     config.eval.num_examples = number
+    config.eval.seamless = True  # As `deepfill inpaint` completes images.
     config.masks.folder = str(photos / "masks")
     for kind in config.masks.weights:
         config.masks.weights[kind] = float(kind == MASKS[masks])
@@ -60,7 +61,9 @@ def conditions(method, config, number):
     version = None
     if method not in classical.BASELINES:
         version = hashlib.sha256(trained.find(method).read_bytes()).hexdigest()[:16]
-    return {"model": version, "seed": config.eval.seed, "asked": number}
+    conditions = {"model": version, "seed": config.eval.seed, "asked": number}
+    # A classical method starts from the border's colors in any case.
+    return conditions | ({"seamless": config.eval.seamless} if version else {})
 
 
 def measure(completed, image, mask):

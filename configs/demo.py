@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
     config.masks.weights.irregular = 0.0
     config.eval.num_examples = 21
     config.eval.every = 40
+    config.eval.seamless = True
     config.log_every = 10
     config.checkpoint_every = 40
     config.keep_latest = 1

@@ -110,6 +110,7 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
     config.eval.batch_size = 16
     config.eval.num_examples = 1024
     config.eval.every = 5_000
+    config.eval.seamless = False
 
     config.log_every = 100
     config.checkpoint_every = 1_000

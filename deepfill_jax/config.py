@@ -87,6 +87,7 @@ KEYS = {
         "batch_size": int,
         "num_examples": int,  # Number of images, from the first; 0 takes all.
         "every": int,  # Interval in steps; 0 disables evaluation during training.
+        "seamless": bool,  # Matches colors at the border as inpainting does, see `Inpainter`.
     },
     "log_every": int,  # Interval in steps.
     "checkpoint_every": int,  # Interval in steps.

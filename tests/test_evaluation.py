@@ -7,11 +7,12 @@ import numpy as np
 import photos
 import pytest
 from made import make_model
+from PIL import Image
 
-from deepfill_jax import config, sharding, weights
+from deepfill_jax import Inpainter, config, sharding, weights
 from deepfill_jax.data import streams
 from deepfill_jax.errors import UsageError
-from deepfill_jax.evaluate import Report, evaluate, methods, metrics
+from deepfill_jax.evaluate import Report, captions, evaluate, methods, metrics
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,23 @@ def test_model_file_and_loaded_method_have_the_same_scores(folder, model):
     assert again.values.keys() == report.values.keys()
     for name, row in report.values.items():
         np.testing.assert_array_equal(again.values[name], row)
+
+
+def test_seamless_evaluation_scores_what_the_inpainter_returns(folder, model, tmp_path):
+    values = make_config(folder, **{"eval.seamless": True})
+    seamless = evaluate(values, model, output=tmp_path)
+    (batch,) = streams.validation_batches(values)()
+    expected = Inpainter.load(model)(
+        batch["image"][:6], batch["mask"][:6] * np.uint8(255), strategy="original"
+    )
+    for index, pixels in enumerate(expected):
+        written = np.asarray(Image.open(tmp_path / f"completed/{index:06d}.png"))
+        np.testing.assert_allclose(written, pixels.astype(int), atol=1)
+    plain = evaluate(make_config(folder), model)
+    assert (plain.values["l1_hole"] != seamless.values["l1_hole"]).all()
+    described = captions.conditions(values, weights.load(model))
+    assert described["Colors"] == "matched at the border of the hole"
+    assert "Colors" not in captions.conditions(make_config(folder), weights.load(model))
 
 
 @pytest.mark.parametrize(

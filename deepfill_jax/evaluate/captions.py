@@ -24,6 +24,8 @@ def conditions(config: ConfigDict, model: weights.Model | None) -> dict[str, str
         words["Network"] = f"{model.variant.name}, width {model.variant.width}"
         words["License"] = metadata.pop("license", None) or "not stated"
         words["Weights"] = ", ".join(f"{key} {x}" for key, x in metadata.items()) or "nothing known"
+        if config.eval.seamless:
+            words["Colors"] = "matched at the border of the hole"
     kinds = {kind: weight for kind, weight in config.masks.weights.items() if weight}
     devices = jax.devices()[0].device_kind
     crop = f"crops of {config.data.crop_size} px" if config.data.crop_size else "whole pictures"

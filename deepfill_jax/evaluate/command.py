@@ -40,6 +40,7 @@ def run(config: ConfigDict, words: Sequence[str]) -> None:
             predictions=values.predictions,
             workdir=values.workdir,
             step=parse_step(values.step),
+            seamless=config.eval.seamless,
         )
         folders = output_folders(
             method.name,
@@ -68,8 +69,11 @@ def choose_method(
     predictions: str | None = None,
     workdir: str | None = None,
     step: int | str | None = None,
+    seamless: bool = False,
 ) -> methods.Method:
     """Loads the method that the command line names; see the flags of the same names.
+
+    `seamless` is that of `methods.make_inference_step`.
 
     Raises:
         UsageError: No method or several methods are named, or the method cannot be used.
@@ -86,9 +90,9 @@ def choose_method(
     if predictions:
         return methods.load_predictions(predictions)
     if model:
-        return methods.load_network(model, mesh, step=step)
+        return methods.load_network(model, mesh, step=step, seamless=seamless)
     if workdir:
-        return methods.load_run(workdir, mesh, step=step)
+        return methods.load_run(workdir, mesh, step=step, seamless=seamless)
     raise UsageError(
         "The method to evaluate is missing. Give --workdir, --model, --baseline or --predictions."
     )

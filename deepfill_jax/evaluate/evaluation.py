@@ -37,7 +37,8 @@ def evaluate(
         config: See `config.KEYS`; `config.load` loads a config by name. The evaluation reads
             `image_size`, `data`, `masks`, `eval` and `model.guided`.
         method: The name of a baseline or of a bundled model, a model file, a run's folder, or a
-            folder of predictions of S x S pixels, see `methods.load`; or a loaded method.
+            folder of predictions of S x S pixels, see `methods.load`; or a loaded method, for
+            which `config.eval.seamless` has no effect.
         step: Step of a run's checkpoint: a number, or "best"; the newest if None.
         source: Validation images that are open already; None opens those of the config.
         output: Folder for the images, uint8 of S x S pixels, and the scores; see `scoring.score`.
@@ -54,7 +55,7 @@ def evaluate(
     mesh = sharding.make_mesh()
     check_sizes(config, mesh)
     if not isinstance(method, methods.Method):
-        method = methods.load(method, mesh, step=step)
+        method = methods.load(method, mesh, step=step, seamless=config.eval.seamless)
     batches = streams.validation_batches(config, source)()
     return scoring.score(method.complete, batches, output=output, measure=measure)
 

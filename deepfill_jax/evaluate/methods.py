@@ -24,6 +24,7 @@ from deepfill_jax.convert import run, sources, tensor_bundle
 from deepfill_jax.errors import UsageError
 from deepfill_jax.image import composite, floats, mask_out, to_255
 from deepfill_jax.inpaint import classical
+from deepfill_jax.inpaint.seamless import match_border
 from deepfill_jax.models import Generator, Variant
 from deepfill_jax.pictures import rgb
 
@@ -47,7 +48,13 @@ class Method(NamedTuple):
     model: weights.Model | None = None
 
 
-def load(method: str | Path, mesh: Mesh, *, step: int | str | None = None) -> Method:
+def load(
+    method: str | Path,
+    mesh: Mesh,
+    *,
+    step: int | str | None = None,
+    seamless: bool = False,
+) -> Method:
     """Loads the method that a name or a path means.
 
     Args:
@@ -56,6 +63,7 @@ def load(method: str | Path, mesh: Mesh, *, step: int | str | None = None) -> Me
             takes precedence over a file or folder of the same name, which is written "./NAME".
         mesh: The devices that a network runs on.
         step: See `load_network`.
+        seamless: See `make_inference_step`.
 
     Raises:
         UsageError: The method does not exist, cannot be read, or has no such step.
@@ -66,7 +74,7 @@ def load(method: str | Path, mesh: Mesh, *, step: int | str | None = None) -> Me
     path, step = sources.find(method, step)
     is_run = (path / run.CONFIG).is_file()
     if is_run or step is not None or path.is_file() or tensor_bundle.find_prefix(path):
-        return load_network(path, mesh, step=step)
+        return load_network(path, mesh, step=step, seamless=seamless)
     if path.is_dir():
         return load_predictions(path)
     raise UsageError(
@@ -76,7 +84,13 @@ def load(method: str | Path, mesh: Mesh, *, step: int | str | None = None) -> Me
     )
 
 
-def load_network(source: str | Path, mesh: Mesh, *, step: int | str | None = None) -> Method:
+def load_network(
+    source: str | Path,
+    mesh: Mesh,
+    *,
+    step: int | str | None = None,
+    seamless: bool = False,
+) -> Method:
     """Loads the generator of any weights.
 
     The method is named after the file; a checkpoint of a run is named "step_" and its step.
@@ -85,28 +99,37 @@ def load_network(source: str | Path, mesh: Mesh, *, step: int | str | None = Non
         source: See `sources.read`.
         mesh: The devices that the network runs on.
         step: Step of a run's checkpoint: a number, or "best"; the newest if None.
+        seamless: See `make_inference_step`.
 
     Raises:
         UsageError, RunError: See `sources.read`.
     """
     path, step = sources.find(source, step)
     if (path / run.CONFIG).is_file():
-        return load_run(path, mesh, step=step)
-    return _network(path.stem, sources.read(path, step=step).model, mesh)
+        return load_run(path, mesh, step=step, seamless=seamless)
+    return _network(path.stem, sources.read(path, step=step).model, mesh, seamless=seamless)
 
 
-def load_run(workdir: str | Path, mesh: Mesh, *, step: int | str | None = None) -> Method:
+def load_run(
+    workdir: str | Path,
+    mesh: Mesh,
+    *,
+    step: int | str | None = None,
+    seamless: bool = False,
+) -> Method:
     """Loads the generator of a checkpoint in a run's folder; see `load_network`.
 
     Raises:
         UsageError, RunError: See `run.read`.
     """
     model = run.read(workdir, step=step)
-    return _network(f"step_{model.metadata['step']}", model, mesh)
+    return _network(f"step_{model.metadata['step']}", model, mesh, seamless=seamless)
 
 
-def _network(name: str, model: weights.Model, mesh: Mesh) -> Method:
-    return Method(name, network_complete(Generator(model.variant), model.generator, mesh), model)
+def _network(name: str, model: weights.Model, mesh: Mesh, *, seamless: bool) -> Method:
+    generator = Generator(model.variant)
+    complete = network_complete(generator, model.generator, mesh, seamless=seamless)
+    return Method(name, complete, model)
 
 
 def load_baseline(name: str) -> Method:
@@ -119,21 +142,23 @@ def load_predictions(folder: str | Path) -> Method:
     return Method("predictions", folder_complete(folder))
 
 
-def network_complete(generator: Generator, params: Any, mesh: Mesh) -> Complete:
+def network_complete(
+    generator: Generator, params: Any, mesh: Mesh, *, seamless: bool = False
+) -> Complete:
     """Makes a `complete` of a generator; batches must split evenly over the mesh."""
     params = jax.device_put(params, sharding.replicated(mesh))
-    return functools.partial(make_evaluation_step(generator, mesh), params)
+    return functools.partial(make_evaluation_step(generator, mesh, seamless=seamless), params)
 
 
 def make_evaluation_step(
-    generator: Generator, mesh: Mesh
+    generator: Generator, mesh: Mesh, *, seamless: bool = False
 ) -> Callable[[Any, Batch], dict[str, np.ndarray]]:
     """Makes (params, batch of the data pipeline) -> results of `make_inference_step` in numpy.
 
     The results include the attention's offsets. With its parameters bound, the function is a
     `complete`. Training validates with it, so that the network is compiled once for all parameters.
     """
-    infer = make_inference_step(generator, mesh, offsets=True)
+    infer = make_inference_step(generator, mesh, offsets=True, seamless=seamless)
 
     def evaluation_step(params: Any, batch: Batch) -> dict[str, np.ndarray]:
         images = inputs(batch, generator.variant)
@@ -144,13 +169,14 @@ def make_evaluation_step(
 
 
 def make_inference_step(
-    generator: Generator, mesh: Mesh, *, offsets: bool = False
+    generator: Generator, mesh: Mesh, *, offsets: bool = False, seamless: bool = False
 ) -> Callable[[Any, Mapping[str, jax.Array]], dict[str, jax.Array]]:
     """Makes (params, batch) -> {"masked", "coarse", "completed"}, float32 in 0..255, [B, H, W, 3].
 
     The batch has the keys of the training step's. Known pixels of "completed" equal the image's
     exactly. With `offsets`, the result also has "offsets", those of the attention, see
-    `attention.Attention`.
+    `attention.Attention`. With `seamless`, the colors of "completed" are matched to the image at
+    the border of the hole, see `seamless.match_border`.
     """
 
     def inference_step(params: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -159,12 +185,11 @@ def make_inference_step(
         predicted, sown = generator.apply(
             {"params": params}, masked, mask, sketch, mutable=["intermediates"]
         )
+        filled = match_border(predicted.refined, image, mask) if seamless else predicted.refined
         result = {
             "masked": to_255(masked),
             "coarse": to_255(predicted.coarse),
-            "completed": composite(
-                to_255(predicted.refined), batch["image"].astype(jnp.float32), mask
-            ),
+            "completed": composite(to_255(filled), batch["image"].astype(jnp.float32), mask),
         }
         if offsets:
             branch = sown["intermediates"]["refine"]["attention_branch"]

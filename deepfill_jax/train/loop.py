@@ -158,7 +158,7 @@ def _make_validation(config: ConfigDict, mesh: Mesh) -> Callable[..., dict[str, 
     """Makes a function that validates a state, writes scores and samples, and returns the means."""
     generator, _ = build.networks(config)
     start_batches = streams.validation_batches(config)
-    evaluation_step = make_evaluation_step(generator, mesh)
+    evaluation_step = make_evaluation_step(generator, mesh, seamless=config.eval.seamless)
     measure = build.validation_measure(config)
 
     def validate(state: TrainState, writer: metric_writers.MetricWriter) -> dict[str, float]:
