@@ -128,6 +128,30 @@ def test_extend_and_continue_with_the_result(browser):
     assert 500 < changed.sum() < changed.size / 3 and not changed[:, :40].any()
 
 
+def test_editor_loads_images_after_it_was_painted_on(browser):
+    def replace(action):
+        previous = browser.view()
+        action()
+        browser.wait_for_image(previous)
+        browser.until(lambda: not browser.shown("#editor .wrap.default:not(.hide)"))
+        browser.stroke((-50, 0), (50, 0))
+
+    picture, mask = smooth_picture(), np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[50:80, 50:80] = 255
+    browser.open(picture)
+    browser.stroke((-50, 40), (50, 40))
+    browser.fill()
+    for _ in range(2):
+        replace(lambda: browser.click("#again"))
+        browser.fill()
+    replace(lambda: browser.upload(":has(> #mask) > input[type=file]", mask, "mask.png"))
+    browser.shot("masked_after_painting", "#editor")
+    other = picture[::-1, ::-1]
+    replace(lambda: browser.upload("#upload input[type=file]", other, "b.png"))
+    changed = (pixels_of(browser.fill()) != other).any(axis=2)
+    assert 500 < changed.sum() < changed.size / 3 and not changed[50:80, 50:80].any()
+
+
 def test_example_image_is_opened_and_filled(browser):
     skimage = pytest.importorskip("skimage.data")
     browser.click("#examples button, #examples img")

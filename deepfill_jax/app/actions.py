@@ -72,14 +72,21 @@ class Actions:
         session = self._session(request)
         with session.taking(path) as mask:
             source = replace(session.chosen(), mask=mask, mask_name=plain_name(path))
-            view = await self._look(session, source)
-        return {self._parts.editor: view, self._parts.unmask: gr.update(visible=True)}
+            await self._look(session, source)
+        return {self._parts.unmask: gr.update(visible=True)}
 
     async def remove_mask(self, request: gr.Request) -> dict:
         """Removes the uploaded mask."""
         session = self._session(request)
-        view = await self._look(session, replace(session.chosen(), mask=None))
-        return {self._parts.editor: view, self._parts.unmask: gr.update(visible=False)}
+        await self._look(session, replace(session.chosen(), mask=None))
+        return {self._parts.unmask: gr.update(visible=False)}
+
+    async def show(self, request: gr.Request) -> dict:
+        """Shows the input image and its uploaded mask in the editor."""
+        shown = self._session(request).shown
+        if shown is None:  # The user started over meanwhile.
+            return {self._parts.editor: None}
+        return {self._parts.editor: {"background": str(shown), "layers": [], "composite": None}}
 
     async def take_model(self, name: str) -> dict:
         """Shows the description and the brushes of a model."""
@@ -170,11 +177,10 @@ class Actions:
         return self._sessions.of(str(request.session_hash))
 
     async def _open(self, session: Session, source: Source) -> dict:
-        view = await self._look(session, source)
+        await self._look(session, source)
         session.stop()
         session.keep(result=None)
         return {
-            self._parts.editor: view,
             self._parts.easel: gr.update(visible=True),
             self._parts.result: gr.update(visible=False),
             self._parts.unmask: gr.update(visible=False),
@@ -182,8 +188,8 @@ class Actions:
             self._parts.run: gr.update(interactive=True),
         }
 
-    async def _look(self, session: Session, source: Source) -> dict:
-        """Makes a source the session's input, and returns the editor's update."""
+    async def _look(self, session: Session, source: Source) -> None:
+        """Makes a source the session's input, and writes its preview."""
 
         def show() -> Picture:
             picture, hole = source.read(self._service.max_pixels)
@@ -195,7 +201,6 @@ class Actions:
             picture = await asyncio.to_thread(show)
         source = replace(source, jpeg=picture.jpeg, format=picture.format)
         session.keep(source=source, shown=shown, shown_before=session.shown)
-        return {"background": str(shown), "layers": [], "composite": None}
 
 
 async def _waiting(work: asyncio.Task, service: Service) -> AsyncIterator[str]:

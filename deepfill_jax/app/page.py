@@ -46,14 +46,22 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
 
 
 def _connect_sources(parts: Layout, actions: Actions) -> None:
-    opened = [parts.editor, parts.easel, parts.result, parts.unmask, parts.status, parts.run]
-    masked = [parts.editor, parts.unmask]
-    _listen(parts.upload.upload, actions.open_picture, [parts.upload], [parts.upload, *opened])
-    _listen(parts.example.click, actions.open_example, [parts.example], opened)
-    _listen(parts.again.click, actions.again, [], [*opened, *parts.sides])
-    _listen(parts.mask.upload, actions.open_mask, [parts.mask], masked)
-    _listen(parts.unmask.click, actions.remove_mask, [], masked)
-    _listen(parts.start_over.click, actions.start_over, [], [parts.upload, *opened, *parts.sides])
+    opened = [parts.easel, parts.result, parts.unmask, parts.status, parts.run]
+    everything = [parts.upload, parts.editor, *opened, *parts.sides]
+    for event, action, inputs, outputs in (
+        (parts.upload.upload, actions.open_picture, [parts.upload], [parts.upload, *opened]),
+        (parts.example.click, actions.open_example, [parts.example], opened),
+        (parts.again.click, actions.again, [], [*opened, *parts.sides]),
+        (parts.mask.upload, actions.open_mask, [parts.mask], [parts.unmask]),
+        (parts.unmask.click, actions.remove_mask, [], [parts.unmask]),
+    ):
+        chosen = _listen(event, action, inputs, outputs)
+        # The editor never ends loading an image over painted strokes, so it is cleared before.
+        cleared = chosen.success(
+            None, [], parts.editor, js="() => null", api_visibility="private", **_HIDDEN
+        )
+        _listen(cleared.then, actions.show, [], [parts.editor])
+    _listen(parts.start_over.click, actions.start_over, [], everything)
     _listen(
         parts.model.change,
         actions.take_model,
