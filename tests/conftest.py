@@ -7,7 +7,8 @@ from pathlib import Path
 import jax
 import pytest
 
-pytest.register_assert_rewrite("app_fixtures")  # Test files import it before it is a plugin.
+# Test files import these before they are plugins.
+pytest.register_assert_rewrite("app_fixtures", "training")
 
 # JAX reads XLA_FLAGS when it first uses the CPU, and so do the processes that tests start. These
 # flags cut the compilation time of a training step, which runs only a few times, to a third; each

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_data import RANDOM, assert_same, noise, take, training
-from test_train import make_config
+from training import make_config
 
 from deepfill_jax import sharding, weights
 from deepfill_jax.convert import sources as conversions
