@@ -395,7 +395,7 @@ def test_command_exits_with_2_for_usage_errors_and_1_for_findings(tmp_path, monk
         text=True,
         timeout=300,
     )
-    assert result.returncode == 1 and result.stderr.startswith("error: Errors found: 2")
+    assert result.returncode == 1 and result.stderr.startswith("error: Errors found: 3")
     assert "overfit" in result.stdout and "Traceback" not in result.stderr
 
 
