@@ -27,6 +27,19 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = str(LEAST_SECONDS)
 # Models that the user has downloaded must not change what tests see.
 os.environ["XDG_CACHE_HOME"] = str(Path(CACHE).with_name("user_cache"))
+# Begun first, so that the workers end at the same time; a file's tests run in one worker.
+LONGEST_FILES = (
+    *("test_train", "test_steps", "test_inpainter", "test_export", "test_benchmarks"),
+    *("test_main", "test_models", "test_checkpoint_faults", "test_attention", "test_doctor"),
+    *("test_worker", "test_pipeline_benchmark", "test_checkpoint", "test_data", "test_convert"),
+    *("test_client_types", "test_published", "test_trained", "test_trainers", "test_quality"),
+    *("test_train_bundled", "test_app_command", "test_tensorflow1", "test_torch_files"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    ranks = {name: rank for rank, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
 def pytest_collection_finish():
