@@ -6,9 +6,9 @@ import types
 
 import numpy as np
 import pytest
+from data_streams import RANDOM, assert_same, noise, take, training
 from PIL import Image
 from references import random_variables
-from test_data import RANDOM, assert_same, noise, take, training
 from training import make_config
 
 from deepfill_jax import sharding, weights
