@@ -1,6 +1,7 @@
 """Tests of the benchmark scripts; the comparison runs with this project as its own peer."""
 
 import argparse
+import dataclasses
 import importlib
 import itertools
 import json
@@ -11,6 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from references import random_variables
+from test_steps import OneLayer
 
 from deepfill_jax import weights
 from deepfill_jax.errors import RunError
@@ -68,18 +71,22 @@ def test_comparison_with_itself_finds_no_difference(model):
     assert rows[-1].startswith("| forward-32-2 | ours | ")
 
 
-def test_peer_continues_training_from_step_to_step(model):
+def test_peer_continues_training_from_step_to_step(model, monkeypatch):
     pytest.importorskip("ml_collections")
-    case = Case("train", 32, 1)
-    calls = importlib.import_module("peers.ours").make_calls(
-        case, model, itertools.repeat(case.pictures())
+    peer, case = importlib.import_module("peers.ours"), Case("train", 32, 1)
+    monkeypatch.setattr(peer, "Generator", OneLayer)
+    given = dataclasses.replace(
+        weights.load(model),
+        generator=random_variables(OneLayer(weights.load(model).variant))["params"],
     )
+    monkeypatch.setattr(peer.weights, "load", lambda path: given)
+    calls = peer.make_calls(case, model, itertools.repeat(case.pictures()))
     losses = [calls["train"]() for _ in range(2)]
     trained = calls["weights"]()
     # MMagic's losses are compared by these names.
     assert losses[0].keys() > {"hinge/fake", "hinge/real", "loss/generator", "l1/refined/hole"}
     assert losses[0]["loss/generator"] != losses[1]["loss/generator"]
-    before = flatten(weights.networks(weights.load(model)))
+    before = flatten(weights.networks(given))
     assert before.keys() == trained.keys()
     name = "discriminator/params/patch1/kernel"
     assert before[name].shape == trained[name].shape and (before[name] != trained[name]).any()

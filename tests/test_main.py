@@ -13,6 +13,7 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from deepfill_jax.convert.__main__ import main as convert
+from deepfill_jax.evaluate import __main__ as evaluate_command
 from deepfill_jax.inpaint.__main__ import main as inpaint
 from deepfill_jax.main import main
 
@@ -62,10 +63,10 @@ def test_usage_error_prints_one_line_and_returns_exit_code_2(arguments, message)
     assert len(result.stderr.splitlines()) == 1 and "Traceback" not in result.stderr
 
 
-def test_train_evaluate_export_inpaint(tmp_path, capsys):
+def test_train_evaluate_export_inpaint(tmp_path, capsys, monkeypatch):
     """Runs all commands from training images to an inpainting result; one image is damaged.
 
-    Training and the report run in processes of their own.
+    Training runs in a process of its own.
     """
     folder = photos.write(tmp_path / "photos")
     (folder / "notes.txt").write_text("not an image")
@@ -80,6 +81,7 @@ def test_train_evaluate_export_inpaint(tmp_path, capsys):
     assert "step 4/4" in result.stdout and len(validations) == 2
     assert "03.png" in result.stderr
 
+    monkeypatch.setattr(evaluate_command, "restart_with_huge_pages", lambda: None)
     # This process has eight devices.
     evaluate = ["python", *common, "--mode=eval", "--config.eval.batch_size=8"]
     run(main, *evaluate)
@@ -95,8 +97,7 @@ def test_train_evaluate_export_inpaint(tmp_path, capsys):
 
     common[0] = "--config=smoke:official"
     report = [f"--report={tmp_path / 'page'}", "--compare=mean"]
-    result = start(*common, *report, module="deepfill_jax.evaluate")
-    assert result.returncode == 0, result.stderr
+    run(evaluate_command.main, *common, "--config.eval.batch_size=8", *report)
     page = (tmp_path / "page/index.html").read_text()
     assert "Evaluation of step_4" in page and "<svg" in page and 'alt="attention"' in page
     assert "deepfill evaluate \\\n" in page
