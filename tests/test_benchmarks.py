@@ -209,12 +209,23 @@ def test_gpu_operations_are_read_from_stream_events():
     assert list(operations.spans(planes)) == [(1, 5, "conv.1"), (5, 6, "MemcpyD2D")]
 
 
-def test_growth_writes_a_plot(tmp_path):
+def test_growth_writes_a_plot(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    path = tmp_path / "growth.png"
-    sizes = "--sizes", "32", "--batches", "--devices"
-    printed = run_script("growth.py", *sizes, "--rounds", "1", "--output", path)
-    assert len(printed.splitlines()) == 1 and path.read_bytes().startswith(b"\x89PNG")
+    growth, path, cases = importlib.import_module("growth"), tmp_path / "growth.png", []
+
+    def measure(case, options, devices=1):
+        cases.append((case, devices))
+        return {"seconds": {"median": 0.1 * len(cases)}, "peak_gb": 0.5}
+
+    monkeypatch.setattr(growth, "measure", measure)
+    sizes = ["--sizes", "32", "64", "--batches", "--devices", "1", "2"]
+    monkeypatch.setattr(sys, "argv", ["growth.py", *sizes, "--output", str(path)])
+    growth.main()
+    assert cases == [
+        *(("inference-32-1", 1), ("inference-64-1", 1)),
+        *(("training-64-8", 1), ("training-64-8", 2)),
+    ]
+    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_collectives_are_read_from_the_compiled_program():

@@ -383,13 +383,10 @@ def test_command_exits_with_2_for_usage_errors_and_1_for_findings(tmp_path, monk
     assert code == 2 and "config.batchsize does not exist" in error
     (tmp_path / "run").write_text("")
     nowhere = [f"--config.data.{name}=folder:/no/such" for name in ("source", "val_source")]
+    # The wrong size ends the check of memory before it compiles the step.
+    arguments = [smoke, *nowhere, f"--workdir={tmp_path / 'run'}", "--config.image_size=36"]
     result = subprocess.run(
-        [
-            *(sys.executable, "-m", "deepfill_jax.doctor"),
-            smoke,
-            *nowhere,
-            f"--workdir={tmp_path / 'run'}",
-        ],
+        [sys.executable, "-m", "deepfill_jax.doctor", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
