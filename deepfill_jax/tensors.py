@@ -1,5 +1,6 @@
 """Tensors by path in the parameter tree: expected names and shapes of an architecture."""
 
+import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -40,17 +41,26 @@ def expected_tensors(
         discriminator: Whether to include the discriminator.
         moments: Networks whose Adam moments to include: "generator", "discriminator".
     """
-    image, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
-    arguments = jax.random.key(0), image, mask, mask if variant.guided else None
-    tree = {"generator": jax.eval_shape(Generator(variant).init, *arguments)["params"]}
+    tree = {"generator": variable_shapes(Generator(variant))["params"]}
     if discriminator:
-        tree["discriminator"] = jax.eval_shape(Discriminator(variant).init, *arguments)
+        tree["discriminator"] = variable_shapes(Discriminator(variant))
     shapes = {name: x.shape for name, x in flatten(tree).items()}
     for net in moments:
         params = subtree(shapes, PARAMS[net])
         shapes[f"moments/{net}/count"] = ()
         shapes |= {f"moments/{net}/{m}/{n}": x for m in ("mu", "nu") for n, x in params.items()}
     return shapes
+
+
+@functools.lru_cache
+def variable_shapes(network: Generator | Discriminator) -> dict[str, Any]:
+    """Returns shapes and dtypes of a network's variables; tracing takes a second, so it is cached.
+
+    Callers must not change the result.
+    """
+    image, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
+    sketch = mask if network.variant.guided else None
+    return jax.eval_shape(network.init, jax.random.key(0), image, mask, sketch)
 
 
 def check_tensors(

@@ -7,7 +7,8 @@ from pathlib import Path
 import jax
 import pytest
 
-pytest.register_assert_rewrite("app_fixtures")  # Test files import it before it is a plugin.
+# Helpers with assertions, and plugins that test files import.
+pytest.register_assert_rewrite("app_fixtures", "data_streams", "published_files", "training")
 
 # JAX reads XLA_FLAGS when it first uses the CPU, and so do the processes that tests start. These
 # flags cut the compilation time of a training step, which runs only a few times, to a third; each
@@ -26,6 +27,19 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = str(LEAST_SECONDS)
 # Models that the user has downloaded must not change what tests see.
 os.environ["XDG_CACHE_HOME"] = str(Path(CACHE).with_name("user_cache"))
+# Begun first, so that the workers end at the same time; a file's tests run in one worker.
+LONGEST_FILES = (
+    *("test_train", "test_steps", "test_export", "test_benchmarks", "test_compiled_programs"),
+    *("test_main", "test_models", "test_checkpoint_faults", "test_attention", "test_doctor"),
+    *("test_worker", "test_pipeline_benchmark", "test_checkpoint", "test_streams", "test_convert"),
+    *("test_client_types", "test_inpainter", "test_trained", "test_trainers", "test_quality"),
+    *("test_train_bundled", "test_app_command", "test_tensorflow1", "test_torch_files"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    ranks = {name: rank for rank, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
 def pytest_collection_finish():

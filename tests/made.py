@@ -25,5 +25,14 @@ def make_picture(height, width, seed=0):
     return image, mask
 
 
+def make_batch(count, height, width):
+    """Returns random images, float32 [B, H, W, 3] in [-1, 1], and masks, float32 [B, H, W, 1]."""
+    rng = np.random.default_rng(1)
+    image = rng.uniform(-1, 1, (count, height, width, 3)).astype(np.float32)
+    mask = (rng.uniform(size=(count, height, width, 1)) < 0.3).astype(np.float32)
+    mask[:, -1, -1] = 1
+    return image, mask
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-60])

@@ -6,13 +6,12 @@ import zlib
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from deepfill_jax import weights
 from deepfill_jax.convert import layout, mmagic, tensorflow1
 from deepfill_jax.models import Variant
-from deepfill_jax.tensors import expected_tensors
+from deepfill_jax.tensors import expected_tensors, variable_shapes
 
 GOLDEN = Path(__file__).parent / "golden"
 GENERATOR_GAIN = 2.2
@@ -93,8 +92,6 @@ def narrow_tensors(reference: str, table: layout.Table, variant: Variant) -> dic
 
 def random_variables(network, *, seed: int = 0, gain: float = 1.0):
     """Draws variables of a network for 64x64 images with a kernel gain, without running it."""
-    image, mask = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 64, 64, 1))
-    arguments = jax.random.key(0), image, mask, mask if network.variant.guided else None
     rng = np.random.default_rng(seed)
 
     def draw(x):
@@ -102,7 +99,7 @@ def random_variables(network, *, seed: int = 0, gain: float = 1.0):
         scale = gain if len(x.shape) == 4 else 1.0
         return (scale * rng.standard_normal(x.shape) / np.sqrt(fan_in)).astype(np.float32)
 
-    return jax.tree.map(draw, jax.eval_shape(network.init, *arguments))
+    return jax.tree.map(draw, variable_shapes(network))
 
 
 def stepped_adam(tensors: dict[str, np.ndarray], *, steps: int) -> dict:

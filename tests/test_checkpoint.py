@@ -17,6 +17,8 @@ from deepfill_jax.tensors import expected_tensors, unflatten
 from deepfill_jax.train import build
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+pytest_plugins = ["training"]
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,9 @@ from deepfill_jax.errors import RunError, UsageError
 from deepfill_jax.tensors import expected_tensors, unflatten
 from deepfill_jax.train import build
 
+pytest_plugins = ["training"]
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 TRANSIENT = {
     "stale": OSError(116, "Stale file handle"),
     "permission": PermissionError(13, "Permission denied"),

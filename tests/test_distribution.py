@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import made
-import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
@@ -18,7 +17,7 @@ from huggingface_hub import ModelCard
 import deepfill_jax
 from deepfill_jax import trained, weights
 from deepfill_jax.convert import __main__ as convert
-from deepfill_jax.convert import parent, run
+from deepfill_jax.convert import parent
 
 ROOT = Path(__file__).parents[1]
 sys.path += [str(ROOT), str(ROOT / "benchmarks")]
@@ -161,33 +160,6 @@ def test_converted_bundled_model_keeps_name_and_license(tmp_path, capsys):
     convert.main(["faces", "--output", str(output), "--overwrite", "--license", "CC0 1.0"])
     assert weights.load(output).metadata["license"] == "CC0 1.0"
     assert f"The license of faces was {license!r}" in capsys.readouterr().out
-
-
-def test_fine_tuned_model_keeps_name_and_license(tmp_path):
-    import photos
-    import test_train
-
-    from deepfill_jax.train import loop
-
-    folder = photos.write(tmp_path / "photos")
-    config = test_train.make_config(folder, **{"loss.adversarial": 0.0})
-    config.num_steps = config.optimizer.decay_steps = 1
-    config.eval.every = 0
-    variant = test_train.build.variant(config)
-    first = test_train.build.initial_state(config, test_train.sharding.make_mesh())
-    source = tmp_path / "theirs.safetensors"
-    generator = test_train.jax.tree.map(np.asarray, first.generator.params)
-    weights.save(source, weights.Model(variant, generator, metadata={"license": "CC BY-NC 4.0"}))
-    config.init_from = str(source)
-    loop.train(config, tmp_path / "run")
-    source.unlink()  # What was remembered does not depend on it.
-    output = tmp_path / "mine.safetensors"
-    convert.main([str(tmp_path / "run"), "--output", str(output)])
-    metadata = weights.load(output).metadata
-    assert (metadata["parent"], metadata["license"]) == ("theirs", "CC BY-NC 4.0")
-    # A run that starts from that run passes them on.
-    again = parent.describe(tmp_path / "run", run.read(tmp_path / "run").metadata)
-    assert again == {"parent": "theirs", "license": "CC BY-NC 4.0"}
 
 
 # Model cards

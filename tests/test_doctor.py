@@ -3,7 +3,6 @@
 import configparser
 import json
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,16 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 import photos
 import pytest
+import training as training_runs
+from absl.testing import flagsaver
 from PIL import Image
 
 from deepfill_jax import sharding
 from deepfill_jax.data import sources
+from deepfill_jax.doctor import __main__ as command
 from deepfill_jax.doctor import examination, machine, memory, pictures, training
 from deepfill_jax.doctor.case import ERROR, OK, SKIPPED, WARNING, Case, need
 from deepfill_jax.errors import RunError
 from deepfill_jax.train.step import BoundStep
 
 ROOT = Path(__file__).parents[1]
+pytest_plugins = ["training"]
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +37,11 @@ def folders(tmp_path_factory):
 
 
 def make_config(folders, **changes):
-    config = runpy.run_path(str(ROOT / "configs/smoke.py"))["get_config"]("official")
-    config.batch_size = config.eval.batch_size = 8  # The tests run on eight virtual devices.
-    config.data.source, config.data.val_source = (f"folder:{folder}" for folder in folders)
-    config.model.init = "unit_variance"
-    config.optimizer.learning_rate = 1e-3
-    config.update_from_flattened_dict(changes)
-    return config
+    """Returns the config that test_train compiles, for which the networks learn in a few steps."""
+    train, val = folders
+    return training_runs.make_config(
+        train, **{"data.val_source": f"folder:{val}", "model.init": "unit_variance"} | changes
+    )
 
 
 def examine(config, workdir, only=()):
@@ -72,9 +74,7 @@ def test_valid_set_up_passes_all_checks_and_only_one_folder_is_written(
     folders, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(training, "TIMED_STEPS", 3)
-    # test_train uses the same config, so the compiled step comes from the cache.
-    config = make_config(folders, ema_decay=0.5, **{"optimizer.learning_rate": 1e-4})
-    findings = examine(config, tmp_path / "run")
+    findings = examine(make_config(folders), tmp_path / "run")
     assert list(findings) == list(examination.CHECKS)
     texts = {name: finding.text for name, each in findings.items() for finding in each}
     levels = {name: [finding.level for finding in each] for name, each in findings.items()}
@@ -339,12 +339,13 @@ def test_slow_input_and_very_long_runs_are_warnings(folders):
 
 
 def test_loss_that_does_not_fall_on_one_batch_is_an_error(folders, tmp_path, monkeypatch):
+    def step(state, batch):
+        return state, {"loss/generator": jnp.float32(0.5)}
+
     monkeypatch.setattr(training, "OVERFIT_STEPS", 6)
-    monkeypatch.setattr(training, "OVERFIT_RATE", 0.0)
-    config = make_config(folders, **{"optimizer.learning_rate": 1e-12})
-    level, text = only_finding(
-        examine(config, tmp_path, ["pictures", "batch", "overfit"]), "overfit"
-    )
+    monkeypatch.setattr(training.build, "train_step", lambda *_: step)
+    findings = examine(make_config(folders), tmp_path, ["pictures", "batch", "overfit"])
+    level, text = only_finding(findings, "overfit")
     assert level == ERROR and "does not fall" in text and "4 examples of 32 px" in text
     diverged = training.judge_overfit(np.array([1.0, np.nan]), (4, 32, 32, 3), 1e-3)
     assert diverged.level == ERROR
@@ -367,26 +368,31 @@ def test_large_images_are_downsampled_for_overfitting():
     assert shrunk["image"].shape == (2, 64, 64, 3) and shrunk["mask"].shape == (2, 64, 64, 1)
 
 
-def doctor(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "deepfill_jax.doctor", *map(str, arguments)],
+def test_command_exits_with_2_for_usage_errors_and_1_for_findings(tmp_path, monkeypatch, capsys):
+    smoke = "--config=smoke:official"
+    monkeypatch.setattr(command, "restart_with_huge_pages", lambda: None)
+
+    def doctor(*arguments):
+        with flagsaver.flagsaver(), pytest.raises(SystemExit) as end:
+            command.main([smoke, *arguments])
+        return end.value.code, capsys.readouterr().err
+
+    code, error = doctor()
+    assert code == 2 and "--workdir is missing" in error
+    code, error = doctor("--config.batchsize=1", "--workdir=x")
+    assert code == 2 and "config.batchsize does not exist" in error
+    (tmp_path / "run").write_text("")
+    nowhere = [f"--config.data.{name}=folder:/no/such" for name in ("source", "val_source")]
+    # The wrong size ends the check of memory before it compiles the step.
+    arguments = [smoke, *nowhere, f"--workdir={tmp_path / 'run'}", "--config.image_size=36"]
+    result = subprocess.run(
+        [sys.executable, "-m", "deepfill_jax.doctor", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
     )
-
-
-def test_command_exits_with_2_for_usage_errors_and_1_for_findings(tmp_path):
-    smoke = "--config=configs/smoke.py:official"
-    result = doctor(smoke)
-    assert result.returncode == 2 and "--workdir is missing" in result.stderr
-    result = doctor(smoke, "--config.batchsize=1", "--workdir=x")
-    assert result.returncode == 2 and "config.batchsize does not exist" in result.stderr
-    (tmp_path / "run").write_text("")
-    nowhere = [f"--config.data.{name}=folder:/no/such" for name in ("source", "val_source")]
-    result = doctor(smoke, *nowhere, f"--workdir={tmp_path / 'run'}")
-    assert result.returncode == 1 and result.stderr.startswith("error: Errors found: 2")
+    assert result.returncode == 1 and result.stderr.startswith("error: Errors found: 3")
     assert "overfit" in result.stdout and "Traceback" not in result.stderr
 
 

@@ -6,9 +6,10 @@ import types
 
 import numpy as np
 import pytest
+from data_streams import RANDOM, assert_same, noise, take, training
 from PIL import Image
-from test_data import RANDOM, assert_same, noise, take, training
-from test_train import make_config
+from references import random_variables
+from training import make_config
 
 from deepfill_jax import sharding, weights
 from deepfill_jax.convert import sources as conversions
@@ -146,10 +147,8 @@ def test_guided_config_reads_edge_maps_and_starts_from_unguided_model(folder):
     path = folder / "model.safetensors"
     mesh = sharding.make_mesh()
     plain = make_config(folder / "in", **{"model.guided": False})
-    state = build.initial_state(plain, mesh)
-    discriminator = {"params": state.discriminator.params, "spectral": state.discriminator.spectral}
-    model = weights.Model(build.variant(plain), state.generator.params, discriminator)
-    weights.save(path, model)
+    generator, discriminator = map(random_variables, build.networks(plain))
+    weights.save(path, weights.Model(build.variant(plain), generator["params"], discriminator))
     config.init_from = plain.init_from = str(path)
     grown = with_sketch_channels(conversions.read(path).model)
     state = build.initial_state(config, mesh)

@@ -41,6 +41,9 @@ def model(name):
 @pytest.fixture(autouse=True)
 def checked_shapes(monkeypatch):
     monkeypatch.setattr(command, "CHECK_SHAPES", (SHAPE, SHAPE))
+    # The files have the models of `model`, so their compiled programs are shared.
+    shared = lambda read: Inpainter(read) if read.variant.guided else inpainter(read.variant.name)  # noqa: E731
+    monkeypatch.setattr(command, "Inpainter", shared)
 
 
 @functools.cache

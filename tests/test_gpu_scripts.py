@@ -29,11 +29,17 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_speed_and_operations_write_their_results(tmp_path):
-    ran = run_all(tmp_path / "out", "--steps", "speed operations")
+def test_speed_writes_its_results(tmp_path):
+    ran = run_all(tmp_path / "out", "--steps", "speed")
     assert ran.returncode == 0, ran.stderr
     (speed,) = lines(tmp_path / "out" / "speed.jsonl")
     assert speed["case"] == "attention-32-1" and speed["images_per_second"] > 0
+
+
+@pytest.mark.slow
+def test_operations_write_their_results(tmp_path):
+    ran = run_all(tmp_path / "out", "--steps", "operations")
+    assert ran.returncode == 0, ran.stderr
     (profile,) = lines(tmp_path / "out" / "operations.jsonl")
     for by in ("by_kind", "by_part"):  # The times of the operations sum to the program's time.
         assert 0 < sum(profile[by].values()) == pytest.approx(profile["seconds"])

@@ -1,119 +1,26 @@
-"""The Python API: any image size, unchanged known pixels, strategies, sketches, errors."""
+"""The Python API: kinds of images and masks, transparency, strategies, several images, errors."""
 
 import functools
-import gc
-import re
 import subprocess
 import sys
-import weakref
 from pathlib import Path
 
 import jax
 import jax.extend
 import numpy as np
 import pytest
-from made import make_model, make_picture, truncate
+from made import make_batch, make_model, make_picture, truncate
 from PIL import Image
 
 import deepfill_jax
-from deepfill_jax import compiler
-from deepfill_jax import image as pixels
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint.inpainter import Inpainter
-from deepfill_jax.inpaint.network import compiled_side
-from deepfill_jax.models import Generator
 from deepfill_jax.pictures import Encoded
-
-SIZES = [(1, 1), (7, 5), (61, 67), (8, 200)]
 
 
 @pytest.fixture(scope="module")
 def inpainter():
     return Inpainter(make_model("official"))
-
-
-def make_batch(count, height, width):
-    rng = np.random.default_rng(1)
-    image = rng.uniform(-1, 1, (count, height, width, 3)).astype(np.float32)
-    mask = (rng.uniform(size=(count, height, width, 1)) < 0.3).astype(np.float32)
-    mask[:, -1, -1] = 1
-    return image, mask
-
-
-def known(image, mask):
-    return image[np.broadcast_to(mask < 0.5, image.shape)]
-
-
-@pytest.mark.parametrize("height, width", SIZES)
-def test_any_size_keeps_its_known_pixels(inpainter, height, width):
-    picture, mask = make_picture(height, width)
-    completed = inpainter(picture, mask, check_mask=False)  # The hole of 1x1 is everything.
-    assert completed.shape == picture.shape and completed.dtype == np.uint8
-    np.testing.assert_array_equal(completed[mask == 0], picture[mask == 0])
-    assert (completed[mask == 255] != picture[mask == 255]).any()
-
-    image, mask = make_batch(1, height, width)
-    prediction = inpainter.predict(image, mask)
-    for x in prediction:
-        assert x.shape == image.shape and x.dtype == np.float32 and np.isfinite(x).all()
-    np.testing.assert_array_equal(known(prediction.completed, mask), known(image, mask))
-    np.testing.assert_array_equal(
-        known(prediction.completed, 1 - mask), known(prediction.refined, 1 - mask)
-    )
-
-
-def test_the_smallest_picture_goes_through_reflecting_convolutions():
-    completed = Inpainter(make_model("mmagic"))(*make_picture(1, 1), check_mask=False)
-    assert completed.shape == (1, 1, 3)
-
-
-def test_multiples_of_eight_equal_the_generator_output(inpainter):
-    image, mask = make_batch(1, 64, 72)
-    model = make_model("official")
-    apply = jax.jit(Generator(model.variant).apply, compiler_options=compiler.options())
-    expected = apply({"params": model.generator}, pixels.mask_out(image, mask), mask)
-    for ours, theirs in zip(inpainter.predict(image, mask), expected, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-def test_padding_mirrors_image_and_mask(inpainter):
-    image, mask = make_batch(1, 61, 67)
-    below, right = np.r_[:61, 59:56:-1], np.r_[:67, 65:60:-1]
-    padded = inpainter.predict(image[:, below][:, :, right], mask[:, below][:, :, right])
-    for ours, theirs in zip(inpainter.predict(image, mask), padded, strict=True):
-        np.testing.assert_array_equal(ours, theirs[:, :61, :67])
-
-
-@pytest.mark.parametrize("garbage", [1.0, 1e30, np.nan, np.inf])
-def test_hole_pixels_have_no_influence(inpainter, garbage):
-    image, mask = make_batch(1, 61, 67)
-    expected = inpainter.predict(image, mask)
-    spoilt = inpainter.predict(np.where(mask > 0.5, np.float32(garbage), image), mask)
-    for ours, theirs in zip(spoilt, expected, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-def test_the_network_sees_binary_masks_only(inpainter):
-    image, mask = make_batch(1, 61, 67)
-    expected = inpainter.predict(image, mask).refined
-    for same in (np.where(mask > 0.5, 0.51, 0.5), mask > 0.5, mask.astype(np.int64)):
-        np.testing.assert_array_equal(inpainter.predict(image, same).refined, expected)
-
-
-def test_batch_equals_single_images(inpainter):
-    image, mask = make_batch(2, 61, 67)
-    both = inpainter.predict(image, mask)
-    for i in range(2):
-        one = inpainter.predict(image[i : i + 1], mask[i : i + 1])
-        for x, y in zip(both, one, strict=True):
-            np.testing.assert_allclose(x[i], y[0], atol=1e-6)
-
-
-def test_sizes_of_one_padded_size_share_a_compilation():
-    inpainter = Inpainter(make_model("official"))
-    for height, width in [(1, 1), (3, 8), (8, 8), (7, 5)]:
-        inpainter(*make_picture(height, width), check_mask=False)
-    assert len(inpainter._network.programs) == 1
 
 
 def test_all_256_values_are_preserved(inpainter):
@@ -362,53 +269,6 @@ def test_dilate_and_feather(small_worker):
     assert (feathered[rim] > dilated[rim]).all()
 
 
-def test_a_hundred_sizes_compile_two_programs():
-    inpainter = Inpainter(make_model("official"), working_size=32)
-    rng = np.random.default_rng(0)
-    for _ in range(100):
-        height, width = rng.integers(33, 97, 2)
-        mask = np.zeros((height, width, 1), bool)
-        mask[5:12, 7:9] = mask[-9:, -9:] = True
-        inpainter(np.zeros((height, width, 3), np.uint8), mask, strategy="crop")
-    assert len(inpainter._network.programs) <= 2  # For one window, and for two.
-
-
-def test_number_of_compiled_programs_is_limited(monkeypatch):
-    monkeypatch.setattr("deepfill_jax.inpaint.network.MAX_PROGRAMS", 2)
-    monkeypatch.setattr("deepfill_jax.inpaint.network._networks", weakref.WeakSet())
-    inpainter = Inpainter(make_model("official"))
-    expected = inpainter(*make_picture(8, 8))
-    for width, kept in [(16, 2), (8, 2), (24, 1), (32, 2)]:
-        inpainter(*make_picture(8, width))
-        assert len(inpainter._network.programs) == kept
-    np.testing.assert_array_equal(inpainter(*make_picture(8, 8)), expected)
-
-
-def test_compiled_sides_are_few_and_not_much_larger():
-    sides = range(1, 4097)
-    compiled = [compiled_side(side) for side in sides]
-    assert all(side <= c and c % 8 == 0 for side, c in zip(sides, compiled, strict=True))
-    assert all(c <= 1.25 * side for side, c in zip(sides, compiled, strict=True) if side >= 32)
-    assert len({c for side, c in zip(sides, compiled, strict=True) if side > 256}) == 16
-
-
-def test_predict_rejects_other_shapes_and_types(inpainter):
-    image, mask = make_batch(2, 8, 8)
-    for bad_image, bad_mask in [
-        (image.astype(np.uint8), mask),
-        (image[0], mask[0]),
-        (image, mask[:1]),
-        (image, mask[..., 0]),
-        (image[:, :7], mask),
-        (image[:0], mask[:0]),
-        (image[..., :1], mask),
-    ]:
-        with pytest.raises(UsageError, match=r"float image \[B, H, W, 3\]") as error:
-            inpainter.predict(bad_image, bad_mask)
-        assert f"{bad_image.dtype} {bad_image.shape}" in str(error.value)
-        assert f"{bad_mask.dtype} {bad_mask.shape}" in str(error.value)
-
-
 def test_importing_the_package_is_cheap_and_its_names_are_lazy():
     assert deepfill_jax.Inpainter is Inpainter
     assert deepfill_jax.Prediction._fields == ("coarse", "refined", "completed")
@@ -424,129 +284,3 @@ from deepfill_jax import Inpainter, Prediction
 """
     root = Path(deepfill_jax.__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
-
-
-@pytest.fixture(scope="module")
-def guided():
-    return Inpainter(make_model("official", guided=True), working_size=32)
-
-
-def make_lines(mask):
-    """White lines on black, also outside the hole."""
-    return np.where(np.indices(mask.shape).sum(0) % 4 == 0, 255, 0).astype(np.uint8)
-
-
-def test_a_sketch_is_what_the_network_sees_in_the_hole(guided):
-    picture, mask = make_picture(64, 64)
-    lines = make_lines(mask)
-    fill = functools.partial(guided, seamless=False)
-    completed = fill(picture, mask, sketch=lines)
-    image = np.asarray(pixels.to_float(picture))[np.newaxis]
-    areas = [(x > 127).astype(np.float32)[np.newaxis, ..., np.newaxis] for x in (mask, lines)]
-    expected = guided.predict(image, *areas).completed[0]
-    np.testing.assert_allclose(completed, pixels.to_255(expected), atol=0.51)
-    assert guided.guided and np.abs(completed.astype(int) - fill(picture, mask)).max() > 2
-    # Only lines in the hole count, and none is an empty sketch.
-    np.testing.assert_array_equal(fill(picture, mask, sketch=lines & mask), completed)
-    empty = fill(picture, mask, sketch=np.zeros_like(mask))
-    np.testing.assert_array_equal(fill(picture, mask), empty)
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_sketch_guides_every_strategy(guided, strategy):
-    picture, _ = make_picture(96, 80)
-    mask = np.zeros((96, 80), np.uint8)
-    mask[4:40, 10:30] = mask[70:90, 50:76] = 255
-    lines = make_lines(mask)
-    with_lines, without = (
-        guided(picture, mask, sketch=x, strategy=strategy, detail=False).astype(int)
-        for x in (lines, None)
-    )
-
-    np.testing.assert_array_equal(with_lines[mask == 0], picture[mask == 0])
-    for hole in (np.s_[4:40, 10:30], np.s_[70:90, 50:76]):
-        assert np.abs(with_lines[hole] - without[hole]).max() > 2
-
-
-def test_sketches_of_several_images_files_and_invalid_sketches(guided, inpainter, tmp_path):
-    picture, mask = make_picture(24, 40)
-    lines = make_lines(mask)
-    Image.fromarray(lines).save(tmp_path / "lines.png")
-    expected = guided(picture, mask, sketch=lines)
-    np.testing.assert_array_equal(
-        guided(picture, mask, sketch=str(tmp_path / "lines.png")), expected
-    )
-    first, second = guided([picture] * 2, [mask] * 2, sketch=[lines, None])
-    np.testing.assert_allclose(first, expected.astype(int), atol=1)
-    np.testing.assert_allclose(second, guided(picture, mask).astype(int), atol=1)
-    with pytest.raises(UsageError, match="There are 2 images, but 1 sketches"):
-        guided([picture] * 2, [mask] * 2, sketch=[lines])
-    with pytest.raises(UsageError, match="The sketch is 40x23, but the image is 40x24"):
-        guided(picture, mask, sketch=lines[1:])
-    with pytest.raises(UsageError, match="does not accept a sketch; omit the sketch"):
-        inpainter(picture, mask, sketch=lines)
-    image, area = np.zeros((1, 8, 8, 3), np.float32), np.ones((1, 8, 8, 1))
-    with pytest.raises(UsageError, match="does not accept a sketch; omit the sketch"):
-        inpainter.predict(image, area, area)
-    with pytest.raises(UsageError, match="a sketch has the mask's shape"):
-        guided.predict(image, area, area[:, :4])
-
-
-def test_host_code_runs_nothing_of_jax(monkeypatch):
-    """An operation of JAX outside a compiled program would be compiled for every new size."""
-    inpainters = [Inpainter(make_model("official", guided=guided)) for guided in (False, True)]
-    options = [
-        {"strategy": "original"},
-        {"strategy": "resize", "dilate": 2, "feather": 1},
-        {"strategy": "crop", "dilate": 1},
-    ]
-
-    def complete(height, width):
-        image, mask = make_picture(height, width)
-        for inpainter in inpainters:
-            for given in (image, image[..., 0], image.astype(np.uint16), image / 127.5 - 1.0):
-                for option in options:
-                    inpainter(given, mask, **option)
-            inpainter([image, image], [mask, mask])
-            inpainter.predict(np.zeros((1, height, width, 3)), mask[np.newaxis, ..., np.newaxis])
-
-    complete(33, 38)  # Compiles for 40x40 pixels, the size of all below.
-    compiled = [dict(inpainter._network.programs) for inpainter in inpainters]
-
-    def refuse(primitive, *_, **__):
-        raise AssertionError(f"{primitive} ran outside a compiled program")
-
-    monkeypatch.setattr(jax.extend.core.Primitive, "bind", refuse)
-    for height, width in [(34, 39), (39, 34), (40, 40)]:
-        complete(height, width)
-    assert compiled == [inpainter._network.programs for inpainter in inpainters]
-
-
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
-def test_300_sizes_leave_memory_and_maps_flat():
-    inpainter = Inpainter(make_model("official"))
-
-    def complete(sizes):
-        for height, width in sizes:
-            inpainter(*make_picture(height, width), strategy="original", dilate=2, feather=1)
-        gc.collect()
-        kilobytes = re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]
-        return int(kilobytes) / 1e3, Path("/proc/self/maps").read_text().count("\n")
-
-    sizes = [(65 + i % 16, 65 + i // 16) for i in range(300)]  # Padded to 80x80 or 80x96 pixels.
-    megabytes, maps = complete(sizes[::30])
-    assert len(inpainter._network.programs) == 2
-    more_megabytes, more_maps = complete(sizes)
-    assert len(inpainter._network.programs) == 2
-    assert more_megabytes < megabytes + 30 and more_maps < maps + 40
-
-
-def test_networks_share_the_limit_of_programs(monkeypatch):
-    monkeypatch.setattr("deepfill_jax.inpaint.network.MAX_PROGRAMS", 2)
-    monkeypatch.setattr("deepfill_jax.inpaint.network._networks", weakref.WeakSet())
-    first, second = (Inpainter(make_model("official")) for _ in range(2))
-    kept = []
-    for inpainter, width in [(first, 8), (second, 8), (second, 16), (first, 8)]:
-        inpainter(*make_picture(8, width))
-        kept.append([len(x._network.programs) for x in (first, second)])
-    assert kept == [[1, 0], [1, 1], [0, 1], [1, 1]]

