@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import tensorflow as tf
 
 from deepfill_jax import distributed
 from deepfill_jax.data import examples, file_checks
@@ -89,31 +88,13 @@ class Files:
         common = len(os.path.commonprefix(self.paths))
         return "\n".join(path[common:] for path in self.paths)
 
-    def in_order(self) -> tf.data.Dataset:
-        """Streams every item once, in source order."""
-        return tf.data.Dataset.range(len(self))
-
-    def shuffled(self, seed: int, start: int) -> tf.data.Dataset:
-        """Streams items endlessly from element `start`; seeking costs nothing.
-
-        Each epoch is a permutation of the n files: element i is the file at position i % n of the
-        permutation drawn with seed [seed, i // n].
-        """
-        count = len(self)
-
-        def order(epoch: np.int64) -> np.ndarray:
-            permutation = examples.make_rng(seed, int(epoch), examples.ORDER).permutation(count)
-            return permutation[max(start - int(epoch) * count, 0) :]
-
-        def items(epoch: tf.Tensor) -> tf.data.Dataset:
-            numbers = tf.numpy_function(order, [epoch], tf.int64)
-            return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(numbers, [None]))
-
-        return tf.data.Dataset.range(start // count, tf.int64.max).flat_map(items)
-
     def encoded(self, item: int) -> examples.Encoded:
         """Returns the path of a file, together with the path of its edge map if it has one."""
         return self.paths[item] if self.edges is None else (self.paths[item], self.edges[item])
+
+    def size(self, item: int) -> tuple[int, int]:
+        """Reads width and height of a file; raises UsageError if it cannot be read."""
+        return rgb.read_size(self.paths[item])
 
     def picture(self, item: int) -> np.ndarray:
         """Decodes a file to uint8 [H, W, C]; C is 4 with an edge map and 3 without.

@@ -18,7 +18,6 @@ from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, SkippedE
 from deepfill_jax.evaluate import scoring
 from deepfill_jax.image import composite
 from deepfill_jax.inpaint import classical
-from deepfill_jax.pictures import rgb
 
 SIZE_SAMPLES = 512  # Images whose sizes are read.
 COMPARED_IMAGES = 2048  # Validation images that are searched for among the training images.
@@ -70,13 +69,8 @@ def _count(source: Source) -> Finding:
 
 def _sizes(source: Source) -> np.ndarray:
     """Reads widths and heights of up to `SIZE_SAMPLES` images of the source; int [N, 2]."""
-    if isinstance(source, Files):
-        indices = np.linspace(0, len(source) - 1, min(len(source), SIZE_SAMPLES)).astype(int)
-        encoded = [source.paths[index] for index in indices]
-    else:
-        items = source.in_order().take(SIZE_SAMPLES).as_numpy_iterator()
-        encoded = [source.encoded(item) for item in items]
-    return np.array([rgb.read_size(picture) for picture in encoded])
+    items = np.linspace(0, len(source) - 1, min(len(source), SIZE_SAMPLES)).astype(int)
+    return np.array([source.size(item) for item in items.tolist()])
 
 
 def judge_sizes(sizes: np.ndarray, config: ConfigDict) -> Finding:
