@@ -85,7 +85,7 @@ KEYS = {
     "eval": {
         "seed": int,  # Seed of the fixed crops and masks.
         "batch_size": int,
-        "num_examples": int,  # Number of images, from the first; 0 takes all.
+        "num_examples": int,  # Number of images, evenly spaced over the source; 0 takes all.
         "every": int,  # Interval in steps; 0 disables evaluation during training.
         "seamless": bool,  # Matches colors at the border as inpainting does, see `Inpainter`.
     },

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ except ImportError as error:
     ) from error
 
 FLAGS = flags.FLAGS
+RUN_CONFIG = config_keys.PACKAGE / "run_config.py"  # Its argument is the run's folder.
 
 config_flags.DEFINE_config_file(
     "config",
@@ -44,7 +46,7 @@ flags.DEFINE_bool(
     "Begin at step 0 if the checkpoints of the run are lost or corrupt. If one is intact, training "
     "still resumes from it.",
 )
-flags.DEFINE_string("output", None, "Output folder; default: WORKDIR/eval/NAME or REPORT/NAME.")
+flags.DEFINE_string("output", None, "Folder for images and scores; default: no images.")
 flags.DEFINE_string("report", None, "Folder for the HTML report, index.html.")
 flags.DEFINE_list("compare", "telea,navier_stokes,mean", "Baselines that the report compares.")
 
@@ -82,10 +84,11 @@ COMMANDS = {
     ),
     "evaluate": Command(
         "deepfill evaluate",
-        "--config=NAME [--config.KEY=VALUE ...] (--workdir=DIR | --model=MODEL | --baseline=NAME "
-        "| --predictions=DIR) [--output=DIR] [--report=DIR]",
+        "[--config=NAME] [--config.KEY=VALUE ...] (--workdir=DIR | --model=MODEL | "
+        "--baseline=NAME | --predictions=DIR) [--output=DIR] [--report=DIR]",
         "Scores a checkpoint, a model, a classical baseline or a folder of predictions on the "
-        "validation images of a config, with frozen crops and masks.",
+        "validation images of a config, with frozen crops and masks. Without --config, it takes "
+        "the config of the run in --workdir.",
         {"run": RUN, "evaluation": EVALUATION, "several processes": PROCESSES},
     ),
     "doctor": Command(
@@ -127,7 +130,7 @@ def parse(command: str, arguments: Sequence[str]) -> ConfigDict:
     renamed.refuse_old_flags(arguments)
     config_keys.check_overrides(arguments)
     try:
-        rest = FLAGS([command, *_with_config_path(arguments)])[1:]
+        rest = FLAGS([command, *_with_config_path(_with_run_config(command, arguments))])[1:]
         if rest:
             raise UsageError(f"Unknown arguments {' '.join(rest)}; flags begin with --.")
         _refuse_flags_of_others(command, arguments)
@@ -178,6 +181,20 @@ def joined_processes(config: ConfigDict) -> Iterator[None]:
         distributed.assert_same_on_all_processes("The config", config.to_json())
         distributed.assert_same_on_all_processes("--workdir", f"{FLAGS.workdir}")
         yield
+
+
+def _with_run_config(command: str, arguments: Sequence[str]) -> Sequence[str]:
+    """Adds the config of the run that `--workdir` names, if an evaluation names no config."""
+    values = {}
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("-"):
+            values[flag.lstrip("-")] = value if equals else following
+    is_evaluation = command == "evaluate" or values.get("mode") == "eval"
+    if not is_evaluation or "config" in values or not values.get("workdir"):
+        return arguments
+    # Changes of single values are flags that exist only once the config is read.
+    return [f"--config={RUN_CONFIG}:{values['workdir']}", *arguments]
 
 
 def _with_config_path(arguments: Sequence[str]) -> list[str]:

@@ -8,6 +8,8 @@ batches therefore do not depend on the number of processes, and a run can resume
 import collections
 import dataclasses
 import functools
+import logging
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
@@ -24,6 +26,9 @@ Batch = dict[str, np.ndarray]
 # A batch in progress, its items, and a future of the rows that workers cannot make.
 Started = tuple[Batch, np.ndarray, Future[list[int]]]
 
+logger = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 10.0  # Interval in which an evaluation reports its progress.
 READY_BATCHES = 2  # Batches that are finished ahead of use, besides one per worker in progress.
 
 
@@ -112,10 +117,14 @@ def evaluation_batches(stream: Stream, num_examples: int = 0) -> Iterator[Batch]
     count = min(num_examples or len(source), len(source))
     spaced = order.spaced(len(source), count)
     numbers = tf.data.Dataset.range(-(-count // stream.batch_size))
+    logged = time.monotonic()
     batches = _batches(stream, numbers, lambda elements: (spaced(elements), spaced(elements)))
-    return (
-        {**batch, "valid": stream.elements(number) < count} for number, batch in enumerate(batches)
-    )
+    for number, batch in enumerate(batches):
+        if stream.process_index == 0 and time.monotonic() - logged > PROGRESS_SECONDS:
+            done = number * stream.batch_size
+            logger.info("%s: %d of %d images are evaluated.", source.name, done, count)
+            logged = time.monotonic()
+        yield {**batch, "valid": stream.elements(number) < count}
 
 
 def _batches(
