@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from deepfill_jax import config as config_keys
 from deepfill_jax import published, renamed
 from deepfill_jax.errors import UsageError
+from deepfill_jax.local_paths import require_local
 
 try:
     from absl import flags
@@ -140,6 +141,7 @@ def parse(command: str, arguments: Sequence[str]) -> ConfigDict:
                 f"{', '.join(config_keys.names())}."
             )
         config_keys.check(FLAGS.config)
+        _check_paths()
     except UsageError:
         raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
@@ -193,8 +195,17 @@ def _with_run_config(command: str, arguments: Sequence[str]) -> Sequence[str]:
     is_evaluation = command == "evaluate" or values.get("mode") == "eval"
     if not is_evaluation or "config" in values or not values.get("workdir"):
         return arguments
+    require_local("--workdir", values["workdir"])
     # Changes of single values are flags that exist only once the config is read.
     return [f"--config={RUN_CONFIG}:{values['workdir']}", *arguments]
+
+
+def _check_paths() -> None:
+    """Raises UsageError for a flag that holds the address of remote storage."""
+    for name in ("workdir", "output", "report", "predictions", "model"):
+        value = FLAGS[name].value or ""
+        if name != "model" or not value.startswith(config_keys.WEIGHTS):
+            require_local(f"--{name}", value)
 
 
 def _with_config_path(arguments: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from deepfill_jax.data import examples, files
 from deepfill_jax.errors import UsageError
+from deepfill_jax.local_paths import require_local
 
 
 class Source(Protocol):
@@ -55,6 +56,8 @@ def open_source(spec: str, edges: str = "") -> Source:
             "source must consist of image files, not TFDS."
         )
     if kind in ("folder", "flist") and place:
+        for path in (place, edge_folder):
+            require_local(kind, path)
         opener = {"folder": files.from_folder, "flist": files.from_list}[kind]
         image_files = opener(spec, os.path.expanduser(place))
         return image_files.with_edges(os.path.expanduser(edge_folder)) if edges else image_files
