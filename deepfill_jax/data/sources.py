@@ -75,3 +75,18 @@ def open_source(spec: str, edges: str = "") -> Source:
 def hide_gpus() -> None:
     """Hides the GPUs from TensorFlow, which would otherwise reserve all of their memory."""
     tf.config.set_visible_devices([], "GPU")
+
+
+def sizes(source: Source, count: int) -> np.ndarray:
+    """Reads widths and heights of up to `count` evenly spaced images, int [N, 2].
+
+    Raises:
+        UsageError: An image cannot be read.
+    """
+    items = np.linspace(0, len(source) - 1, min(len(source), count)).astype(int)
+    return np.array([source.size(item) for item in items.tolist()])
+
+
+def whole_share(image_sizes: np.ndarray, crop_size: int) -> float:
+    """Returns the share of images, of sizes int [N, 2], of which a crop takes the whole."""
+    return float(np.mean(image_sizes.max(axis=1) <= crop_size))
