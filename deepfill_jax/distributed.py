@@ -110,16 +110,16 @@ def from_process_0(compute: Callable[[], bytes]) -> bytes:
     """
     if not jax.distributed.is_initialized():
         return compute()
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        future = pool.submit(compute) if jax.process_index() == 0 else None
-        while True:
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    future = pool.submit(compute) if jax.process_index() == 0 else None
+    try:
+        size = -1
+        while size < 0:  # While process 0 computes.
             answer = _answer(future)
-            # -1 while process 0 computes.
-            size = multihost_utils.broadcast_one_to_all(
-                np.int64(-1 if answer is None else len(answer))
-            )
-            if size >= 0:
-                break
+            own_size = np.int64(-1 if answer is None else len(answer))
+            size = int(multihost_utils.broadcast_one_to_all(own_size))
+    finally:
+        pool.shutdown(wait=False)  # If another process is lost, this one must end at once.
     own = np.zeros(size, np.uint8) if answer is None else np.frombuffer(answer, np.uint8)
     failed, *_ = answer = np.asarray(multihost_utils.broadcast_one_to_all(own)).tobytes()
     if failed:

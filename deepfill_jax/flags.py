@@ -22,7 +22,6 @@ except ImportError as error:
     ) from error
 
 FLAGS = flags.FLAGS
-RUN_CONFIG = config_keys.PACKAGE / "run_config.py"  # Its argument is the run's folder.
 
 config_flags.DEFINE_config_file(
     "config",
@@ -88,8 +87,7 @@ COMMANDS = {
         "[--config=NAME] [--config.KEY=VALUE ...] (--workdir=DIR | --model=MODEL | "
         "--baseline=NAME | --predictions=DIR) [--output=DIR] [--report=DIR]",
         "Scores a checkpoint, a model, a classical baseline or a folder of predictions on the "
-        "validation images of a config, with frozen crops and masks. Without --config, it takes "
-        "the config of the run in --workdir.",
+        "validation images of a config, by default the run's, with frozen crops and masks.",
         {"run": RUN, "evaluation": EVALUATION, "several processes": PROCESSES},
     ),
     "doctor": Command(
@@ -123,7 +121,8 @@ def parse(command: str, arguments: Sequence[str]) -> ConfigDict:
         arguments: The words after the command.
 
     Raises:
-        UsageError: A flag or a config key is wrong, or the config is missing.
+        UsageError: A flag or a config key is wrong, a path is remote storage, or the config is
+            missing.
     """
     if {"-h", "-help", "--help"} & set(arguments):
         print(_help(COMMANDS[command]), end="")
@@ -141,7 +140,9 @@ def parse(command: str, arguments: Sequence[str]) -> ConfigDict:
                 f"{', '.join(config_keys.names())}."
             )
         config_keys.check(FLAGS.config)
-        _check_paths()
+        for name in ("workdir", "output", "report", "predictions", "model"):
+            if name != "model" or not (FLAGS.model or "").startswith(config_keys.WEIGHTS):
+                require_local(f"--{name}", FLAGS[name].value or "")
     except UsageError:
         raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
@@ -192,20 +193,13 @@ def _with_run_config(command: str, arguments: Sequence[str]) -> Sequence[str]:
         flag, equals, value = argument.partition("=")
         if flag.startswith("-"):
             values[flag.lstrip("-")] = value if equals else following
-    is_evaluation = command == "evaluate" or values.get("mode") == "eval"
-    if not is_evaluation or "config" in values or not values.get("workdir"):
+    evaluates = command == "evaluate" or values.get("mode") == "eval"
+    if not evaluates or "config" in values or not values.get("workdir"):
         return arguments
     require_local("--workdir", values["workdir"])
-    # Changes of single values are flags that exist only once the config is read.
-    return [f"--config={RUN_CONFIG}:{values['workdir']}", *arguments]
-
-
-def _check_paths() -> None:
-    """Raises UsageError for a flag that holds the address of remote storage."""
-    for name in ("workdir", "output", "report", "predictions", "model"):
-        value = FLAGS[name].value or ""
-        if name != "model" or not value.startswith(config_keys.WEIGHTS):
-            require_local(f"--{name}", value)
+    # It comes first, because changes of single values are flags that a config defines.
+    run_config = config_keys.PACKAGE / "run_config.py"
+    return [f"--config={run_config}:{values['workdir']}", *arguments]
 
 
 def _with_config_path(arguments: Sequence[str]) -> list[str]:
