@@ -62,6 +62,8 @@ def conditions(method, config, number):
     if method not in classical.BASELINES:
         version = hashlib.sha256(trained.find(method).read_bytes()).hexdigest()[:16]
     conditions = {"model": version, "seed": config.eval.seed, "asked": number}
+    # Earlier versions evaluated the first images instead.
+    conditions |= {"selection": "evenly spaced"} if number else {}
     # A classical method starts from the border's colors in any case.
     return conditions | ({"seamless": config.eval.seamless} if version else {})
 

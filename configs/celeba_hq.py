@@ -28,9 +28,10 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
     config.num_steps = 20_000
     config.data.source = "tfds:celeb_a_hq/256:train[:28000]"
     config.data.val_source = "tfds:celeb_a_hq/256:train[28000:]"
+    # The images have 256 px, so the crop of 384 px in MMagic's config takes the whole image.
+    config.data.crop_size = 0
+    config.data.enlarge = False
     config.eval.every = 1_000
     if architecture == "official":
         config.num_steps = 1_000_000
-        config.data.crop_size = 0
-        config.data.enlarge = False
     return config

@@ -2,8 +2,14 @@
 
     python -m deepfill_jax.main --config=configs/places.py --workdir=runs/places
 
-The default source is Places365 as prepared by TFDS. To train on a folder of images, add
---config.data.source=folder:PATH --config.data.val_source=folder:PATH
+Both references crop from the high-resolution images of Places365-Standard, whose shorter side has
+512 px: 1.8 million images, 105 GB, and 36,500 for validation, 2 GB. Unpack
+train_large_places365standard.tar and val_large.tar of http://places2.csail.mit.edu/download.html
+and add --config.data.source=folder:data_large --config.data.val_source=folder:val_large
+
+The default source is `places365_small` as prepared by TFDS. All of its images were scaled to 256 x
+256 px, so the crops below take the whole image and the network never sees detail at the scale of
+the references. Training warns of this.
 
 The settings are those of MMagic's `deepfillv2_8xb2_places-256x256`: batch size 16, 100,000 steps,
 irregular masks that cover 15 to 65 % of the image. MMagic published hole L1 8.635, PSNR 22.398 and
@@ -34,6 +40,11 @@ section has been measured on a GPU yet; benchmarks/gpu/run_all.sh measures it.
 
 Differences from MMagic: its 1.x config reads images in file order. Here they are shuffled, as in
 MMagic 0.x, with which the published weights were trained. In both, each example has its own mask.
+
+Differences from the TF1 release: its discriminator is updated on a batch of images and a mask of
+its own, before the generator's batch is read; here both are updated on the same batch, as in MMagic
+and nipponjo, so a step reads 16 images instead of 32. Its examples of a batch share one mask.
+docs/architectures.md lists the other differences.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from deepfill_jax.errors import UsageError
+from deepfill_jax.local_paths import require_local
 
 
 @contextlib.contextmanager
@@ -20,8 +21,9 @@ def atomic_write(path: Path, *, make_parents: bool = True) -> Iterator[Path]:
         make_parents: Whether to create missing parent folders.
 
     Raises:
-        UsageError: The file cannot be written.
+        UsageError: The file cannot be written, or the path is remote storage.
     """
+    require_local("output", path)
     unfinished = unfinished_path(path)
     try:
         if make_parents:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepfill_jax import renamed
 from deepfill_jax.errors import UsageError
+from deepfill_jax.local_paths import require_local
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parent
 # An installed package contains the configs; in the repository, they are next to the package.
 FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")
+WEIGHTS = ("https://", "http://", "hf://")  # Addresses of weights, see published/addresses.py.
 
 OPTIMIZER = {  # The arguments of train/state.make_optimizer.
     "learning_rate": float,
@@ -85,7 +87,7 @@ KEYS = {
     "eval": {
         "seed": int,  # Seed of the fixed crops and masks.
         "batch_size": int,
-        "num_examples": int,  # Number of images, from the first; 0 takes all.
+        "num_examples": int,  # Number of images, evenly spaced over the source; 0 takes all.
         "every": int,  # Interval in steps; 0 disables evaluation during training.
         "seamless": bool,  # Matches colors at the border as inpainting does, see `Inpainter`.
     },
@@ -151,15 +153,28 @@ def _folder() -> Path:
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Checks that a config has exactly the keys of `KEYS`, and values of the right types.
+    """Checks that a config has exactly the keys of `KEYS`, values of the right types, local paths.
 
     Raises:
         UsageError: The config differs. The message lists every difference; for each unknown key, it
-            suggests the most similar existing one.
+            suggests the most similar existing one. Or a path is remote storage.
     """
     problems = _problems(config, KEYS, "config")
     if problems:
         raise UsageError("; ".join(problems) + ".")
+    _check_paths(config)
+
+
+def _check_paths(config: Mapping[str, Any]) -> None:
+    data = config["data"]
+    for key in ("source", "val_source", "edges", "val_edges"):
+        kind, _, place = data[key].partition(":")
+        if kind != "tfds":
+            local = place if kind in ("folder", "flist") else data[key]
+            require_local(f"config.data.{key}", local)
+    require_local("config.masks.folder", config["masks"]["folder"])
+    if not config["init_from"].startswith(WEIGHTS):
+        require_local("config.init_from", config["init_from"])
 
 
 def check_overrides(arguments: Iterable[str]) -> None:

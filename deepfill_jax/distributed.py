@@ -4,6 +4,7 @@ One process can use all devices of its machine, so several processes are needed 
 only. Communication is JAX's own: a coordinator in process 0, to which the other processes connect.
 """
 
+import concurrent.futures
 import contextlib
 import os
 import signal
@@ -24,6 +25,8 @@ from deepfill_jax.errors import PreemptedError, RunError, UsageError, report
 HEARTBEAT_SECONDS = 30
 # Time for all processes of a run to start; importing packages can take long on slow disks.
 START_SECONDS = 300
+# Interval in which processes that wait for a result of process 0 hear from it.
+POLL_SECONDS = 2.0
 # Environment variables with the number of tasks of a job, set by launchers that JAX supports.
 TASK_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
@@ -94,6 +97,46 @@ def assert_same_on_all_processes(what: str, value: str) -> None:
             f"{what} must be the same for all {len(checksums)} processes, but differs from process "
             f"0 in {', '.join(different)}."
         )
+
+
+def from_process_0(compute: Callable[[], bytes]) -> bytes:
+    """Computes a value in process 0 only, and returns it in all processes, however long it takes.
+
+    The others meet process 0 every `POLL_SECONDS`, because a longer wait for another process would
+    count as the loss of it.
+
+    Raises:
+        UsageError: `compute` raised it. It is raised in all processes.
+    """
+    if not jax.distributed.is_initialized():
+        return compute()
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    future = pool.submit(compute) if jax.process_index() == 0 else None
+    try:
+        size = -1
+        while size < 0:  # While process 0 computes.
+            answer = _answer(future)
+            own_size = np.int64(-1 if answer is None else len(answer))
+            size = int(multihost_utils.broadcast_one_to_all(own_size))
+    finally:
+        pool.shutdown(wait=False)  # If another process is lost, this one must end at once.
+    own = np.zeros(size, np.uint8) if answer is None else np.frombuffer(answer, np.uint8)
+    failed, *_ = answer = np.asarray(multihost_utils.broadcast_one_to_all(own)).tobytes()
+    if failed:
+        raise UsageError(answer[1:].decode("utf-8", "surrogateescape"))
+    return answer[1:]
+
+
+def _answer(future: "concurrent.futures.Future[bytes] | None") -> bytes | None:
+    """Waits for a result; a leading byte tells whether it is the message of a UsageError."""
+    if future is None:
+        return None
+    try:
+        return b"\0" + future.result(timeout=POLL_SECONDS)
+    except concurrent.futures.TimeoutError:
+        return None
+    except UsageError as error:
+        return b"\1" + str(error).encode("utf-8", "surrogateescape")
 
 
 class StopSignal:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 from deepfill_jax import config as config_keys
 from deepfill_jax import published, renamed
 from deepfill_jax.errors import UsageError
+from deepfill_jax.local_paths import require_local
 
 try:
     from absl import flags
@@ -44,7 +46,7 @@ flags.DEFINE_bool(
     "Begin at step 0 if the checkpoints of the run are lost or corrupt. If one is intact, training "
     "still resumes from it.",
 )
-flags.DEFINE_string("output", None, "Output folder; default: WORKDIR/eval/NAME or REPORT/NAME.")
+flags.DEFINE_string("output", None, "Folder for images and scores; default: no images.")
 flags.DEFINE_string("report", None, "Folder for the HTML report, index.html.")
 flags.DEFINE_list("compare", "telea,navier_stokes,mean", "Baselines that the report compares.")
 
@@ -82,10 +84,10 @@ COMMANDS = {
     ),
     "evaluate": Command(
         "deepfill evaluate",
-        "--config=NAME [--config.KEY=VALUE ...] (--workdir=DIR | --model=MODEL | --baseline=NAME "
-        "| --predictions=DIR) [--output=DIR] [--report=DIR]",
+        "[--config=NAME] [--config.KEY=VALUE ...] (--workdir=DIR | --model=MODEL | "
+        "--baseline=NAME | --predictions=DIR) [--output=DIR] [--report=DIR]",
         "Scores a checkpoint, a model, a classical baseline or a folder of predictions on the "
-        "validation images of a config, with frozen crops and masks.",
+        "validation images of a config, by default the run's, with frozen crops and masks.",
         {"run": RUN, "evaluation": EVALUATION, "several processes": PROCESSES},
     ),
     "doctor": Command(
@@ -119,7 +121,8 @@ def parse(command: str, arguments: Sequence[str]) -> ConfigDict:
         arguments: The words after the command.
 
     Raises:
-        UsageError: A flag or a config key is wrong, or the config is missing.
+        UsageError: A flag or a config key is wrong, a path is remote storage, or the config is
+            missing.
     """
     if {"-h", "-help", "--help"} & set(arguments):
         print(_help(COMMANDS[command]), end="")
@@ -127,7 +130,7 @@ def parse(command: str, arguments: Sequence[str]) -> ConfigDict:
     renamed.refuse_old_flags(arguments)
     config_keys.check_overrides(arguments)
     try:
-        rest = FLAGS([command, *_with_config_path(arguments)])[1:]
+        rest = FLAGS([command, *_with_config_path(_with_run_config(command, arguments))])[1:]
         if rest:
             raise UsageError(f"Unknown arguments {' '.join(rest)}; flags begin with --.")
         _refuse_flags_of_others(command, arguments)
@@ -137,6 +140,9 @@ def parse(command: str, arguments: Sequence[str]) -> ConfigDict:
                 f"{', '.join(config_keys.names())}."
             )
         config_keys.check(FLAGS.config)
+        for name in ("workdir", "output", "report", "predictions", "model"):
+            if name != "model" or not (FLAGS.model or "").startswith(config_keys.WEIGHTS):
+                require_local(f"--{name}", FLAGS[name].value or "")
     except UsageError:
         raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
@@ -178,6 +184,22 @@ def joined_processes(config: ConfigDict) -> Iterator[None]:
         distributed.assert_same_on_all_processes("The config", config.to_json())
         distributed.assert_same_on_all_processes("--workdir", f"{FLAGS.workdir}")
         yield
+
+
+def _with_run_config(command: str, arguments: Sequence[str]) -> Sequence[str]:
+    """Adds the config of the run that `--workdir` names, if an evaluation names no config."""
+    values = {}
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("-"):
+            values[flag.lstrip("-")] = value if equals else following
+    evaluates = command == "evaluate" or values.get("mode") == "eval"
+    if not evaluates or "config" in values or not values.get("workdir"):
+        return arguments
+    require_local("--workdir", values["workdir"])
+    # It comes first, because changes of single values are flags that a config defines.
+    run_config = config_keys.PACKAGE / "run_config.py"
+    return [f"--config={run_config}:{values['workdir']}", *arguments]
 
 
 def _with_config_path(arguments: Sequence[str]) -> list[str]:

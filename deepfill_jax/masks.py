@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 
 from deepfill_jax.errors import UsageError
-from deepfill_jax.pictures import MaskOptions, read_mask, resize_mask, rgb
+from deepfill_jax.pictures import MaskOptions, read_mask, resize_mask
+from deepfill_jax.pictures.listing import list_images
 
 logger = logging.getLogger(__name__)
 
@@ -210,9 +211,10 @@ def _draw_one(
 
 def _folder_sampler(folder: str) -> DrawMask:
     """Draws files of a folder; a file that is not usable as a mask is skipped and logged once."""
-    suffixes = rgb.suffixes()  # Includes formats that masks cannot have, so that they are reported.
-    # An empty name would be the current folder.
-    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in suffixes and folder)
+    # Includes formats that masks cannot have, so that they are reported. An empty name would be the
+    # current folder.
+    found = list_images(folder).paths if folder and Path(folder).is_dir() else []
+    paths = sorted(Path(path) for path in found)
     if not paths:
         raise UsageError(
             f"The mask folder {folder!r} does not exist or holds no pictures; name one that does, "

@@ -38,7 +38,7 @@ def make_config(folder, **changes):
 def test_baseline_by_name_is_scored_on_the_validation_images(folder, tmp_path):
     values = make_config(folder)
     report = evaluate(values, "mean", output=tmp_path / "out")
-    assert isinstance(report, Report) and report.index.tolist() == list(range(6))
+    assert isinstance(report, Report) and report.index.tolist() == [0, 1, 3, 5, 6, 8]
     (batch,) = streams.validation_batches(values)()
     completed = methods.load_baseline("mean").complete(batch)["completed"]
     expected = metrics.measure(completed, batch["image"], batch["mask"])
@@ -69,7 +69,7 @@ def test_seamless_evaluation_scores_what_the_inpainter_returns(folder, model, tm
     expected = Inpainter.load(model)(
         batch["image"][:6], batch["mask"][:6] * np.uint8(255), strategy="original"
     )
-    for index, pixels in enumerate(expected):
+    for index, pixels in zip(batch["index"][:6], expected, strict=True):
         written = np.asarray(Image.open(tmp_path / f"completed/{index:06d}.png"))
         np.testing.assert_allclose(written, pixels.astype(int), atol=1)
     plain = evaluate(make_config(folder), model)

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "deepfill_jax"
 # A folder, or a file of the root, imports only from rows above its own, besides itself.
 LAYERS = """\
 errors
-renamed user_cache
+local_paths renamed user_cache
 atomic_write cli compile_cache compiler config distributed huge_pages image memory metric_table \
 perceptual published sharding trained
 flags models pictures
@@ -22,7 +22,7 @@ checkpoint masks model_metadata tensors
 data weights
 convert
 inpaint
-app evaluate export
+app evaluate export run_config
 train
 doctor
 __init__ main
@@ -30,7 +30,7 @@ __init__ main
 LAYERS = [set(row.split()) for row in LAYERS.splitlines()]
 # What `pip install deepfill_jax` does not install, and who may import it.
 TRAINING = {"tensorflow", "tensorflow_datasets", "tensorboard", "clu", "ml_collections"}
-TRAINERS = {"config", "data", "doctor", "flags", "main", "train"}
+TRAINERS = {"config", "data", "doctor", "flags", "main", "run_config", "train"}
 TRAINERS |= {f"evaluate.{name}" for name in ("captions", "command", "evaluation", "event_files")}
 WEB = {"gradio", "fastapi", "starlette", "pydantic", "uvicorn", "python_multipart"}
 

@@ -1,13 +1,7 @@
 """Sources of pictures: folders, lists and TensorFlow Datasets, and files that cannot be used."""
 
-import functools
-
-import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 from data_streams import (
-    WHOLE,
-    assert_same,
     encode,
     evaluation,
     noise,
@@ -42,13 +36,6 @@ def test_file_that_becomes_transparent_is_replaced_by_the_next(tmp_path, caplog)
     Image.new("RGBA", (20, 20)).save(tmp_path / "00.png")
     assert numbers(evaluation(source, batch_size=2)) == [1, 1]
     assert "00.png can no longer be used" in caplog.text and "transparent pixels" in caplog.text
-
-
-def test_transparent_image_of_a_tfds_data_set_is_refused():
-    split = object.__new__(sources.TfdsSplit)  # Opening one needs a prepared data set.
-    split.name = "tfds:own"
-    with pytest.raises(UsageError, match="^tfds:own: an image cannot be used: it has transparent"):
-        split.picture(transparent_images()["RGBA.png"])
 
 
 def test_folder_is_searched_recursively_and_sorted(tmp_path):
@@ -149,51 +136,3 @@ def test_lost_disk_raises_usage_error(tmp_path):
         path.unlink()
     with pytest.raises(UsageError, match="can be read any more"):
         take(50, batches)
-
-
-@pytest.fixture
-def mock_tfds():
-    with tfds.testing.mock_data(num_examples=10):
-        yield
-
-
-@pytest.mark.parametrize("dataset", ["places365_small", "celeb_a_hq/64"])
-def test_tfds_streams_like_files(mock_tfds, dataset):
-    source = sources.open_source(f"tfds:{dataset}")
-    assert len(source) == 10
-    whole = take(6, training(source))
-    assert whole[0]["image"].shape == (4, 16, 16, 3)
-    assert_same(whole[2:], take(4, training(source, first_step=2)))
-    halves = [take(6, training(source, process_index=i, process_count=2)) for i in range(2)]
-    for batch, *parts in zip(whole, *halves, strict=True):
-        np.testing.assert_array_equal(batch["image"], np.concatenate([p["image"] for p in parts]))
-    valid = np.concatenate([batch["valid"] for batch in evaluation(source)])
-    assert valid.sum() == 10 and valid.size == 12
-
-
-def test_each_tfds_epoch_is_a_new_permutation(mock_tfds):
-    source = sources.open_source("tfds:places365_small:validation")
-    images = evaluation(source, batch_size=10)[0]["image"]
-    first, second = take(2, training(source, WHOLE, batch_size=10))
-    known = {image.tobytes() for image in images}
-    assert len(known) == 10
-    assert {image.tobytes() for image in first["image"]} == known
-    assert {image.tobytes() for image in second["image"]} == known
-    assert not np.array_equal(first["image"], second["image"])
-
-
-@pytest.mark.parametrize(
-    "spec, message",
-    [
-        ("tfds:places365_small", "not prepared in .*run `tfds build places365_small` once"),
-        ("tfds:celeb_a_hq/256", "`tfds build celeb_a_hq/256` once, with a --manual_dir .*data2x2"),
-        ("tfds:no_such_data_set", "no_such_data_set not found"),
-        ("tfds:celeb_a_hq/no_such_size", "no_such_size not found"),
-        ("tfds:wine_quality", "no feature image, only features, quality"),
-    ],
-)
-def test_unusable_tfds_source_is_refused(tmp_path, monkeypatch, spec, message):
-    monkeypatch.setattr(tfds, "builder", functools.partial(tfds.builder, data_dir=tmp_path))
-    with pytest.raises(UsageError, match=message) as error:
-        sources.open_source(spec)
-    assert "\n" not in str(error.value)

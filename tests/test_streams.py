@@ -99,14 +99,21 @@ def test_evaluation_is_one_ordered_pass_with_a_padded_last_batch(tmp_path):
     valid = np.concatenate([batch["valid"] for batch in batches])
     assert valid.dtype == bool and valid.tolist() == [True] * 10 + [False] * 2
     index = np.concatenate([batch["index"] for batch in batches])
-    assert index.dtype == np.int64 and index.tolist() == list(range(12))
+    assert index.dtype == np.int64 and index.tolist() == [*range(10), 0, 1]
 
 
-@pytest.mark.parametrize("num_examples, valid, batches", [(5, 5, 2), (4, 4, 1), (99, 10, 3)])
-def test_evaluation_of_the_first_examples(tmp_path, num_examples, valid, batches):
-    evaluated = evaluation(write_pictures(tmp_path, 10), num_examples=num_examples)
+@pytest.mark.parametrize(
+    "num_examples, index, batches",
+    [(5, [0, 2, 4, 6, 8], 2), (4, [0, 2, 5, 7], 1), (1, [0], 1), (99, list(range(10)), 3)],
+)
+def test_evaluated_examples_are_evenly_spaced(tmp_path, num_examples, index, batches):
+    source = write_pictures(tmp_path, 10)
+    evaluated = evaluation(source, RANDOM, num_examples=num_examples)
     assert len(evaluated) == batches
-    assert sum(batch["valid"].sum() for batch in evaluated) == valid
+    everything = evaluation(source, RANDOM, batch_size=10)[0]
+    for name in ("index", "image", "mask"):
+        rows = np.concatenate([batch[name][batch["valid"]] for batch in evaluated])
+        np.testing.assert_array_equal(rows, everything[name][index])
 
 
 def test_evaluation_examples_do_not_depend_on_the_batch_size(tmp_path):

@@ -389,7 +389,7 @@ def test_conditions_describe_network_license_data_and_masks(folder):
     assert described["Network"] == "official, width 2" and described["Weights"] == "step 7"
     assert described["License"] == "CC BY-NC 4.0"
     assert described["Data"] == f"folder:{folder}, crops of 36 px at 32 px"
-    assert described["Masks"] == "box_and_strokes 1"
+    assert described["Masks"] == "box_and_strokes"
     unknown = conditions(config, weights.Model(model.variant, generator={}))
     assert unknown["License"] == "not stated"
     assert not {"Network", "Weights", "License"} & conditions(config, None).keys()

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from deepfill_jax.data import records
 from deepfill_jax.errors import UsageError
 from deepfill_jax.masks import DrawMask
 from deepfill_jax.pictures import rgb
@@ -22,8 +23,9 @@ ORDER, CROP, MASK, SKETCH = range(4)
 # and `edge_threshold` of the TF1 release.
 EDGE_THRESHOLD = 0.6
 
-# The path of an image file; the paths of an image file and its edge map; or an encoded image.
-Encoded = str | tuple[str, str] | bytes
+# The path of an image file; the paths of an image file and its edge map; a record of a TFDS data
+# set; or an encoded image.
+Encoded = str | tuple[str, str] | records.Record | bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +82,8 @@ def load(encoded: Encoded) -> np.ndarray:
         return rgb.decode(encoded)
     if isinstance(encoded, str):
         return rgb.decode(Path(encoded).read_bytes())
+    if isinstance(encoded, records.Record):
+        return rgb.decode(records.image(encoded.read()))
     picture, edges = (load(path) for path in encoded)
     if picture.shape != edges.shape:
         sizes = " and ".join(f"{x.shape[1]}x{x.shape[0]}" for x in (picture, edges))

@@ -1,28 +1,24 @@
-"""Image files as a data source: a folder or a list of paths, checked once, with random access.
-
-An item of this source is the index of a file, int64.
-"""
+"""Image files as a data source: a folder or a list of paths, checked once, with random access."""
 
 import codecs
 import collections
-import concurrent.futures
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
-import tensorflow as tf
 
-from deepfill_jax.data import examples
+from deepfill_jax import distributed
+from deepfill_jax.data import examples, file_checks
+from deepfill_jax.data.file_checks import State
 from deepfill_jax.errors import UsageError
-from deepfill_jax.pictures import rgb
+from deepfill_jax.pictures import listing, rgb
 
 logger = logging.getLogger(__name__)
 
 MAX_REPLACEMENTS = 100  # More unreadable files in a row mean that the disk is gone.
-_CHECK_THREADS = 16  # More threads than cores, because on network disks a check mostly waits.
-_FILES_PER_CHECK = 256
 _MAX_NAMED_FILES = 10  # Number of files that a warning names.
 
 
@@ -92,31 +88,13 @@ class Files:
         common = len(os.path.commonprefix(self.paths))
         return "\n".join(path[common:] for path in self.paths)
 
-    def in_order(self) -> tf.data.Dataset:
-        """Streams every item once, in source order."""
-        return tf.data.Dataset.range(len(self))
-
-    def shuffled(self, seed: int, start: int) -> tf.data.Dataset:
-        """Streams items endlessly from element `start`; seeking costs nothing.
-
-        Each epoch is a permutation of the n files: element i is the file at position i % n of the
-        permutation drawn with seed [seed, i // n].
-        """
-        count = len(self)
-
-        def order(epoch: np.int64) -> np.ndarray:
-            permutation = examples.make_rng(seed, int(epoch), examples.ORDER).permutation(count)
-            return permutation[max(start - int(epoch) * count, 0) :]
-
-        def items(epoch: tf.Tensor) -> tf.data.Dataset:
-            numbers = tf.numpy_function(order, [epoch], tf.int64)
-            return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(numbers, [None]))
-
-        return tf.data.Dataset.range(start // count, tf.int64.max).flat_map(items)
-
     def encoded(self, item: int) -> examples.Encoded:
         """Returns the path of a file, together with the path of its edge map if it has one."""
         return self.paths[item] if self.edges is None else (self.paths[item], self.edges[item])
+
+    def size(self, item: int) -> tuple[int, int]:
+        """Reads width and height of a file; raises UsageError if it cannot be read."""
+        return rgb.read_size(self.paths[item])
 
     def picture(self, item: int) -> np.ndarray:
         """Decodes a file to uint8 [H, W, C]; C is 4 with an edge map and 3 without.
@@ -147,24 +125,20 @@ class Files:
 def from_folder(name: str, folder: str) -> Files:
     """Opens all image files below a folder, selected by suffix and sorted by relative path.
 
-    Symbolic links are followed.
+    Hidden folders, thumbnails and loops of symbolic links are left out and counted in the log.
 
     Raises:
-        UsageError: The folder does not exist or contains no readable image.
+        UsageError: The folder does not exist, cannot be read, or contains no readable image.
     """
     if not os.path.isdir(folder):
         raise UsageError(f"{name}: there is no folder {folder}; give the path of an image folder.")
-    readable = rgb.suffixes()
-    all_files = [
-        os.path.join(parent, file)
-        for parent, _, files in os.walk(folder, followlinks=True)
-        for file in files
-    ]
-    paths = sorted(path for path in all_files if os.path.splitext(path)[1].lower() in readable)
-    found = collections.Counter(os.path.splitext(path)[1].lower() for path in all_files)
-    if ignored := [f"{n} {suffix}" for suffix, n in found.items() if suffix not in readable]:
-        logger.info("%s: ignored by suffix: %s.", name, ", ".join(ignored))
-    return _checked(name, paths, folder)
+    found = listing.list_images(folder)
+    if found.others:
+        ignored = ", ".join(f"{count} {suffix}" for suffix, count in found.others.items())
+        logger.info("%s: ignored by suffix: %s.", name, ignored)
+    if left_out := found.left_out():
+        logger.info("%s: left out %s.", name, left_out)
+    return _checked(name, found.paths, folder)
 
 
 def from_list(name: str, path: str) -> Files:
@@ -198,16 +172,22 @@ def from_list(name: str, path: str) -> Files:
 def _checked(name: str, paths: Sequence[str], root: str) -> Files:
     """Leaves out the files that cannot be used, with warnings that name them.
 
+    In a run of several processes, one of them checks the files. The others list them too, because
+    the path of the folder may differ between machines.
+
     Raises:
-        UsageError: No file can be used.
+        UsageError: No file can be used, or the processes list different files.
     """
-    logger.info("%s: checking %d image files.", name, len(paths))
-    parts = [paths[i : i + _FILES_PER_CHECK] for i in range(0, len(paths), _FILES_PER_CHECK)]
-    with concurrent.futures.ThreadPoolExecutor(_CHECK_THREADS) as pool:
-        faults = dict(fault for found in pool.map(_faults, parts) for fault in found)
-    transparent = [path for path, is_transparent in faults.items() if is_transparent]
-    unreadable = [path for path, is_transparent in faults.items() if not is_transparent]
-    if all(path in faults for path in paths):
+    if jax.distributed.is_initialized():
+        listed = Files(name, paths, root).identity()
+        distributed.assert_same_on_all_processes(f"The list of files of {name}", listed)
+    states = np.frombuffer(
+        distributed.from_process_0(lambda: file_checks.check(name, paths, root).tobytes()), np.uint8
+    )
+    usable = states == State.USABLE
+    transparent = [paths[i] for i in np.flatnonzero(states == State.TRANSPARENT)]
+    unreadable = [paths[i] for i in np.flatnonzero(~usable & (states != State.TRANSPARENT))]
+    if not usable.any():
         verb = "has" if len(transparent) == 1 else "have"
         but = f": {len(transparent)} of them {verb} transparent pixels" if transparent else ""
         raise UsageError(
@@ -216,7 +196,8 @@ def _checked(name: str, paths: Sequence[str], root: str) -> Files:
         )
     _warn(name, len(paths), unreadable, "cannot be read")
     _warn(name, len(paths), transparent, "have transparent pixels (flatten them to use them)")
-    return Files(name, [path for path in paths if path not in faults], root, left_out=list(faults))
+    left_out = [paths[i] for i in np.flatnonzero(~usable)]
+    return Files(name, [paths[i] for i in np.flatnonzero(usable)], root, left_out)
 
 
 def _warn(name: str, count: int, left_out: Sequence[str], why: str) -> None:
@@ -230,14 +211,3 @@ def _warn(name: str, count: int, left_out: Sequence[str], why: str) -> None:
             ", ".join(left_out[:_MAX_NAMED_FILES]),
             ", ..." if len(left_out) > _MAX_NAMED_FILES else "",
         )
-
-
-def _faults(paths: Sequence[str]) -> list[tuple[str, bool]]:
-    """Returns the files that cannot be used, and whether they are transparent."""
-    found = []
-    for path in paths:
-        try:
-            rgb.check(path)
-        except rgb.UnreadableImageError as error:
-            found.append((path, isinstance(error, rgb.TransparentImageError)))
-    return found

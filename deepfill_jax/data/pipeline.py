@@ -1,4 +1,4 @@
-"""Batches of images and masks: tf.data orders the pictures, worker processes make the examples.
+"""Batches of images and masks: tf.data yields the items, worker processes make the examples.
 
 With batch size B, global batch b holds elements [b * B, (b + 1) * B) of a stream that depends only
 on the source and the seed. Process p of P gets rows [p * B/P, (p + 1) * B/P) of each batch. The
@@ -8,13 +8,15 @@ batches therefore do not depend on the number of processes, and a run can resume
 import collections
 import dataclasses
 import functools
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
 import numpy as np
 import tensorflow as tf
 
-from deepfill_jax.data import examples, workers
+from deepfill_jax.data import examples, order, workers
 from deepfill_jax.data.examples import Preprocessing
 from deepfill_jax.data.sources import Source
 from deepfill_jax.errors import UsageError
@@ -24,6 +26,9 @@ Batch = dict[str, np.ndarray]
 # A batch in progress, its items, and a future of the rows that workers cannot make.
 Started = tuple[Batch, np.ndarray, Future[list[int]]]
 
+logger = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 10.0  # Interval in which an evaluation reports its progress.
 READY_BATCHES = 2  # Batches that are finished ahead of use, besides one per worker in progress.
 
 
@@ -32,7 +37,7 @@ class Stream:
     """Everything that determines the examples of a stream, and the part that this process reads.
 
     Attributes:
-        source: The image files.
+        source: The images.
         preprocessing: Crop, size and flip that turn a file into an example.
         draw_mask: Draws the mask of one example; see `masks.sampler`.
         seed: Seed of order, crops, flips, masks and sketches; 0 or more.
@@ -63,6 +68,11 @@ class Stream:
                 "the number of processes."
             )
 
+    def elements(self, batch: int) -> np.ndarray:
+        """Returns the elements that are this process's rows of a global batch, int64 [B/P]."""
+        rows = self.batch_size // self.process_count
+        return batch * self.batch_size + self.process_index * rows + np.arange(rows)
+
 
 def training_batches(stream: Stream, first_step: int = 0) -> Iterator[Batch]:
     """Streams shuffled batches without end.
@@ -79,20 +89,22 @@ def training_batches(stream: Stream, first_step: int = 0) -> Iterator[Batch]:
         UsageError: While iterating: The source can no longer be read.
         RunError: While iterating: A worker process has ended.
     """
-    first = first_step * stream.batch_size
-    batches = _batches(stream, stream.source.shuffled(stream.seed, first).enumerate(first))
+    shuffled = order.shuffled(len(stream.source), stream.seed)
+    numbers = tf.data.Dataset.range(first_step, tf.int64.max)
+    batches = _batches(stream, numbers, lambda elements: (elements, shuffled(elements)))
     return ({name: x for name, x in batch.items() if name != "index"} for batch in batches)
 
 
 def evaluation_batches(stream: Stream, num_examples: int = 0) -> Iterator[Batch]:
-    """Streams the examples once in source order, always with the same crops and masks.
+    """Streams examples once in source order, always with the same crops and masks.
 
     All batches have the same shape, and all processes get the same number of them: the last batch
     is filled up with examples that are not `valid`.
 
     Args:
         stream: The examples.
-        num_examples: Maximum number of examples, from the first; 0 takes all.
+        num_examples: Maximum number of examples, evenly spaced over the source, which may be
+            sorted by class; 0 takes all. An image has the same crop and mask in any selection.
 
     Returns:
         Iterator of the arrays of `training_batches` and {"valid": bool [B/P], "index": int64
@@ -101,19 +113,31 @@ def evaluation_batches(stream: Stream, num_examples: int = 0) -> Iterator[Batch]
     Raises:
         UsageError, RunError: See `training_batches`.
     """
-    source, batch_size = stream.source, stream.batch_size
+    source = stream.source
     count = min(num_examples or len(source), len(source))
-    filled_up = -(-count // batch_size) * batch_size
-    batches = _batches(stream, source.in_order().repeat().enumerate().take(filled_up))
-    return ({**batch, "valid": batch["index"] < count} for batch in batches)
+    spaced = order.spaced(len(source), count)
+    numbers = tf.data.Dataset.range(-(-count // stream.batch_size))
+    logged = time.monotonic()
+    batches = _batches(stream, numbers, lambda elements: (spaced(elements), spaced(elements)))
+    for number, batch in enumerate(batches):
+        if stream.process_index == 0 and time.monotonic() - logged > PROGRESS_SECONDS:
+            done = number * stream.batch_size
+            logger.info("%s: %d of %d images are evaluated.", source.name, done, count)
+            logged = time.monotonic()
+        yield {**batch, "valid": stream.elements(number) < count}
 
 
-def _batches(stream: Stream, elements: tf.data.Dataset) -> Iterator[Batch]:
-    """Yields this process's rows of a stream of (index, item), prefetching some batches."""
-    source, batch_size = stream.source, stream.batch_size
-    rows = batch_size // stream.process_count
+def _batches(
+    stream: Stream,
+    numbers: tf.data.Dataset,
+    choose: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+) -> Iterator[Batch]:
+    """Yields this process's rows of the batches of these numbers, prefetching some batches.
+
+    `choose` returns the indices that seed the examples, and the items, of elements of the stream.
+    """
+    source, rows = stream.source, stream.batch_size // stream.process_count
     size = stream.preprocessing.image_size
-    own = elements.filter(lambda index, _: index % batch_size // rows == stream.process_index)
     make = functools.partial(
         examples.make_example,
         preprocessing=stream.preprocessing,
@@ -127,20 +151,25 @@ def _batches(stream: Stream, elements: tf.data.Dataset) -> Iterator[Batch]:
 
     def start(index: np.ndarray, items: np.ndarray) -> Started:
         parts = {n: np.empty((rows, size, size, count), np.uint8) for n, count in channels.items()}
-        encoded = [source.encoded(item) for item in items]
+        encoded = [source.encoded(item) for item in items.tolist()]
         unfilled = workers.pool().submit(make, index.tolist(), encoded, list(parts.values()))
         return {"index": index, **parts}, items, unfilled
 
     def finish(batch: Batch, items: np.ndarray, unfilled: Future[list[int]]) -> Batch:
         for row in unfilled.result():
-            made = make(source.picture(items[row]), index=batch["index"][row])
+            made = make(source.picture(int(items[row])), index=int(batch["index"][row]))
             for name, part in zip(channels, made, strict=True):
                 batch[name][row] = part
         return batch
 
+    own = numbers.map(
+        lambda number: tf.numpy_function(
+            lambda number: choose(stream.elements(number)), [number], (tf.int64, tf.int64)
+        )
+    )
     started: collections.deque[Started] = collections.deque()
     try:
-        for index, items in own.batch(rows, drop_remainder=True).as_numpy_iterator():
+        for index, items in own.as_numpy_iterator():
             started.append(start(index, items))
             if len(started) > workers.pool().count + READY_BATCHES:
                 yield finish(*started.popleft())

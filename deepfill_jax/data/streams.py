@@ -1,6 +1,7 @@
 """The training stream and the validation stream of a config."""
 
 import functools
+import logging
 from collections.abc import Callable, Iterator
 
 import jax
@@ -10,6 +11,11 @@ from deepfill_jax import distributed, masks
 from deepfill_jax.data import pipeline, sources
 from deepfill_jax.data.examples import Preprocessing
 from deepfill_jax.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+SIZE_SAMPLES = 32  # Images whose sizes are read at the start.
+MAX_WHOLE_SHARE = 0.5  # Share of images not larger than the crop above which training warns.
 
 
 def open_source(config: ConfigDict, *, validation: bool = False) -> sources.Source:
@@ -45,9 +51,12 @@ def training_batches(
     Raises:
         UsageError: Source, preprocessing or masks cannot be used.
     """
+    if source is None:
+        source = open_source(config)
+        _warn_of_whole_crops(config, source)
     stream = _stream(
         config,
-        open_source(config) if source is None else source,
+        source,
         seed=config.seed,
         batch_size=config.batch_size,
         flip=config.data.flip,
@@ -75,6 +84,27 @@ def validation_batches(
         flip=False,
     )
     return functools.partial(pipeline.evaluation_batches, stream, config.eval.num_examples)
+
+
+def _warn_of_whole_crops(config: ConfigDict, source: sources.Source) -> None:
+    """Warns if the images are not larger than the crop, by a few of them."""
+    crop = config.data.crop_size
+    if not crop or jax.process_index() != 0:
+        return
+    try:
+        image_sizes = sources.sizes(source, SIZE_SAMPLES)
+    except UsageError:  # The stream replaces or reports the image when it is drawn.
+        return
+    if sources.whole_share(image_sizes, crop) > MAX_WHOLE_SHARE:
+        width, height = image_sizes[0]
+        logger.warning(
+            "%s: images of %d x %d px are not larger than config.data.crop_size=%d, so the crop "
+            "takes the whole image; use larger images, or set it to 0 if this is intended.",
+            source.name,
+            width,
+            height,
+            crop,
+        )
 
 
 def _stream(

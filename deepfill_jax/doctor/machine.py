@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from deepfill_jax import checkpoint, renamed, sharding
 from deepfill_jax.convert.run import CONFIG
 from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, need
+from deepfill_jax.local_paths import require_local
 from deepfill_jax.train import build
 
 # The oldest versions that setup.cfg allows, and the newest versions that the tests have run with:
@@ -124,6 +125,7 @@ def _is_beyond(version: str, bound: str) -> bool:
 
 def workdir(case: Case) -> Iterator[Finding]:
     """Checks whether the run's folder is writable, has enough free space, and contains a run."""
+    require_local("--workdir", case.workdir)
     try:
         case.folder.mkdir(parents=True, exist_ok=True)
         test_file = case.folder / "trial"

@@ -18,7 +18,6 @@ from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, SkippedE
 from deepfill_jax.evaluate import scoring
 from deepfill_jax.image import composite
 from deepfill_jax.inpaint import classical
-from deepfill_jax.pictures import rgb
 
 SIZE_SAMPLES = 512  # Images whose sizes are read.
 COMPARED_IMAGES = 2048  # Validation images that are searched for among the training images.
@@ -35,7 +34,7 @@ def training_pictures(case: Case) -> Iterator[Finding]:
     source = streams.open_source(case.config)
     case.source = source
     yield _count(source)
-    yield judge_sizes(_sizes(source), case.config)
+    yield judge_sizes(sources.sizes(source, SIZE_SAMPLES), case.config)
 
 
 def validation_pictures(case: Case) -> Iterator[Finding]:
@@ -68,17 +67,6 @@ def _count(source: Source) -> Finding:
     return Finding(OK, f"{text}, all readable.")
 
 
-def _sizes(source: Source) -> np.ndarray:
-    """Reads widths and heights of up to `SIZE_SAMPLES` images of the source; int [N, 2]."""
-    if isinstance(source, Files):
-        indices = np.linspace(0, len(source) - 1, min(len(source), SIZE_SAMPLES)).astype(int)
-        encoded = [source.paths[index] for index in indices]
-    else:
-        items = source.in_order().take(SIZE_SAMPLES).as_numpy_iterator()
-        encoded = [source.encoded(item) for item in items]
-    return np.array([rgb.read_size(picture) for picture in encoded])
-
-
 def judge_sizes(sizes: np.ndarray, config: ConfigDict) -> Finding:
     """Judges whether image files of these sizes, int [N, 2], fit the config's image size."""
     crop, size = config.data.crop_size, config.image_size
@@ -98,6 +86,11 @@ def judge_sizes(sizes: np.ndarray, config: ConfigDict) -> Finding:
     elif stretched and not crop:
         problem = f"{stretched:.0%} are far from square, and config.data.crop_size=0 distorts them"
         remedy = f"set config.data.crop_size={shorter.min()} to use square crops"
+    elif crop and (whole := sources.whole_share(sizes, crop)) > streams.MAX_WHOLE_SHARE:
+        problem = (
+            f"{whole:.0%} are not larger than config.data.crop_size={crop}: crops are whole images"
+        )
+        remedy = "use larger images, or set it to 0 if this is intended"
     elif crop and crop < size:
         problem = f"crops of config.data.crop_size={crop} px are enlarged to {size}"
         remedy = f"set config.data.crop_size={size} or more"

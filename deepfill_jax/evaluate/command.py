@@ -13,7 +13,14 @@ from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.convert.run import parse_step
 from deepfill_jax.data import streams
 from deepfill_jax.errors import UsageError
-from deepfill_jax.evaluate import captions, evaluation, event_files, html_report, methods
+from deepfill_jax.evaluate import (
+    captions,
+    evaluation,
+    event_files,
+    html_report,
+    methods,
+    scoring,
+)
 from deepfill_jax.evaluate.svg_charts import Curve
 
 
@@ -47,13 +54,13 @@ def run(config: ConfigDict, words: Sequence[str]) -> None:
             values.compare if values.report else (),
             output=values.output,
             report=values.report,
-            workdir=values.workdir,
         )
-        score(config, method, folders)
+        scores = Path(values.workdir, "eval") if values.workdir else None
+        score(config, method, folders, scores)
         if values.report and jax.process_index() == 0:
             write_report(
                 Path(values.report),
-                folders,
+                {name: folder for name, folder in folders.items() if folder},
                 conditions=captions.conditions(config, method.model),
                 config=config.to_json(indent=2),
                 words=words,
@@ -99,27 +106,29 @@ def choose_method(
 
 
 def output_folders(
-    name: str,
-    baselines: Iterable[str],
-    *,
-    output: str | None,
-    report: str | None,
-    workdir: str | None,
-) -> dict[str, Path]:
+    name: str, baselines: Iterable[str], *, output: str | None, report: str | None
+) -> dict[str, Path | None]:
     """Returns the folder for each method's images and scores, the method `name` first.
 
-    Raises:
-        UsageError: None of the flags that name an output folder is given.
+    None means that no images are written.
     """
-    if not (output or report or workdir):
-        raise UsageError("--output is missing: the folder for images and report.")
-    folder = Path(report) if report else Path(workdir or "") / "eval"
-    folders = {method: folder / method for method in (name, *baselines)}
-    return folders | {name: Path(output or folders[name])}
+    folders = {method: Path(report) / method for method in (name, *baselines)} if report else {}
+    return {name: None} | folders | ({name: Path(output)} if output else {})
 
 
-def score(config: ConfigDict, method: methods.Method, folders: Mapping[str, Path]) -> None:
+def score(
+    config: ConfigDict,
+    method: methods.Method,
+    folders: Mapping[str, Path | None],
+    scores: Path | None = None,
+) -> None:
     """Scores a method and the baselines that have a folder, and prints tables.
+
+    Args:
+        config: See `evaluation.evaluate`.
+        method: The method.
+        folders: See `output_folders`.
+        scores: Where NAME/report.json is written for a method without a folder; None for nowhere.
 
     Raises:
         UsageError: A baseline does not exist, or see `evaluation.evaluate`.
@@ -131,8 +140,17 @@ def score(config: ConfigDict, method: methods.Method, folders: Mapping[str, Path
     for scored in reversed(chosen):
         folder = folders[scored.name]
         report = evaluation.evaluate(config, scored, source=source, output=folder)
-        if jax.process_index() == 0:
-            print(f"{report.table()}\nImages, grid.png and report.json: {folder}")
+        if jax.process_index() != 0:
+            continue
+        print(f"{scored.name} on {config.data.val_source}, holes: {captions.holes(config)}")
+        print(report.table())
+        if folder:
+            print(f"Images, grid.png and {scoring.REPORT}: {folder}")
+        elif scores:
+            path = scores / scored.name / scoring.REPORT
+            with atomic_write(path) as unfinished:
+                unfinished.write_text(report.as_json() + "\n")
+            print(f"Scores: {path}. --output=DIR writes the images too.")
 
 
 def write_report(

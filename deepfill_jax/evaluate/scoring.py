@@ -16,6 +16,7 @@ from deepfill_jax.evaluate import metrics, visualization
 from deepfill_jax.evaluate.methods import Batch, Complete
 from deepfill_jax.image import composite
 from deepfill_jax.inpaint import classical
+from deepfill_jax.local_paths import require_local
 
 Measure = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, jax.Array]]
 
@@ -170,6 +171,7 @@ def _gather(measured: list[dict[str, np.ndarray]]) -> Report:
 
 def _create_output(folder: Path) -> Path:
     """Creates the folder; no process writes to it before all have checked that it is empty."""
+    require_local("output", folder)
     for name in ("image", "mask", "completed", "coarse", "attention"):
         if (folder / name).is_dir() and any((folder / name).iterdir()):
             # FID tools would include the files of an earlier run.

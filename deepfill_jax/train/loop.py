@@ -21,6 +21,7 @@ from deepfill_jax.data import streams
 from deepfill_jax.errors import PreemptedError
 from deepfill_jax.evaluate import scoring, visualization
 from deepfill_jax.evaluate.methods import make_evaluation_step
+from deepfill_jax.local_paths import require_local
 from deepfill_jax.metric_table import LPIPS
 from deepfill_jax.train import build, restart
 from deepfill_jax.train.objectives import Batch
@@ -50,6 +51,7 @@ def train(config: ConfigDict, workdir: str | Path, *, start_over: bool = False) 
             cannot be written or read now, or another process of the run has ended.
         PreemptedError: A stop was requested, see `distributed.StopSignal`. The state is saved.
     """
+    require_local("workdir", workdir)
     workdir = Path(workdir)
     mesh = sharding.make_mesh()
     build.check_sizes(config, mesh)

@@ -1,0 +1,163 @@
+"""Reads single images from the files of a prepared TFDS data set, without TensorFlow.
+
+A record is a serialised tf.train.Example whose feature "image" is an encoded image.
+"""
+
+import functools
+import os
+import struct
+from collections.abc import Iterator
+from io import FileIO
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deepfill_jax.pictures import rgb
+
+# A TFRecord is the length of its data, 8 bytes; the checksum of the length, 4 bytes; the data; and
+# the checksum of the data, 4 bytes.
+HEADER_BYTES, FOOTER_BYTES = 12, 4
+# Files that a process keeps open; of more, those that were not read for longest are closed.
+_OPEN_FILES = 256
+# Wire types of protocol buffers and the bytes that their values take, see
+# https://protobuf.dev/programming-guides/encoding.
+_DELIMITED, _FIXED_BYTES = 2, {1: 8, 5: 4}
+
+
+class TfRecord(NamedTuple):
+    """A record of a TFRecord file: the position and the number of bytes of its data."""
+
+    path: str
+    offset: int
+    length: int
+
+    def read(self) -> bytes:
+        """Returns the data; raises OSError or UnreadableImageError if it cannot be read."""
+        data = os.pread(_file(self.path).fileno(), self.length, self.offset)
+        if len(data) < self.length:
+            raise rgb.UnreadableImageError(f"{self.path} ends early")
+        return data
+
+
+class ArrayRecord(NamedTuple):
+    """A record of an ArrayRecord file, by its number in the file."""
+
+    path: str
+    number: int
+
+    def read(self) -> bytes:
+        """Returns the data; raises UnreadableImageError if it cannot be read."""
+        try:
+            (data,) = _array_file(self.path).read([self.number])
+        except Exception as error:  # The library raises several types.
+            raise rgb.UnreadableImageError(f"{self.path} cannot be read: {error}") from error
+        return data
+
+
+Record = TfRecord | ArrayRecord
+
+
+def lengths(path: str, count: int) -> np.ndarray:
+    """Reads the number of bytes of each record's data in a TFRecord file.
+
+    Args:
+        path: The file.
+        count: Number of its records.
+
+    Returns:
+        int64 [count].
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It does not consist of so many records.
+    """
+    found, position, size = np.zeros(count, np.int64), 0, os.path.getsize(path)
+    with open(path, "rb", buffering=0) as file:
+        if hasattr(os, "posix_fadvise"):  # Only a few bytes of each record are read.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        for number in range(count):
+            header = os.pread(file.fileno(), 8, position)
+            (length,) = struct.unpack("<q", header) if len(header) == 8 else (-1,)
+            if length < 0:
+                break
+            found[number] = length
+            position += HEADER_BYTES + length + FOOTER_BYTES
+        else:
+            if position == size:
+                return found
+    raise ValueError(f"it does not consist of {count} records")
+
+
+def offsets(of_lengths: np.ndarray) -> np.ndarray:
+    """Returns the position of each record's data in a TFRecord file, int64 [N], from `lengths`."""
+    ends = np.cumsum(of_lengths + HEADER_BYTES + FOOTER_BYTES)
+    return ends - FOOTER_BYTES - of_lengths
+
+
+def image(example: bytes) -> bytes:
+    """Returns the encoded image in a serialised tf.train.Example.
+
+    Raises:
+        UnreadableImageError: There is none.
+    """
+    # Example{features=1}, Features{feature=1}, an entry of this map {key=1, value=2},
+    # Feature{bytes_list=1}, BytesList{value=1}.
+    try:
+        for features in _fields(memoryview(example), 1):
+            for entry in _fields(features, 1):
+                if b"image" in _fields(entry, 1):
+                    (feature,) = _fields(entry, 2)
+                    (values,) = _fields(feature, 1)
+                    (value,) = _fields(values, 1)
+                    return bytes(value)
+    except (IndexError, KeyError, ValueError) as error:
+        raise rgb.UnreadableImageError(f"the record is damaged ({error})") from error
+    raise rgb.UnreadableImageError("the record holds no image")
+
+
+def _fields(message: memoryview, wanted: int) -> Iterator[memoryview]:
+    """Yields the length-delimited fields of a number in a protocol buffer."""
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type == 0:
+            _, position = _varint(message, position)
+            continue
+        size = _FIXED_BYTES.get(wire_type)
+        if wire_type == _DELIMITED:
+            size, position = _varint(message, position)
+            if position + size > len(message):
+                raise ValueError("it ends early")
+            if number == wanted:
+                yield message[position : position + size]
+        if size is None:
+            raise ValueError(f"wire type {wire_type}")
+        position += size
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    """Returns a number of 7 bits per byte, least significant first, and the position after it."""
+    value = shift = 0
+    while True:
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+
+
+@functools.lru_cache(_OPEN_FILES)
+def _file(path: str) -> FileIO:
+    return open(path, "rb", buffering=0)
+
+
+@functools.lru_cache(_OPEN_FILES)
+def _array_file(path: str) -> Any:
+    from array_record.python import array_record_module  # Imported here: not all sources need it.
+
+    options = "readahead_buffer_size:0,max_parallelism:0"  # These are for random access.
+    return array_record_module.ArrayRecordReader(
+        path, options=options, file_reader_buffer_size=32768
+    )
