@@ -1,10 +1,13 @@
 """Builds the parts of a training run from a config: networks, optimizers, initial state."""
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import optax
+from clu import periodic_actions
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -19,6 +22,7 @@ from deepfill_jax.train import losses, warm_start
 from deepfill_jax.train.state import TrainState, create_train_state, make_optimizer
 from deepfill_jax.train.step import TrainStep, make_train_step
 
+PROFILED_STEPS = 5
 INITS = ("published", "unit_variance")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -170,3 +174,16 @@ def abstract_state(config: ConfigDict, mesh: Mesh) -> TrainState:
     """Returns the shapes and dtypes of `initial_state` without computing it."""
     plain = ConfigDict({**config, "init_from": ""})
     return jax.eval_shape(lambda: initial_state(plain, mesh))
+
+
+def profiler(config: ConfigDict, workdir: Path) -> Callable[[int], object]:
+    """Returns a function of the finished steps that profiles some from `config.profile_step`."""
+    if not config.profile_step:
+        return lambda done: None
+    return periodic_actions.Profile(
+        logdir=workdir,
+        first_profile=config.profile_step,
+        num_profile_steps=PROFILED_STEPS,
+        profile_duration_ms=0,
+        every_secs=None,
+    )

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -30,9 +31,13 @@ class ScalarLog:
         """Excludes the time since the last `write` from the speed."""
         self._since = time.perf_counter()
 
-    def validated(self, l1_hole: float) -> None:
-        """Takes the score of a validation and excludes its time from the training speed."""
-        self._warn(self._health.validation(l1_hole))
+    def validated(self, metrics: Mapping[str, float]) -> None:
+        """Takes the metrics of a validation and excludes its time from the training speed.
+
+        They are empty if the validation was stopped.
+        """
+        if metrics:
+            self._warn(self._health.validation(metrics["l1_hole"]))
         self._restart_clock()
 
     def add(self, scalars: Scalars) -> None:
