@@ -20,6 +20,9 @@ from deepfill_jax.pictures import rgb
 
 logger = logging.getLogger(__name__)
 
+# More unreadable files mean that a disk is not mounted. Up to `_MAX_NAMED_FILES` are allowed in any
+# case, because the warning names them all.
+MAX_MISSING = 0.01  # Share of the files.
 MAX_REPLACEMENTS = 100  # More unreadable files in a row mean that the disk is gone.
 _CHECK_THREADS = 16  # More threads than cores, because on network disks a check mostly waits.
 _FILES_PER_CHECK = 256
@@ -33,7 +36,8 @@ class Files:
         name: The source specification.
         paths: The files, in source order.
         root: The searched folder, or the folder of the list.
-        left_out: Files that cannot be read or have transparent pixels, and are left out.
+        left_out: Files that cannot be read or have transparent pixels, and are left out; or, if the
+            source keeps places, are replaced when they are drawn.
         edges: The edge map file of each image, read as its fourth channel; None without edge maps.
     """
 
@@ -50,7 +54,13 @@ class Files:
         self.root = root
         self.left_out = left_out
         self.edges = edges
-        self._reported: set[str] = set()
+        self._reported = set(left_out)
+
+    @property
+    def readable(self) -> list[str]:
+        """The files that can be used, in source order."""
+        left_out = set(self.left_out)
+        return [path for path in self.paths if path not in left_out]
 
     def edge_paths(self, folder: str) -> list[str]:
         """Returns the paths of the edge maps: PNG files with the images' paths relative to `root`.
@@ -75,7 +85,12 @@ class Files:
             UsageError: Edge maps are missing.
         """
         edges = self.edge_paths(folder)
-        missing = [path for path in edges if not os.path.isfile(path)]
+        readable = set(self.readable)
+        missing = [
+            path
+            for image, path in zip(self.paths, edges, strict=True)
+            if image in readable and not os.path.isfile(path)
+        ]
         if missing:
             raise UsageError(
                 f"{self.name}: {len(missing)} of {len(edges)} images have no edge map, such as "
@@ -144,13 +159,20 @@ class Files:
         )
 
 
-def from_folder(name: str, folder: str) -> Files:
+def from_folder(name: str, folder: str, *, keep_places: bool = False) -> Files:
     """Opens all image files below a folder, selected by suffix and sorted by relative path.
 
     Symbolic links are followed.
 
+    Args:
+        name: The source specification, for messages.
+        folder: The folder to search.
+        keep_places: Whether files that cannot be read stay in the order, see `Files.picture`. Then
+            the stream is the same when some cannot be read at one start and can at another.
+
     Raises:
-        UsageError: The folder does not exist or contains no readable image.
+        UsageError: The folder does not exist, contains no readable image, or too many files of it
+            cannot be read.
     """
     if not os.path.isdir(folder):
         raise UsageError(f"{name}: there is no folder {folder}; give the path of an image folder.")
@@ -164,17 +186,22 @@ def from_folder(name: str, folder: str) -> Files:
     found = collections.Counter(os.path.splitext(path)[1].lower() for path in all_files)
     if ignored := [f"{n} {suffix}" for suffix, n in found.items() if suffix not in readable]:
         logger.info("%s: ignored by suffix: %s.", name, ", ".join(ignored))
-    return _checked(name, paths, folder)
+    return _checked(name, paths, folder, keep_places)
 
 
-def from_list(name: str, path: str) -> Files:
+def from_list(name: str, path: str, *, keep_places: bool = False) -> Files:
     """Opens the image files that a text file lists, one path per line, in its order.
 
     Paths may be relative to the folder of the list. Empty lines and lines that begin with # are
     ignored.
 
+    Args:
+        name: The source specification, for messages.
+        path: The text file.
+        keep_places: See `from_folder`.
+
     Raises:
-        UsageError: The list or all of its files cannot be read.
+        UsageError: The list, or too many of its files, cannot be read.
     """
     try:
         # Names are bytes, which need not be UTF-8 and may hold what else would end a line.
@@ -192,14 +219,14 @@ def from_list(name: str, path: str) -> Files:
     lines = [os.fsdecode(line.strip()) for line in text.split(b"\n")]
     folder = os.path.dirname(path)
     paths = [os.path.join(folder, line) for line in lines if line and not line.startswith("#")]
-    return _checked(name, paths, folder)
+    return _checked(name, paths, folder, keep_places)
 
 
-def _checked(name: str, paths: Sequence[str], root: str) -> Files:
+def _checked(name: str, paths: Sequence[str], root: str, keep_places: bool) -> Files:
     """Leaves out the files that cannot be used, with warnings that name them.
 
     Raises:
-        UsageError: No file can be used.
+        UsageError: No file can be used, or more than `MAX_MISSING` cannot be read.
     """
     logger.info("%s: checking %d image files.", name, len(paths))
     parts = [paths[i : i + _FILES_PER_CHECK] for i in range(0, len(paths), _FILES_PER_CHECK)]
@@ -214,9 +241,15 @@ def _checked(name: str, paths: Sequence[str], root: str) -> Files:
             f"{name}: none of its {len(paths)} picture files can be used{but}; give the path of "
             "opaque images in a format that Pillow reads."
         )
+    if len(unreadable) > max(MAX_MISSING * len(paths), _MAX_NAMED_FILES):
+        raise UsageError(
+            f"{name}: {len(unreadable):,} of {len(paths):,} image files cannot be read, such as "
+            f"{unreadable[0]}; check that all disks are mounted, or remove the damaged files."
+        )
     _warn(name, len(paths), unreadable, "cannot be read")
     _warn(name, len(paths), transparent, "have transparent pixels (flatten them to use them)")
-    return Files(name, [path for path in paths if path not in faults], root, left_out=list(faults))
+    dropped = set(transparent) if keep_places else faults
+    return Files(name, [path for path in paths if path not in dropped], root, left_out=list(faults))
 
 
 def _warn(name: str, count: int, left_out: Sequence[str], why: str) -> None:

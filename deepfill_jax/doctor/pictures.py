@@ -57,9 +57,10 @@ def validation_pictures(case: Case) -> Iterator[Finding]:
 
 def _count(source: Source) -> Finding:
     bad = source.left_out if isinstance(source, Files) else ()
-    text = f"{source.name}: {len(source):,} images"
+    count = len(source.readable) if isinstance(source, Files) else len(source)
+    text = f"{source.name}: {count:,} images"
     if bad:
-        total = len(source) + len(bad)
+        total = count + len(bad)
         return Finding(
             WARNING,
             f"{text}; {len(bad)} of {total:,} files cannot be read or have transparent pixels, and "
@@ -71,8 +72,9 @@ def _count(source: Source) -> Finding:
 def _sizes(source: Source) -> np.ndarray:
     """Reads widths and heights of up to `SIZE_SAMPLES` images of the source; int [N, 2]."""
     if isinstance(source, Files):
-        indices = np.linspace(0, len(source) - 1, min(len(source), SIZE_SAMPLES)).astype(int)
-        encoded = [source.paths[index] for index in indices]
+        paths = source.readable
+        indices = np.linspace(0, len(paths) - 1, min(len(paths), SIZE_SAMPLES)).astype(int)
+        encoded = [paths[index] for index in indices]
     else:
         items = source.in_order().take(SIZE_SAMPLES).as_numpy_iterator()
         encoded = [source.encoded(item) for item in items]
@@ -110,9 +112,9 @@ def _shared(validation: Source, training: Source) -> int:
     """Counts validation files whose content is among the training files, under any name."""
     if not (isinstance(validation, Files) and isinstance(training, Files)):
         return 0
-    compared = validation.paths[:COMPARED_IMAGES]
+    compared = validation.readable[:COMPARED_IMAGES]
     lengths = {os.path.getsize(path) for path in compared}
-    candidates = [path for path in training.paths if os.path.getsize(path) in lengths]
+    candidates = [path for path in training.readable if os.path.getsize(path) in lengths]
     fingerprints = {_fingerprint(path) for path in candidates}
     return sum(_fingerprint(path) in fingerprints for path in compared)
 

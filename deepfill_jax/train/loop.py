@@ -1,13 +1,13 @@
 """The training loop: validation, checkpoints and logging at intervals; no arithmetic.
 
-A run's folder contains `config.json`, `parameters.txt`, `checkpoints/`, their record `saved.json`,
-TensorBoard event files, `run.lock` and, if the run started from weights, `parent.json`. Training
-again in the same folder resumes exactly from the newest checkpoint.
+A run's folder contains `config.json`, `images.json`, `parameters.txt`, `checkpoints/`, their record
+`saved.json`, TensorBoard event files, `run.lock` and, if the run started from weights,
+`parent.json`. Training again in the same folder resumes exactly from the newest checkpoint.
 """
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -20,6 +20,7 @@ from deepfill_jax import checkpoint, sharding
 from deepfill_jax.checkpoint import faults
 from deepfill_jax.convert.run import best_metric
 from deepfill_jax.data import streams
+from deepfill_jax.data.sources import Source
 from deepfill_jax.errors import PreemptedError, UsageError
 from deepfill_jax.evaluate import scoring, visualization
 from deepfill_jax.evaluate.methods import make_evaluation_step
@@ -76,15 +77,19 @@ def _train(
         # Until the first step is done, nothing can be lost.
         stopped = "Stopped on request before the first step: nothing was lost."
         starting.enter_context(stop.leaving(0.0, lambda: stopped))
-        start_training_batches = streams.training_batches(config)
-        validate = _make_validation(config, mesh, stop) if config.eval.every else None
+        sources = {"training": streams.open_source(config)}
+        if config.eval.every:
+            sources["validation"] = streams.open_source(config, validation=True)
+        description.check_images(workdir, sources)
+        start_training_batches = streams.training_batches(config, sources["training"])
+        validate = _make_validation(config, mesh, stop, sources) if config.eval.every else None
         kept = {key: config[key] for key in ("keep_latest", "keep_best", "keep_every")}
         checkpoints = checkpoint.Checkpoints(workdir, **kept, best_metric=best_metric(config))
         start = restart.starting_state(config, workdir, checkpoints, mesh, start_over=start_over)
         first = done = int(start.step)
         is_main_process = jax.process_index() == 0
         if is_main_process:
-            description.write(config, workdir, start)
+            description.write(config, workdir, start, sources)
         writer = metric_writers.create_default_writer(workdir, just_logging=not is_main_process)
         log = ScalarLog(config, writer, first)
         sharded = (sharding.shard_batch(batch, mesh) for batch in start_training_batches(first))
@@ -183,14 +188,14 @@ def _is_due(done: int, every: int, config: ConfigDict) -> bool:
 
 
 def _make_validation(
-    config: ConfigDict, mesh: Mesh, stop: StopSignal
+    config: ConfigDict, mesh: Mesh, stop: StopSignal, sources: Mapping[str, Source]
 ) -> Callable[..., dict[str, float]]:
     """Makes a function that validates a state, writes scores and samples, and returns the means.
 
     If a stop is requested, it ends after the current batch, writes nothing and returns {}.
     """
     generator, _ = build.networks(config)
-    start_batches = streams.validation_batches(config)
+    start_batches = streams.validation_batches(config, sources["validation"])
     evaluation_step = make_evaluation_step(generator, mesh, seamless=config.eval.seamless)
     measure = build.validation_measure(config)
 

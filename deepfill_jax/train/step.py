@@ -130,7 +130,7 @@ class _Updates:
         gradients, spectral, scalars = _gradients(
             loss, d.params, d.spectral, batch, self.grad_accum_steps
         )
-        d = _descend(d, gradients, self.discriminator_optimizer)
+        d = _descend(d, gradients, self.discriminator_optimizer, state.step)
         scalars["gradient_norm/discriminator"] = optax.tree.norm(gradients)
         return state.replace(discriminator=d.replace(spectral=spectral)), scalars
 
@@ -150,7 +150,7 @@ class _Updates:
         gradients, spectral, scalars = _gradients(
             loss, g.params, d.spectral, batch, self.grad_accum_steps
         )
-        g = _descend(g, gradients, self.generator_optimizer)
+        g = _descend(g, gradients, self.generator_optimizer, state.step)
         if self.ema_decay:
             decay = ema_decay_at(self.ema_decay, state.step)
             g = g.replace(average=optax.incremental_update(g.params, g.average, 1.0 - decay))
@@ -177,8 +177,11 @@ class BoundStep:
         return self.function.lower(state, batch, self.weights)
 
 
-def _descend(net: NetState, gradients: PyTree, optimizer: optax.GradientTransformation) -> NetState:
-    updates, opt_state = optimizer.update(gradients, net.opt_state, net.params)
+def _descend(
+    net: NetState, gradients: PyTree, optimizer: optax.GradientTransformation, step: jax.Array
+) -> NetState:
+    update = optax.with_extra_args_support(optimizer).update
+    updates, opt_state = update(gradients, net.opt_state, net.params, step=step)
     return net.replace(params=optax.apply_updates(net.params, updates), opt_state=opt_state)
 
 
