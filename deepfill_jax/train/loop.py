@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from deepfill_jax import checkpoint, sharding
+from deepfill_jax import config as config_keys
 from deepfill_jax.checkpoint import faults
 from deepfill_jax.convert.run import best_metric
 from deepfill_jax.data import streams
@@ -54,6 +55,7 @@ def train(config: ConfigDict, workdir: str | Path, *, start_over: bool = False) 
         PreemptedError: A stop was requested, see `stop.StopSignal`. The state is saved. During the
             start, SIGTERM ends the process.
     """
+    config_keys.check(config)
     workdir = Path(workdir)
     mesh = sharding.make_mesh()
     build.check_sizes(config, mesh)

@@ -104,7 +104,7 @@ def ema_decay_at(decay: float, step: jax.Array) -> jax.Array:
 
 
 def learning_rate_schedule(
-    *, learning_rate: float, warmup_steps: int, decay_steps: int
+    *, learning_rate: float, warmup_steps: int, decay_steps: int, decay_start: int = 0
 ) -> optax.Schedule:
     """Returns the learning rate as a function of the number of finished steps.
 
@@ -114,7 +114,14 @@ def learning_rate_schedule(
             the warm-up.
         decay_steps: Number of steps, warm-up included, after which the learning rate has fallen to
             0 along a cosine; 0 keeps it constant.
+        decay_start: Number of steps before the decay begins; the warm-up, if that is longer.
     """
+    if decay_steps and decay_start > warmup_steps:
+        constant = learning_rate_schedule(
+            learning_rate=learning_rate, warmup_steps=warmup_steps, decay_steps=0
+        )
+        decay = optax.cosine_decay_schedule(learning_rate, decay_steps - decay_start)
+        return optax.join_schedules([constant, decay], [decay_start])
     if decay_steps:
         return optax.warmup_cosine_decay_schedule(
             init_value=0.0 if warmup_steps else learning_rate,
