@@ -10,7 +10,7 @@ import pytest
 from deepfill_jax import distributed
 from deepfill_jax.checkpoint import faults
 from deepfill_jax.errors import UsageError
-from deepfill_jax.train import lock, loop
+from deepfill_jax.train import lock
 
 # Holds the lock as `lock.hold` does, without its imports, until it is killed.
 HOLD = """
@@ -76,22 +76,25 @@ def test_workers_do_not_keep_the_lock_of_a_process_that_has_ended(tmp_path):
 
 
 def test_training_holds_the_lock_until_it_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.jax, "process_index", lambda: 0)
+    monkeypatch.setattr(lock.jax, "process_index", lambda: 0)
     with (
-        loop._locked(tmp_path),
+        lock.hold_for_all(tmp_path),
         pytest.raises(UsageError, match="Another training run"),
-        loop._locked(tmp_path),
+        lock.hold_for_all(tmp_path),
     ):
         pytest.fail("The lock is held twice.")
-    with loop._locked(tmp_path):
+    with lock.hold_for_all(tmp_path):
         pass
 
 
 def test_only_process_0_takes_the_lock_and_the_others_learn_of_a_refusal(tmp_path, monkeypatch):
     refusal = faults.VERDICTS.index(UsageError), "Another training run uses it."
-    monkeypatch.setattr(loop.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(lock.jax, "process_index", lambda: 1)
     monkeypatch.setattr(faults, "_exchange", lambda failure: [refusal, (0, "")])
-    with pytest.raises(UsageError, match="Another training run uses it"), loop._locked(tmp_path):
+    with (
+        pytest.raises(UsageError, match="Another training run uses it"),
+        lock.hold_for_all(tmp_path),
+    ):
         pytest.fail("Process 1 trains.")
     assert not content(tmp_path)
 

@@ -98,6 +98,16 @@ def test_body_that_ends_in_time_is_not_ended(monkeypatch):
     assert handlers == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
 
 
+def test_ctrl_c_at_the_start_is_not_delayed():
+    with (
+        pytest.raises(KeyboardInterrupt),
+        stop.StopSignal() as requests,
+        requests.leaving(0.0, lambda: ""),
+    ):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
 def test_processes_ask_equally_often_and_remember_the_answer(monkeypatch):
     asked = []
 

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
+import jax
 
 from deepfill_jax.atomic_write import atomic_write
+from deepfill_jax.checkpoint import faults
 from deepfill_jax.errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,24 @@ def hold(workdir: Path) -> Iterator[None]:
     finally:
         (workdir / HOLDER).unlink(missing_ok=True)
         held.release()
+
+
+@contextlib.contextmanager
+def hold_for_all(workdir: Path) -> Iterator[None]:
+    """Holds the lock in process 0 of a run; its other processes learn of a refusal.
+
+    Raises:
+        UsageError: See `hold`.
+    """
+    with contextlib.ExitStack() as held:
+        failure = None
+        if jax.process_index() == 0:
+            try:
+                held.enter_context(hold(workdir))
+            except UsageError as error:
+                failure = error
+        faults.agree(failure, f"The lock of {workdir}")
+        yield
 
 
 def _holder(workdir: Path) -> str:

@@ -6,7 +6,7 @@ A run's folder contains `config.json`, `images.json`, `parameters.txt`, `checkpo
 """
 
 import contextlib
-import functools
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -18,11 +18,10 @@ from ml_collections import ConfigDict
 
 from deepfill_jax import checkpoint, sharding
 from deepfill_jax import config as config_keys
-from deepfill_jax.checkpoint import faults
 from deepfill_jax.convert.run import best_metric
 from deepfill_jax.data import streams
 from deepfill_jax.data.sources import Source
-from deepfill_jax.errors import PreemptedError, UsageError
+from deepfill_jax.errors import PreemptedError
 from deepfill_jax.evaluate import scoring, visualization
 from deepfill_jax.evaluate.methods import make_evaluation_step
 from deepfill_jax.metric_table import LPIPS
@@ -33,6 +32,8 @@ from deepfill_jax.train.state import TrainState
 from deepfill_jax.train.step import TrainStep
 from deepfill_jax.train.stop import VALIDATION_SECONDS, StopSignal
 
+# Makes the metrics of a state, and writes them.
+Validate = Callable[[TrainState, metric_writers.MetricWriter], dict[str, float]]
 PRINTED_METRICS = ("l1_hole", "psnr", "ssim", *LPIPS)  # Printed if a validation measures them.
 # Rows and columns of the grid of samples in TensorBoard.
 SAMPLES = 8
@@ -61,7 +62,7 @@ def train(config: ConfigDict, workdir: str | Path, *, start_over: bool = False) 
     build.check_sizes(config, mesh)
     build.check_best_metric(config)
     train_step = build.train_step(config, mesh)
-    with _locked(workdir), StopSignal() as stop:
+    with lock.hold_for_all(workdir), StopSignal() as stop:
         _train(config, workdir, mesh, train_step, stop, start_over=start_over)
 
 
@@ -93,71 +94,60 @@ def _train(
         if is_main_process:
             description.write(config, workdir, start, sources)
         writer = metric_writers.create_default_writer(workdir, just_logging=not is_main_process)
-        log = ScalarLog(config, writer, first)
+        run = _Run(config, workdir, checkpoints, writer, ScalarLog(config, writer, first), stop)
         sharded = (sharding.shard_batch(batch, mesh) for batch in start_training_batches(first))
         profile = build.profiler(config, workdir)
-        save_and_exit = functools.partial(_save_and_close, checkpoints, writer, workdir)
-        stopping = False
-        steps = _run_steps(train_step, start, sharded, log, config)
+        if stop.requested():  # Of several processes; JAX has kept the signal.
+            raise PreemptedError(stopped)
+        steps = _run_steps(train_step, start, sharded, run.log, config)
         for done, state in enumerate(steps, first + 1):
             starting.close()
             profile(done)
-            metrics: dict[str, float] = {}
-            stopping = stop.requested()
-            if validate and _is_due(done, config.eval.every, config) and not stopping:
-                log.write()
-                with stop.leaving(VALIDATION_SECONDS, functools.partial(save_and_exit, state)):
-                    metrics = validate(state, writer)
-                stopping = stop.requested()
-                log.validated(metrics)
-            intervals = config.checkpoint_every, config.keep_every
-            due = any(_is_due(done, every, config) for every in intervals)
-            if stopping or due or checkpoints.is_best(metrics):
-                log.write()
-                checkpoints.save(state, metrics=metrics)
-            if stopping:
-                break
-    writer.flush()
-    checkpoints.close()
-    if stopping:
-        raise PreemptedError(_stopped(done, workdir))
+            if run.act_after_step(done, state, validate):
+                raise PreemptedError(run.close(done))
+    run.close(done)
     if is_main_process:
         print(f"{done} of {config.num_steps} steps are done: {workdir}")
 
 
-@contextlib.contextmanager
-def _locked(workdir: Path) -> Iterator[None]:
-    """Holds the lock of the run's folder in process 0; all processes learn of a refusal.
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """The parts of a run that act after a step."""
 
-    Raises:
-        UsageError: See `lock.hold`.
-    """
-    with contextlib.ExitStack() as held:
-        failure = None
-        if jax.process_index() == 0:
-            try:
-                held.enter_context(lock.hold(workdir))
-            except UsageError as error:
-                failure = error
-        faults.agree(failure, f"The lock of {workdir}")
-        yield
+    config: ConfigDict
+    workdir: Path
+    checkpoints: checkpoint.Checkpoints
+    writer: metric_writers.MetricWriter
+    log: ScalarLog
+    stop: StopSignal
 
+    def act_after_step(self, done: int, state: TrainState, validate: Validate | None) -> bool:
+        """Validates and saves if that is due; returns whether to stop, which saves too."""
+        config, metrics = self.config, {}
+        stopping = self.stop.requested()
+        if validate and _is_due(done, config.eval.every, config) and not stopping:
+            self.log.write()
+            with self.stop.leaving(VALIDATION_SECONDS, lambda: self._save_and_close(state)):
+                metrics = validate(state, self.writer)
+            stopping = self.stop.requested()
+            self.log.validated(metrics)
+        intervals = config.checkpoint_every, config.keep_every
+        due = any(_is_due(done, every, config) for every in intervals)
+        if stopping or due or self.checkpoints.is_best(metrics):
+            self.log.write()
+            self.checkpoints.save(state, metrics=metrics)
+        return stopping
 
-def _save_and_close(
-    checkpoints: checkpoint.Checkpoints,
-    writer: metric_writers.MetricWriter,
-    workdir: Path,
-    state: TrainState,
-) -> str:
-    """Saves a state whose validation is not finished; returns the message."""
-    checkpoints.save(state)
-    checkpoints.close()
-    writer.flush()
-    return _stopped(int(state.step), workdir)
+    def _save_and_close(self, state: TrainState) -> str:
+        """Saves a state whose validation is not finished; returns the message."""
+        self.checkpoints.save(state)
+        return self.close(int(state.step))
 
-
-def _stopped(done: int, workdir: Path) -> str:
-    return f"Stopped on request after step {done}; it is saved in {workdir}."
+    def close(self, done: int) -> str:
+        """Waits until everything is written; returns the message of a stop."""
+        self.writer.flush()
+        self.checkpoints.close()
+        return f"Stopped on request after step {done}; it is saved in {self.workdir}."
 
 
 def _run_steps(
@@ -191,7 +181,7 @@ def _is_due(done: int, every: int, config: ConfigDict) -> bool:
 
 def _make_validation(
     config: ConfigDict, mesh: Mesh, stop: StopSignal, sources: Mapping[str, Source]
-) -> Callable[..., dict[str, float]]:
+) -> Validate:
     """Makes a function that validates a state, writes scores and samples, and returns the means.
 
     If a stop is requested, it ends after the current batch, writes nothing and returns {}.

@@ -63,6 +63,8 @@ class StopSignal:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         # Restore the handler, so that a second signal stops the process immediately.
         signal.signal(number, self._handlers[number])
+        if number == signal.SIGINT and self._leave and not self._leave[0]:
+            raise KeyboardInterrupt  # There is nothing to save, and no reason to wait.
         self._requested = True
 
     def requested(self) -> bool:
@@ -80,7 +82,8 @@ class StopSignal:
         """Ends the process if SIGTERM arrives and the body does not end within some seconds.
 
         Args:
-            seconds: Time from the signal on.
+            seconds: Time from the signal on; 0 if nothing would be lost: then Ctrl-C raises
+                KeyboardInterrupt.
             save: Called before the process ends, by another thread; saves what would be lost, and
                 returns the message to print.
         """
