@@ -40,9 +40,12 @@ def get_config(stage: str = "64") -> ConfigDict:
     config.optimizer.beta1 = 0.9
     config.optimizer.clip_norm = 1.0
     # Warm-up takes the first twentieth of the steps; the average spans about the last twentieth.
-    config.optimizer.warmup_steps = config.num_steps // 20
-    config.optimizer.decay_steps = config.num_steps
-    config.ema_decay = 1 - 20 / config.num_steps
+    # These values follow an override of the number of steps.
+    steps = config.get_oneway_ref("num_steps")
+    config.optimizer.warmup_steps = steps // 20
+    config.optimizer.decay_steps = steps
+    # 1 - 20 / steps; the remainder keeps it from 0 to 1 in runs of fewer than 20 steps.
+    config.ema_decay = ((steps - 20) % steps).to_float() / steps
     config.data.flip = True
     config.masks.weights.box_and_strokes = 0.4
     config.masks.weights.irregular = 0.6

@@ -22,10 +22,9 @@ def get_config() -> ConfigDict:
     """Returns configs/best.py:128 with the changes below."""
     config = best["get_config"]("128")
     config.init_from = "scenes"
-    config.num_steps = 120
+    config.num_steps = 120  # The learning rate decays to 0 over them, as in configs/best.py.
     config.optimizer.learning_rate = 1e-3
-    config.optimizer.warmup_steps = 8
-    config.optimizer.decay_steps = 120
+    config.optimizer.warmup_steps = config.get_oneway_ref("num_steps") // 15
     config.ema_decay = 0.9
     config.data.source = "folder:demo/photos/train"
     config.data.val_source = "folder:demo/photos/val"

@@ -80,6 +80,7 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
     config.loss.l1_hole = 1.0
     config.loss.l1_known = 1.0
     config.loss.concat_real_fake = False
+    config.loss.adversarial_start_step = 0
     config.loss.adversarial_ramp_steps = 0
     config.loss.perceptual = 0.0
     config.loss.perceptual_network = "alexnet"
@@ -89,12 +90,15 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
     config.optimizer.beta1 = 0.9
     config.optimizer.beta2 = 0.999
     config.optimizer.warmup_steps = 0
+    config.optimizer.decay_start = 0
     config.optimizer.decay_steps = 0
     config.optimizer.clip_norm = 0.0
     # A value of the discriminator that is not set follows the generator's, overrides included.
     config.discriminator_optimizer = ConfigDict(
         {name: config.optimizer.get_oneway_ref(name) for name in config.optimizer}
     )
+    config.discriminator_steps = 1
+    config.skip_nonfinite = False
     config.ema_decay = 0.0
     config.grad_accum_steps = 1
 

@@ -1,4 +1,4 @@
-"""All config keys and their types. The values are in `configs/`; there are no defaults.
+"""Finds, loads and checks configs, whose keys are in config_table.py, without defaults.
 
 A config is a Python file with a function `get_config` that returns a ConfigDict. The function may
 take one string argument, which chooses a variant: `places:official`.
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepfill_jax import renamed
+from deepfill_jax.config_table import KEYS, Number
 from deepfill_jax.errors import UsageError
 from deepfill_jax.local_paths import require_local
 
@@ -21,84 +22,6 @@ PACKAGE = Path(__file__).parent
 # An installed package contains the configs; in the repository, they are next to the package.
 FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")
 WEIGHTS = ("https://", "http://", "hf://")  # Addresses of weights, see published/addresses.py.
-
-OPTIMIZER = {  # The arguments of train/state.make_optimizer.
-    "learning_rate": float,
-    "beta1": float,
-    "beta2": float,
-    "warmup_steps": int,
-    "decay_steps": int,
-    "clip_norm": float,
-}
-KEYS = {
-    "seed": int,  # Seed of initial parameters, image order, crops and training masks.
-    "deterministic": bool,  # Makes runs on GPUs reproducible bit for bit, but slower.
-    "image_size": int,  # Side in pixels; a multiple of 8.
-    "batch_size": int,  # Global batch size, over all processes.
-    "num_steps": int,  # One step is one update of each network.
-    "init_from": str,  # Weights to start from, see convert/sources.py; "" initialises at random.
-    "model": {
-        "architecture": str,  # A name of models/variants.py, which lists the differences.
-        "width": int,  # Channels after the first gated convolution; 24 in the paper.
-        "discriminator_width": int,  # Channels after its first convolution; 64 in the paper.
-        "init": str,  # "published", or "unit_variance", with which the generator learns faster.
-        "dtype": str,  # Type of the computation: "float32" or "bfloat16".
-        "guided": bool,  # Whether the model takes a sketch of the hole, see data.edges.
-        "remat": bool,  # Recomputes activations: less memory, about a third more time.
-    },
-    "loss": {  # See losses.Recipe.
-        "discriminator": float,
-        "adversarial": float,
-        "l1_whole": float,
-        "l1_hole": float,
-        "l1_known": float,
-        "concat_real_fake": bool,
-        "adversarial_ramp_steps": int,
-        "perceptual": float,
-        "perceptual_network": str,
-    },
-    "optimizer": OPTIMIZER,  # Optimizer of the generator.
-    # Optimizer of the discriminator: values that are not set follow those of the generator.
-    "discriminator_optimizer": OPTIMIZER,
-    "ema_decay": float,  # Decay of the generator's exponential moving average; 0 disables it.
-    "grad_accum_steps": int,  # Number of parts of a batch, computed in sequence to save memory.
-    "data": {
-        "source": str,  # Training images: folder:PATH, flist:FILE or tfds:NAME[:SPLIT].
-        "val_source": str,  # Validation images, in the same forms.
-        "edges": str,  # For guided models: folder:PATH of the source's edge maps (data/edges.py).
-        "val_edges": str,  # The same for val_source.
-        "sketch_probability": float,  # Share of examples with a sketch; the rest have an empty one.
-        "crop_size": int,  # This and the next two keys: see data.examples.Preprocessing.
-        "enlarge": bool,
-        "flip": bool,
-    },
-    "masks": {
-        "weights": {  # Relative frequencies of the kinds of masks, which masks.py draws.
-            "box": float,
-            "strokes": float,
-            "box_and_strokes": float,
-            "irregular": float,
-            "folder": float,
-        },
-        "min_area": float,  # Smallest area of irregular masks, as a fraction of the image.
-        "max_area": float,  # Largest area, likewise.
-        "folder": str,  # Folder of mask files, for the kind "folder"; 255 is the hole.
-    },
-    "eval": {
-        "seed": int,  # Seed of the fixed crops and masks.
-        "batch_size": int,
-        "num_examples": int,  # Number of images, evenly spaced over the source; 0 takes all.
-        "every": int,  # Interval in steps; 0 disables evaluation during training.
-        "seamless": bool,  # Matches colors at the border as inpainting does, see `Inpainter`.
-    },
-    "log_every": int,  # Interval in steps.
-    "checkpoint_every": int,  # Interval in steps.
-    "keep_latest": int,  # Number of most recent checkpoints to keep.
-    "keep_best": int,  # Number of checkpoints with the best validation metric to keep besides.
-    "keep_every": int,  # Keeps checkpoints whose step is a multiple of it besides; 0 for none.
-    "best_metric": str,  # metric_table.METRICS or "lpips"; hole L1 alone prefers blur.
-    "profile_step": int,  # First of 5 steps to trace; 0 disables tracing.
-}
 
 
 def names() -> list[str]:
@@ -153,7 +76,7 @@ def _folder() -> Path:
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Checks that a config has exactly the keys of `KEYS`, values of the right types, local paths.
+    """Checks that a config has exactly the keys of `KEYS`, valid values, and local paths.
 
     Raises:
         UsageError: The config differs. The message lists every difference; for each unknown key, it
@@ -188,11 +111,11 @@ def check_overrides(arguments: Iterable[str]) -> None:
     unknown = [name for name in names if name.startswith("config.") and name not in known]
     if unknown:
         listed = "; ".join(f"{name} does not exist{_hint(name, known)}" for name in unknown)
-        raise UsageError(f"{listed} The keys are in deepfill_jax/config.py.")
+        raise UsageError(f"{listed} The keys are in deepfill_jax/config_table.py.")
 
 
-def _leaves(keys: Mapping[str, Any], path: str) -> Iterator[tuple[str, type]]:
-    """Yields the path and the type of every key."""
+def _leaves(keys: Mapping[str, Any], path: str) -> Iterator[tuple[str, type | Number]]:
+    """Yields the path of every key, and its type or range."""
     for key, kind in keys.items():
         if isinstance(kind, Mapping):
             yield from _leaves(kind, f"{path}.{key}")
@@ -230,10 +153,19 @@ def _problems(config: Mapping[str, Any], keys: Mapping[str, Any], path: str) -> 
             problems.append(f"{path}.{key} is missing")
         elif isinstance(kind, Mapping):
             problems += _problems(config[key], kind, f"{path}.{key}")
-        elif not _is(config[key], kind):
-            actual = type(config[key]).__name__
-            problems.append(f"{path}.{key}={config[key]!r} is {actual}, must be {kind.__name__}")
+        else:
+            problems += _fault(f"{path}.{key}", config[key], kind)
     return problems
+
+
+def _fault(path: str, value: Any, allowed: type | Number) -> list[str]:
+    """Returns what is wrong with a value, or nothing."""
+    kind = allowed.kind if isinstance(allowed, Number) else allowed
+    if not _is(value, kind):
+        return [f"{path}={value!r} is {type(value).__name__}, must be {kind.__name__}"]
+    if isinstance(allowed, Number) and value not in allowed:
+        return [f"{path}={value!r} must be {allowed}"]
+    return []
 
 
 def _is(value: Any, kind: type) -> bool:

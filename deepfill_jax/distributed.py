@@ -6,19 +6,19 @@ only. Communication is JAX's own: a coordinator in process 0, to which the other
 
 import concurrent.futures
 import contextlib
+import logging
 import os
-import signal
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from deepfill_jax.errors import PreemptedError, RunError, UsageError, report
+
+logger = logging.getLogger(__name__)
 
 # A process without a heartbeat for this time counts as lost. On CPUs, a broken connection is
 # noticed immediately.
@@ -29,6 +29,12 @@ START_SECONDS = 300
 POLL_SECONDS = 2.0
 # Environment variables with the number of tasks of a job, set by launchers that JAX supports.
 TASK_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+# The same of launchers and jobs that JAX does not recognise, each with the variable of the index.
+OTHER_TASK_COUNTS = {
+    "SLURM_NTASKS": "SLURM_PROCID",
+    "PMI_SIZE": "PMI_RANK",
+    "WORLD_SIZE": "RANK",
+}
 
 
 def join(
@@ -49,7 +55,9 @@ def join(
     """
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     missing = [f"--{name}" for name, value in given.items() if value is None]
-    alone = not any(int(os.environ.get(name) or 1) > 1 for name in TASK_COUNTS)
+    alone = not any(_tasks(name) > 1 for name in TASK_COUNTS)
+    if num_processes == 1 or (len(missing) == len(given) and alone):
+        _warn_if_one_of_several()
     if len(missing) == len(given) and alone:
         return
     if 0 < len(missing) < len(given):
@@ -73,6 +81,29 @@ def join(
         raise UsageError(
             f"Process {process_id} of {num_processes} cannot join at {coordinator}: {reason}"
         ) from error
+
+
+def _tasks(name: str) -> int:
+    """Returns the number of tasks in an environment variable; 1 if there is none."""
+    text = os.environ.get(name, "")
+    return int(text) if text.isdecimal() else 1
+
+
+def _warn_if_one_of_several() -> None:
+    """Warns that a launcher has started several processes, each of which runs alone."""
+    indices = OTHER_TASK_COUNTS | {
+        "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",
+        "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
+    }
+    for name, index in indices.items():
+        if (count := _tasks(name)) > 1:
+            logger.warning(
+                "The environment says %s=%d, but this process runs alone. To run %d processes "
+                "together, give each --coordinator=HOST:PORT of process 0, --num_processes=%d and "
+                "--process_id=$%s.",
+                *(name, count, count, count, index),
+            )
+            return
 
 
 def assert_same_on_all_processes(what: str, value: str) -> None:
@@ -137,40 +168,6 @@ def _answer(future: "concurrent.futures.Future[bytes] | None") -> bytes | None:
         return None
     except UsageError as error:
         return b"\1" + str(error).encode("utf-8", "surrogateescape")
-
-
-class StopSignal:
-    """Context that records requests to stop the run.
-
-    Clusters send SIGTERM before they kill a process. In a single process, Ctrl-C (SIGINT) counts
-    too. At the end of the context, the previous signal handlers are restored.
-    """
-
-    def __enter__(self) -> "StopSignal":
-        self._received: int | None = None
-        self._handlers: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
-        if not jax.distributed.is_initialized():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._handlers[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._received = number
-        # Restore the handler, so that a second signal stops the process immediately.
-        signal.signal(number, self._handlers[number])
-
-    def reached(self, step: int) -> bool:
-        """Tells whether to stop after this step; must be called at every step.
-
-        The answer is the same in all processes.
-        """
-        if jax.distributed.is_initialized():
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._received is not None
 
 
 @contextlib.contextmanager

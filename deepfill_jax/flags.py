@@ -236,8 +236,8 @@ def _help(command: Command) -> str:
         description=command.about,
         usage=f"%(prog)s {command.usage}",
         epilog=f"Configs by name: {', '.join(config_keys.names())}. Their keys are in "
-        "deepfill_jax/config.py. Exit codes: 0 success, 1 failure, 2 usage error, 75 stopped on "
-        "request (the same command resumes).",
+        "deepfill_jax/config_table.py. Exit codes: 0 success, 1 failure, 2 usage error, 75 stopped "
+        "on request (the same command resumes).",
     )
     for title, group in command.groups.items():
         options = parser.add_argument_group(title)

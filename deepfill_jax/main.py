@@ -34,9 +34,12 @@ def main(argv: Sequence[str]) -> None:
         evaluation.run(config, ["python -m deepfill_jax.main", *argv[1:]])
     else:
         workdir = require_workdir()
-        from deepfill_jax.train import command as training
+        from deepfill_jax.train.stop import exit_at_sigterm
 
-        training.run(config, workdir)
+        with exit_at_sigterm():
+            from deepfill_jax.train import command as training
+
+            training.run(config, workdir)
 
 
 if __name__ == "__main__":

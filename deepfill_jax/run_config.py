@@ -31,6 +31,7 @@ def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     merged = dict(values)
     for key, change in changes.items():
         inner = merged.get(key)
-        both = isinstance(inner, Mapping) and isinstance(change, Mapping)
-        merged[key] = _merged(inner, change) if both else change
+        if isinstance(inner, Mapping) and isinstance(change, Mapping):
+            change = _merged(inner, change)
+        merged[key] = change
     return merged

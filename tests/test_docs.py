@@ -73,7 +73,8 @@ def check_flags(arguments):
         if name == "config":
             check_config(value)
         elif name in kinds:
-            assert value in ("True", "False") if kinds[name] is bool else kinds[name](value) != ""
+            kind = getattr(kinds[name], "kind", kinds[name])
+            assert value in ("True", "False") if kind is bool else kind(value) != ""
         else:
             assert name in flags.FLAGS, f"--{name}"
             if value:

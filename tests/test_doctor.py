@@ -177,9 +177,9 @@ def test_too_little_disk_space_for_checkpoints_is_an_error(folders, tmp_path, mo
         (
             {"seed": 7, "model.architecture": "mmagic"},
             ERROR,
-            "optimizers (config.model.architecture: 'official', now 'mmagic');",
+            "networks (config.model.architecture: 'official', now 'mmagic');",
         ),
-        ({"optimizer.clip_norm": 1.0}, ERROR, "config.optimizer.clip_norm: 0.0, now 1.0"),
+        ({"optimizer.clip_norm": 1.0}, WARNING, "config.optimizer.clip_norm: 0.0, now 1.0"),
     ],
 )
 def test_earlier_run_in_workdir_is_compared_with_config(folders, tmp_path, changes, level, message):

@@ -65,7 +65,8 @@ def test_unreadable_files_are_left_out_and_listed_once(tmp_path, caplog):
     assert "whole.jpg" not in warning
 
 
-def test_warning_names_at_most_ten_unreadable_files(tmp_path, caplog):
+def test_warning_names_at_most_ten_unreadable_files(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(files, "MAX_MISSING", 1.0)
     write_pictures(tmp_path, 1)
     for i in range(12):
         (tmp_path / f"bad{i}.png").write_text("not an image")

@@ -346,8 +346,8 @@ def test_training_starts_from_networks_and_moments_of_a_model_file(folder, tmp_p
     for name, x in drawn.items():
         net = getattr(state, name)
         jax.tree.map(np.testing.assert_array_equal, net.params, x["params"])
-        adam, schedule = net.opt_state[-1]
-        assert adam.count == 7 and schedule.count == 0
+        adam = net.opt_state
+        assert adam.count == 7
         jax.tree.map(np.testing.assert_array_equal, adam.mu, moments[name]["mu"])
         jax.tree.map(np.testing.assert_array_equal, adam.nu, moments[name]["nu"])
     discriminator = state.discriminator.spectral

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 __all__ = ["FOLDER", "Checkpoints", "load_networks", "saved_steps"]
 
 PyTree = Any
+# See `restore_latest`.
+Adapt = Callable[[Mapping[str, list[int]], PyTree], tuple[PyTree, Callable[[PyTree], PyTree]]]
 
 ITEM = "default"  # The subfolder in which Orbax stores the arrays of a checkpoint.
 
@@ -141,7 +143,12 @@ class Checkpoints:
             ) from error
 
     def restore_latest(
-        self, abstract: PyTree, mesh: Mesh, *, start_over: bool = False
+        self,
+        abstract: PyTree,
+        mesh: Mesh,
+        *,
+        adapt: Adapt = lambda shapes, target: (target, lambda state: state),
+        start_over: bool = False,
     ) -> PyTree | None:
         """Restores the newest intact checkpoint onto the devices of `mesh`.
 
@@ -151,6 +158,9 @@ class Checkpoints:
         Args:
             abstract: Shapes and dtypes of the state, from `jax.eval_shape`.
             mesh: The devices; their number may differ from that of the run that saved.
+            adapt: Given the shapes of a checkpoint's arrays by path, and `abstract`, it returns the
+                shapes and dtypes of the state in the checkpoint's own layout, and a function that
+                converts the restored state.
             start_over: Return None instead of raising if checkpoints were saved and none is intact.
 
         Returns:
@@ -170,7 +180,7 @@ class Checkpoints:
             failure: Exception | None = None
             try:
                 state = faults.attempt(
-                    functools.partial(self._restore, step, target),
+                    functools.partial(self._restore, step, target, adapt),
                     functools.partial(self._record.verify, step),
                 )
             except faults.VERDICTS[1:] as error:
@@ -183,9 +193,10 @@ class Checkpoints:
             self._check_nothing_lost()
         return None
 
-    def _restore(self, step: int, target: PyTree) -> PyTree:
+    def _restore(self, step: int, target: PyTree, adapt: Adapt) -> PyTree:
         """Restores a checkpoint and compares its arrays with their checksums."""
         shapes, expected = content.read_arrays(self._folder / str(step))
+        target, convert = adapt(shapes, target)
         differences = content.differences(shapes, content.shapes(target))
         if differences:
             raise UsageError(
@@ -198,7 +209,7 @@ class Checkpoints:
         args = ocp.args.StandardRestore(target)
         state = handler.restore(self._folder / str(step) / ITEM, args=args)
         content.compare(content.checksums(state), expected)
-        return state
+        return convert(state)
 
     def _set_aside(self, step: int, error: Exception) -> None:
         if jax.process_index() == 0:

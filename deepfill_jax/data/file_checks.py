@@ -55,7 +55,7 @@ def check(name: str, paths: Sequence[str], root: str) -> np.ndarray:
         len(todo),
     )
     done, saved = 0, time.monotonic()
-    for part in _in_parts(_states, [paths[i] for i in todo]):
+    for part in _in_parts(_states, [paths[i] for i in todo.tolist()]):
         states[todo[done : done + len(part)]] = part
         done += len(part)
         if time.monotonic() - saved > SAVE_SECONDS:

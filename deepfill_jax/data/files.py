@@ -4,8 +4,9 @@ import codecs
 import collections
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -18,8 +19,13 @@ from deepfill_jax.pictures import listing, rgb
 
 logger = logging.getLogger(__name__)
 
+# More unreadable files mean that a disk is not mounted. Up to `_MAX_NAMED_FILES` are allowed in any
+# case, because the warning names them all.
+MAX_MISSING = 0.01  # Share of the files.
 MAX_REPLACEMENTS = 100  # More unreadable files in a row mean that the disk is gone.
 _MAX_NAMED_FILES = 10  # Number of files that a warning names.
+
+_Read = TypeVar("_Read")
 
 
 class Files:
@@ -29,7 +35,8 @@ class Files:
         name: The source specification.
         paths: The files, in source order.
         root: The searched folder, or the folder of the list.
-        left_out: Files that cannot be read or have transparent pixels, and are left out.
+        left_out: Files that cannot be read or have transparent pixels, and are left out; or, if the
+            source keeps places, are replaced when they are drawn.
         edges: The edge map file of each image, read as its fourth channel; None without edge maps.
     """
 
@@ -46,7 +53,13 @@ class Files:
         self.root = root
         self.left_out = left_out
         self.edges = edges
-        self._reported: set[str] = set()
+        self._reported = set(left_out)
+
+    @property
+    def readable(self) -> list[str]:
+        """The files that can be used, in source order."""
+        left_out = set(self.left_out)
+        return [path for path in self.paths if path not in left_out]
 
     def edge_paths(self, folder: str) -> list[str]:
         """Returns the paths of the edge maps: PNG files with the images' paths relative to `root`.
@@ -71,7 +84,12 @@ class Files:
             UsageError: Edge maps are missing.
         """
         edges = self.edge_paths(folder)
-        missing = [path for path in edges if not os.path.isfile(path)]
+        readable = set(self.readable)
+        missing = [
+            path
+            for image, path in zip(self.paths, edges, strict=True)
+            if image in readable and not os.path.isfile(path)
+        ]
         if missing:
             raise UsageError(
                 f"{self.name}: {len(missing)} of {len(edges)} images have no edge map, such as "
@@ -93,8 +111,8 @@ class Files:
         return self.paths[item] if self.edges is None else (self.paths[item], self.edges[item])
 
     def size(self, item: int) -> tuple[int, int]:
-        """Reads width and height of a file; raises UsageError if it cannot be read."""
-        return rgb.read_size(self.paths[item])
+        """Reads width and height of a file, replaced like that of `picture`."""
+        return self._first_usable(item, lambda chosen: rgb.read_size(self.paths[chosen]))
 
     def picture(self, item: int) -> np.ndarray:
         """Decodes a file to uint8 [H, W, C]; C is 4 with an edge map and 3 without.
@@ -105,11 +123,14 @@ class Files:
         Raises:
             UsageError: The files after it cannot be read either.
         """
+        return self._first_usable(item, lambda chosen: examples.load(self.encoded(chosen)))
+
+    def _first_usable(self, item: int, read: Callable[[int], _Read]) -> _Read:
         for offset in range(min(MAX_REPLACEMENTS, len(self))):
             chosen = (item + offset) % len(self)
             path = self.paths[chosen]
             try:
-                return examples.load(self.encoded(chosen))
+                return read(chosen)
             except (OSError, rgb.UnreadableImageError) as error:
                 if path not in self._reported:
                     self._reported.add(path)
@@ -122,13 +143,20 @@ class Files:
         )
 
 
-def from_folder(name: str, folder: str) -> Files:
+def from_folder(name: str, folder: str, *, keep_places: bool = False) -> Files:
     """Opens all image files below a folder, selected by suffix and sorted by relative path.
 
     Hidden folders, thumbnails and loops of symbolic links are left out and counted in the log.
 
+    Args:
+        name: The source specification, for messages.
+        folder: The folder to search.
+        keep_places: Whether files that cannot be read stay in the order, see `Files.picture`. Then
+            the stream is the same when some cannot be read at one start and can at another.
+
     Raises:
-        UsageError: The folder does not exist, cannot be read, or contains no readable image.
+        UsageError: The folder does not exist, contains no readable image, or too many files of it
+            cannot be read.
     """
     if not os.path.isdir(folder):
         raise UsageError(f"{name}: there is no folder {folder}; give the path of an image folder.")
@@ -138,17 +166,22 @@ def from_folder(name: str, folder: str) -> Files:
         logger.info("%s: ignored by suffix: %s.", name, ignored)
     if left_out := found.left_out():
         logger.info("%s: left out %s.", name, left_out)
-    return _checked(name, found.paths, folder)
+    return _checked(name, found.paths, folder, keep_places)
 
 
-def from_list(name: str, path: str) -> Files:
+def from_list(name: str, path: str, *, keep_places: bool = False) -> Files:
     """Opens the image files that a text file lists, one path per line, in its order.
 
     Paths may be relative to the folder of the list. Empty lines and lines that begin with # are
     ignored.
 
+    Args:
+        name: The source specification, for messages.
+        path: The text file.
+        keep_places: See `from_folder`.
+
     Raises:
-        UsageError: The list or all of its files cannot be read.
+        UsageError: The list, or too many of its files, cannot be read.
     """
     try:
         # Names are bytes, which need not be UTF-8 and may hold what else would end a line.
@@ -166,17 +199,18 @@ def from_list(name: str, path: str) -> Files:
     lines = [os.fsdecode(line.strip()) for line in text.split(b"\n")]
     folder = os.path.dirname(path)
     paths = [os.path.join(folder, line) for line in lines if line and not line.startswith("#")]
-    return _checked(name, paths, folder)
+    return _checked(name, paths, folder, keep_places)
 
 
-def _checked(name: str, paths: Sequence[str], root: str) -> Files:
+def _checked(name: str, paths: Sequence[str], root: str, keep_places: bool) -> Files:
     """Leaves out the files that cannot be used, with warnings that name them.
 
     In a run of several processes, one of them checks the files. The others list them too, because
     the path of the folder may differ between machines.
 
     Raises:
-        UsageError: No file can be used, or the processes list different files.
+        UsageError: No file can be used, more than `MAX_MISSING` cannot be read, or the processes
+            list different files.
     """
     if jax.distributed.is_initialized():
         listed = Files(name, paths, root).identity()
@@ -185,8 +219,9 @@ def _checked(name: str, paths: Sequence[str], root: str) -> Files:
         distributed.from_process_0(lambda: file_checks.check(name, paths, root).tobytes()), np.uint8
     )
     usable = states == State.USABLE
-    transparent = [paths[i] for i in np.flatnonzero(states == State.TRANSPARENT)]
-    unreadable = [paths[i] for i in np.flatnonzero(~usable & (states != State.TRANSPARENT))]
+    transparent = [paths[i] for i in np.flatnonzero(states == State.TRANSPARENT).tolist()]
+    is_unreadable = ~usable & (states != State.TRANSPARENT)
+    unreadable = [paths[i] for i in np.flatnonzero(is_unreadable).tolist()]
     if not usable.any():
         verb = "has" if len(transparent) == 1 else "have"
         but = f": {len(transparent)} of them {verb} transparent pixels" if transparent else ""
@@ -194,10 +229,17 @@ def _checked(name: str, paths: Sequence[str], root: str) -> Files:
             f"{name}: none of its {len(paths)} picture files can be used{but}; give the path of "
             "opaque images in a format that Pillow reads."
         )
+    if len(unreadable) > max(MAX_MISSING * len(paths), _MAX_NAMED_FILES):
+        raise UsageError(
+            f"{name}: {len(unreadable):,} of {len(paths):,} image files cannot be read, such as "
+            f"{unreadable[0]}; check that all disks are mounted, or remove the damaged files."
+        )
     _warn(name, len(paths), unreadable, "cannot be read")
     _warn(name, len(paths), transparent, "have transparent pixels (flatten them to use them)")
-    left_out = [paths[i] for i in np.flatnonzero(~usable)]
-    return Files(name, [paths[i] for i in np.flatnonzero(usable)], root, left_out)
+    kept = states != State.TRANSPARENT if keep_places else usable
+    left_out = [path for path, is_usable in zip(paths, usable, strict=True) if not is_usable]
+    chosen = [path for path, is_kept in zip(paths, kept, strict=True) if is_kept]
+    return Files(name, chosen, root, left_out)
 
 
 def _warn(name: str, count: int, left_out: Sequence[str], why: str) -> None:

@@ -105,7 +105,7 @@ def image(example: bytes) -> bytes:
     try:
         for features in _fields(memoryview(example), 1):
             for entry in _fields(features, 1):
-                if b"image" in _fields(entry, 1):
+                if b"image" in map(bytes, _fields(entry, 1)):
                     (feature,) = _fields(entry, 2)
                     (values,) = _fields(feature, 1)
                     (value,) = _fields(values, 1)
@@ -155,7 +155,8 @@ def _file(path: str) -> FileIO:
 
 @functools.lru_cache(_OPEN_FILES)
 def _array_file(path: str) -> Any:
-    from array_record.python import array_record_module  # Imported here: not all sources need it.
+    # Imported here, because not all sources need it.
+    from array_record.python import array_record_module  # type: ignore[import-untyped]
 
     options = "readahead_buffer_size:0,max_parallelism:0"  # These are for random access.
     return array_record_module.ArrayRecordReader(

@@ -35,7 +35,7 @@ class Source(Protocol):
         """Decodes an item as `examples.load` does; replaces it or raises UsageError on failure."""
 
 
-def open_source(spec: str, edges: str = "") -> Source:
+def open_source(spec: str, edges: str = "", *, keep_places: bool = False) -> Source:
     """Opens images for training or evaluation; nothing is ever downloaded.
 
     Args:
@@ -43,6 +43,7 @@ def open_source(spec: str, edges: str = "") -> Source:
             path per line; `tfds:NAME` or `tfds:NAME:SPLIT` for a prepared TensorFlow data set with
             a feature "image". The default split is "train"; slices such as `train[:1000]` work too.
         edges: `folder:PATH`, the edge maps of these files written by data/edges.py; "" for none.
+        keep_places: See `files.from_folder`.
 
     Raises:
         UsageError: A specification has another form, or its source is missing or unusable.
@@ -59,7 +60,7 @@ def open_source(spec: str, edges: str = "") -> Source:
         for path in (place, edge_folder):
             require_local(kind, path)
         opener = {"folder": files.from_folder, "flist": files.from_list}[kind]
-        image_files = opener(spec, os.path.expanduser(place))
+        image_files = opener(spec, os.path.expanduser(place), keep_places=keep_places)
         return image_files.with_edges(os.path.expanduser(edge_folder)) if edges else image_files
     if kind == "tfds" and place:
         from deepfill_jax.data.tfds_split import TfdsSplit  # Imported here, because it takes long.

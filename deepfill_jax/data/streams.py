@@ -21,6 +21,9 @@ MAX_WHOLE_SHARE = 0.5  # Share of images not larger than the crop above which tr
 def open_source(config: ConfigDict, *, validation: bool = False) -> sources.Source:
     """Opens the training or validation images, with their edge maps if the model takes sketches.
 
+    Training images that cannot be read keep their places in the order, so that the stream stays the
+    same if they can be read at another start of the run.
+
     Raises:
         UsageError: Images or edge maps cannot be used.
     """
@@ -29,14 +32,16 @@ def open_source(config: ConfigDict, *, validation: bool = False) -> sources.Sour
     if not 0 <= probability <= 1:
         raise UsageError(f"config.data.sketch_probability={probability} must be from 0 to 1.")
     if not config.model.guided or not probability:
-        return sources.open_source(config.data[source])
+        return sources.open_source(config.data[source], keep_places=not validation)
     if not config.data[edges]:
         raise UsageError(
             f"config.data.{edges} is missing: a guided model needs folder:PATH of the images' "
             "edge maps, which `python -m deepfill_jax.data.edges` makes, or "
             "config.data.sketch_probability=0."
         )
-    return sources.open_source(config.data[source], edges=config.data[edges])
+    return sources.open_source(
+        config.data[source], edges=config.data[edges], keep_places=not validation
+    )
 
 
 def training_batches(

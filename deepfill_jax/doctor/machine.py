@@ -19,6 +19,7 @@ from deepfill_jax.convert.run import CONFIG
 from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, need
 from deepfill_jax.local_paths import require_local
 from deepfill_jax.train import build
+from deepfill_jax.train.description import differences
 
 # The oldest versions that setup.cfg allows, and the newest versions that the tests have run with:
 # Python 3.11 with the left column, Python 3.12 with the right column.
@@ -35,7 +36,7 @@ TESTED = {
 GIB = 2**30
 MAX_LISTED_KEYS = 6  # Config keys that a message lists.
 # Prefixes of the config keys that determine the contents of a checkpoint.
-STATE_KEYS = ("model.", "optimizer.", "discriminator_optimizer.", "ema_decay")
+NETWORK_KEYS = "config.model."
 
 
 def devices(case: Case) -> Iterator[Finding]:
@@ -172,12 +173,17 @@ def _earlier_run(case: Case, mesh: Mesh) -> Iterator[Finding]:
         text = f"has checkpoints, but its {CONFIG} cannot be used ({error})"
         yield Finding(WARNING, f"{case.workdir} {text}; give another --workdir for a new run.")
         return
-    changed = _differences(before, case.config, () if same_state else STATE_KEYS)
+    prefixes = "" if same_state else NETWORK_KEYS
+    changed = [
+        f"{key}: {old!r}, now {new!r}"
+        for key, old, new in differences(before, case.config)
+        if key.startswith(prefixes)
+    ]
     listed = ", ".join(changed[:MAX_LISTED_KEYS])
     listed += ", ..." if len(changed) > MAX_LISTED_KEYS else ""
     found = f"{case.workdir} contains a run at step {max(steps)}"
     if not same_state:
-        text = "with other networks or optimizers"
+        text = "with other networks"
         yield Finding(ERROR, f"{found} {text} ({listed}); give another --workdir.")
     elif max(steps) >= case.config.num_steps:
         text = f"which is finished, because config.num_steps={case.config.num_steps}"
@@ -190,23 +196,7 @@ def _earlier_run(case: Case, mesh: Mesh) -> Iterator[Finding]:
 
 
 def _shapes(config: ConfigDict, mesh: Mesh) -> tuple:
-    leaves, structure = jax.tree.flatten(build.abstract_state(config, mesh))
+    state = build.abstract_state(config, mesh)
+    networks = state.generator.params, state.discriminator.params
+    leaves, structure = jax.tree.flatten(networks)
     return structure, [(x.shape, x.dtype) for x in leaves]
-
-
-def _differences(before: ConfigDict, now: ConfigDict, prefixes: tuple[str, ...]) -> list[str]:
-    """Lists changed keys as "config.KEY: BEFORE, now NOW"; if given, only those with prefixes."""
-    old, new = (dict(_leaves(config)) for config in (before, now))
-    return [
-        f"config.{key}: {old.get(key)!r}, now {new.get(key)!r}"
-        for key in old  # Keys of later versions have values that do what earlier ones did.
-        if old.get(key) != new.get(key) and (not prefixes or key.startswith(prefixes))
-    ]
-
-
-def _leaves(config: ConfigDict, path: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from _leaves(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value

@@ -56,9 +56,10 @@ def validation_pictures(case: Case) -> Iterator[Finding]:
 
 def _count(source: Source) -> Finding:
     bad = source.left_out if isinstance(source, Files) else ()
-    text = f"{source.name}: {len(source):,} images"
+    count = len(source.readable) if isinstance(source, Files) else len(source)
+    text = f"{source.name}: {count:,} images"
     if bad:
-        total = len(source) + len(bad)
+        total = count + len(bad)
         return Finding(
             WARNING,
             f"{text}; {len(bad)} of {total:,} files cannot be read or have transparent pixels, and "
@@ -103,9 +104,9 @@ def _shared(validation: Source, training: Source) -> int:
     """Counts validation files whose content is among the training files, under any name."""
     if not (isinstance(validation, Files) and isinstance(training, Files)):
         return 0
-    compared = validation.paths[:COMPARED_IMAGES]
+    compared = validation.readable[:COMPARED_IMAGES]
     lengths = {os.path.getsize(path) for path in compared}
-    candidates = [path for path in training.paths if os.path.getsize(path) in lengths]
+    candidates = [path for path in training.readable if os.path.getsize(path) in lengths]
     fingerprints = {_fingerprint(path) for path in candidates}
     return sum(_fingerprint(path) in fingerprints for path in compared)
 

@@ -70,7 +70,8 @@ def _files(
     try:
         stat = os.stat(folder)
         with os.scandir(folder) as entries:
-            folders, files = [], []
+            folders: list[os.DirEntry[str]] = []
+            files: list[os.DirEntry[str]] = []
             for entry in entries:
                 (folders if _is_folder(entry) else files).append(entry)
     except OSError as error:

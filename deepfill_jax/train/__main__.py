@@ -23,9 +23,12 @@ def _train(arguments: Sequence[str]) -> None:
     restart_with_huge_pages()
     # Imported here, so that errors on the command line are reported before the slow import of
     # TensorFlow.
-    from deepfill_jax.train import command
+    from deepfill_jax.train.stop import exit_at_sigterm
 
-    command.run(config, workdir)
+    with exit_at_sigterm():
+        from deepfill_jax.train import command
+
+        command.run(config, workdir)
 
 
 if __name__ == "__main__":

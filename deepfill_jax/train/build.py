@@ -1,10 +1,13 @@
 """Builds the parts of a training run from a config: networks, optimizers, initial state."""
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import optax
+from clu import periodic_actions
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -16,9 +19,16 @@ from deepfill_jax.models import Discriminator, Generator, Variant, make_variant
 from deepfill_jax.models.generator import check_image_size
 from deepfill_jax.models.variants import UNIT_VARIANCE
 from deepfill_jax.train import losses, warm_start
-from deepfill_jax.train.state import TrainState, create_train_state, make_optimizer
+from deepfill_jax.train.state import (
+    TrainState,
+    create_train_state,
+    learning_rate_schedule,
+    make_optimizer,
+)
 from deepfill_jax.train.step import TrainStep, make_train_step
 
+PROFILED_STEPS = 5
+OPTIMIZERS = {"generator": "optimizer", "discriminator": "discriminator_optimizer"}
 INITS = ("published", "unit_variance")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -62,8 +72,32 @@ def networks(config: ConfigDict) -> tuple[Generator, Discriminator]:
 def optimizers(
     config: ConfigDict,
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """Builds the optimizers of the generator and of the discriminator."""
-    return tuple(make_optimizer(**x) for x in (config.optimizer, config.discriminator_optimizer))
+    """Builds the optimizers of the generator and of the discriminator.
+
+    Raises:
+        UsageError: A learning rate would begin to decay after the end of its decay.
+    """
+    for name in OPTIMIZERS.values():
+        values = config[name]
+        first = "warmup_steps" if values.warmup_steps >= values.decay_start else "decay_start"
+        if 0 < values.decay_steps <= values[first]:
+            raise UsageError(
+                f"config.{name}.decay_steps={values.decay_steps} must be above "
+                f"config.{name}.{first}={values[first]}, after which the decay begins; 0 keeps "
+                "the learning rate constant."
+            )
+    return tuple(make_optimizer(**config[name]) for name in OPTIMIZERS.values())
+
+
+def schedules(config: ConfigDict) -> dict[str, optax.Schedule]:
+    """Returns the learning rates of the networks that are trained."""
+    others = ("beta1", "beta2", "clip_norm")
+    values = {
+        network: {key: value for key, value in config[name].items() if key not in others}
+        for network, name in OPTIMIZERS.items()
+        if network == "generator" or config.loss.adversarial
+    }
+    return {network: learning_rate_schedule(**x) for network, x in values.items()}
 
 
 def train_step(config: ConfigDict, mesh: Mesh, recipe: losses.Recipe | None = None) -> TrainStep:
@@ -75,7 +109,7 @@ def train_step(config: ConfigDict, mesh: Mesh, recipe: losses.Recipe | None = No
         recipe: The losses; None takes those of the config.
 
     Raises:
-        UsageError: See `networks`.
+        UsageError: See `networks` and `optimizers`.
     """
     return make_train_step(
         *networks(config),
@@ -83,6 +117,9 @@ def train_step(config: ConfigDict, mesh: Mesh, recipe: losses.Recipe | None = No
         recipe=losses.Recipe(**config.loss) if recipe is None else recipe,
         ema_decay=config.ema_decay,
         grad_accum_steps=config.grad_accum_steps,
+        discriminator_steps=config.discriminator_steps,
+        skip_nonfinite=config.skip_nonfinite,
+        schedules=schedules(config),
         mesh=mesh,
         deterministic=config.deterministic,
     )
@@ -170,3 +207,16 @@ def abstract_state(config: ConfigDict, mesh: Mesh) -> TrainState:
     """Returns the shapes and dtypes of `initial_state` without computing it."""
     plain = ConfigDict({**config, "init_from": ""})
     return jax.eval_shape(lambda: initial_state(plain, mesh))
+
+
+def profiler(config: ConfigDict, workdir: Path) -> Callable[[int], object]:
+    """Returns a function of the finished steps that profiles some from `config.profile_step`."""
+    if not config.profile_step:
+        return lambda done: None
+    return periodic_actions.Profile(
+        logdir=workdir,
+        first_profile=config.profile_step,
+        num_profile_steps=PROFILED_STEPS,
+        profile_duration_ms=0,
+        every_secs=None,
+    )

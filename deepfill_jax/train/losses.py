@@ -26,8 +26,10 @@ class Recipe:
         concat_real_fake: Whether the discriminator scores completed and real images in one pass
             (TF1 release) or in two (MMagic). Each pass makes one power iteration, so the spectral
             norms differ slightly.
-        adversarial_ramp_steps: The adversarial weight grows linearly from 0 over this many steps,
-            while the discriminator learns.
+        adversarial_start_step: Number of steps without the adversarial loss; the discriminator is
+            not trained in them either.
+        adversarial_ramp_steps: After them, the adversarial weight grows linearly from 0 over this
+            many steps, while the discriminator learns.
         perceptual: Weight of LPIPS between completed and real images. Neither published recipe has
             this loss.
         perceptual_network: Network of LPIPS, one of `perceptual.NETWORKS`.
@@ -39,6 +41,7 @@ class Recipe:
     l1_hole: float
     l1_known: float
     concat_real_fake: bool
+    adversarial_start_step: int = 0
     adversarial_ramp_steps: int = 0
     perceptual: float = 0.0
     perceptual_network: str = "alexnet"
@@ -61,9 +64,11 @@ def adversarial(scores: jax.Array) -> jax.Array:
 
 def adversarial_weight(recipe: Recipe, step: jax.Array) -> jax.Array | float:
     """Weight of the adversarial loss after `step` finished steps, an int32 scalar."""
-    if not recipe.adversarial_ramp_steps:
+    if not (recipe.adversarial_start_step or recipe.adversarial_ramp_steps):
         return recipe.adversarial
-    return recipe.adversarial * jnp.minimum(1.0, step / recipe.adversarial_ramp_steps)
+    since = step - recipe.adversarial_start_step
+    ramp = since / recipe.adversarial_ramp_steps if recipe.adversarial_ramp_steps else since >= 0
+    return recipe.adversarial * jnp.clip(ramp, 0.0, 1.0)
 
 
 def l1(predicted: jax.Array, image: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:

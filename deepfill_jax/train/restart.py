@@ -11,7 +11,7 @@ from deepfill_jax.checkpoint import faults
 from deepfill_jax.convert.run import CONFIG, read_config
 from deepfill_jax.errors import UsageError
 from deepfill_jax.evaluate import event_files
-from deepfill_jax.train import build, warm_start
+from deepfill_jax.train import build, layouts, warm_start
 from deepfill_jax.train.state import TrainState
 
 
@@ -38,7 +38,7 @@ def starting_state(
         RunError: A checkpoint cannot be read now.
     """
     abstract = build.abstract_state(config, mesh)
-    state = checkpoints.restore_latest(abstract, mesh, start_over=start_over)
+    state = checkpoints.restore_latest(abstract, mesh, adapt=layouts.adapt, start_over=start_over)
     if state is not None:
         return state
     if not start_over:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -14,6 +15,10 @@ from deepfill_jax.train.step import Scalars
 
 logger = logging.getLogger(__name__)
 
+MAX_SKIPPED = 100  # Steps in a row that may be skipped.
+# Beginnings of the scalars that mean nothing before `loss.adversarial_start_step`.
+IDLE = ("hinge/", "loss/discriminator", "gradient_norm/discriminator")
+
 
 class ScalarLog:
     """Collects scalars of steps on the devices; fetches, checks and writes them at intervals."""
@@ -23,6 +28,7 @@ class ScalarLog:
         self._writer = writer
         self._written = first
         self._pending: list[Scalars] = []
+        self._skipped = self._skipped_in_a_row = 0
         self._health = health.Health(batch_size=config.batch_size)
         self._restart_clock()
 
@@ -30,9 +36,13 @@ class ScalarLog:
         """Excludes the time since the last `write` from the speed."""
         self._since = time.perf_counter()
 
-    def validated(self, l1_hole: float) -> None:
-        """Takes the score of a validation and excludes its time from the training speed."""
-        self._warn(self._health.validation(l1_hole))
+    def validated(self, metrics: Mapping[str, float]) -> None:
+        """Takes the metrics of a validation and excludes its time from the training speed.
+
+        They are empty if the validation was stopped.
+        """
+        if metrics:
+            self._warn(self._health.validation(metrics["l1_hole"]))
         self._restart_clock()
 
     def add(self, scalars: Scalars) -> None:
@@ -49,9 +59,15 @@ class ScalarLog:
             return
         history = jax.device_get(self._pending)
         elapsed = time.perf_counter() - self._since
-        self._check_finite(history)
+        counted = self._without_skipped(history)
+        self._check_finite(counted)
         done = self._written + len(history)
-        means = {name: float(np.mean([s[name] for s in history])) for name in history[0]}
+        names = counted[0] if counted else ()
+        means = {name: float(np.mean([s[name] for s in counted])) for name in names}
+        if self._written < self._config.loss.adversarial_start_step:
+            means = {name: x for name, x in means.items() if not name.startswith(IDLE)}
+        if self._config.skip_nonfinite:
+            means["skipped"] = float(len(history) - len(counted))
         speed = len(history) / elapsed
         self._writer.write_scalars(
             done,
@@ -69,6 +85,34 @@ class ScalarLog:
         for warning in warnings if jax.process_index() == 0 else ():
             logger.warning("%s (docs/losses.md)", warning)
 
+    def _without_skipped(self, history: list[Scalars]) -> list[Scalars]:
+        """Returns the steps that have changed the state; warns of the others.
+
+        Raises:
+            RunError: Too many steps in a row were skipped.
+        """
+        counted = []
+        for step, scalars in enumerate(history, start=self._written + 1):
+            if not scalars.get("skipped"):
+                counted.append(scalars)
+                self._skipped_in_a_row = 0
+                continue
+            self._skipped += 1
+            self._skipped_in_a_row += 1
+            if self._skipped_in_a_row == MAX_SKIPPED:
+                raise RunError(
+                    f"{MAX_SKIPPED} steps in a row, up to step {step}, were skipped because a loss "
+                    "or a gradient was not finite. Lower config.optimizer.learning_rate, or start "
+                    "from an earlier checkpoint."
+                )
+        if len(counted) < len(history) and jax.process_index() == 0:
+            logger.warning(
+                "Skipped %d of the last %d steps because a loss or a gradient was not finite; %d "
+                "since the start of this process.",
+                *(len(history) - len(counted), len(history), self._skipped),
+            )
+        return counted
+
     def _check_finite(self, history: list[Scalars]) -> None:
         for step, scalars in enumerate(history, start=self._written + 1):
             broken = [name for name, value in scalars.items() if not np.isfinite(value)]
@@ -76,7 +120,8 @@ class ScalarLog:
                 raise RunError(
                     f"{', '.join(broken)} of step {step} is not finite. Nothing was saved after "
                     "it; start again to resume from the last checkpoint, perhaps with a lower "
-                    "config.optimizer.learning_rate or a config.optimizer.clip_norm."
+                    "config.optimizer.learning_rate, a config.optimizer.clip_norm, or "
+                    "config.skip_nonfinite=True."
                 )
 
     def _print(self, done: int, means: dict[str, float], speed: float) -> None:

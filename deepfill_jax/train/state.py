@@ -103,52 +103,65 @@ def ema_decay_at(decay: float, step: jax.Array) -> jax.Array:
     return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
 
-def make_optimizer(
-    *,
-    learning_rate: float,
-    beta1: float,
-    beta2: float,
-    warmup_steps: int,
-    decay_steps: int,
-    clip_norm: float,
-) -> optax.GradientTransformation:
-    """Adam with an optional learning-rate schedule and gradient clipping.
+def learning_rate_schedule(
+    *, learning_rate: float, warmup_steps: int, decay_steps: int, decay_start: int = 0
+) -> optax.Schedule:
+    """Returns the learning rate as a function of the number of finished steps.
 
     Args:
         learning_rate: Learning rate after the warm-up.
-        beta1: Decay rate of the mean of the gradients.
-        beta2: Decay rate of the mean of the squared gradients.
         warmup_steps: Number of steps over which the learning rate grows linearly from 0; 0 disables
             the warm-up.
         decay_steps: Number of steps, warm-up included, after which the learning rate has fallen to
             0 along a cosine; 0 keeps it constant.
-        clip_norm: Maximum global norm of the gradient; 0 disables clipping.
+        decay_start: Number of steps before the decay begins; the warm-up, if that is longer.
     """
+    if decay_steps and decay_start > warmup_steps:
+        constant = learning_rate_schedule(
+            learning_rate=learning_rate, warmup_steps=warmup_steps, decay_steps=0
+        )
+        decay = optax.cosine_decay_schedule(learning_rate, decay_steps - decay_start)
+        return optax.join_schedules([constant, decay], [decay_start])
     if decay_steps:
-        schedule = optax.warmup_cosine_decay_schedule(
+        return optax.warmup_cosine_decay_schedule(
             init_value=0.0 if warmup_steps else learning_rate,
             peak_value=learning_rate,
             warmup_steps=warmup_steps,
             decay_steps=decay_steps,
         )
-    elif warmup_steps:
-        schedule = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-    else:
-        schedule = learning_rate
-    clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-    return optax.chain(*clip, optax.adam(schedule, b1=beta1, b2=beta2, eps=1e-8))
+    if warmup_steps:
+        return optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    return optax.constant_schedule(learning_rate)
 
 
-def with_moments(
-    opt_state: optax.OptState, *, count: jax.Array, mu: PyTree, nu: PyTree
-) -> optax.OptState:
-    """Replaces the moments of Adam in an optimizer state; schedules still start at their step 0."""
+def make_optimizer(
+    *, beta1: float, beta2: float, clip_norm: float, **schedule: Any
+) -> optax.GradientTransformationExtraArgs:
+    """Adam with an optional learning-rate schedule and gradient clipping.
 
-    def is_adam(x: Any) -> bool:
-        return isinstance(x, optax.ScaleByAdamState)
+    Its state is Adam's for all values, so that each can be changed in an existing run. `update`
+    takes the number of the run's finished steps as `step`; by default, it is the number of updates.
 
-    return jax.tree.map(
-        lambda x: x._replace(count=count, mu=mu, nu=nu) if is_adam(x) else x,
-        opt_state,
-        is_leaf=is_adam,
-    )
+    Args:
+        beta1: Decay rate of the mean of the gradients.
+        beta2: Decay rate of the mean of the squared gradients.
+        clip_norm: Maximum global norm of the gradient; 0 disables clipping.
+        schedule: See `learning_rate_schedule`.
+    """
+    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+    adam = optax.scale_by_adam(b1=beta1, b2=beta2, eps=1e-8)
+    rate = learning_rate_schedule(**schedule)
+
+    def update(
+        gradients: PyTree,
+        state: optax.ScaleByAdamState,
+        params: PyTree = None,
+        *,
+        step: jax.Array | None = None,
+    ) -> tuple[PyTree, optax.ScaleByAdamState]:
+        size = -rate(state.count if step is None else step)
+        gradients, _ = clip.update(gradients, optax.EmptyState())
+        directions, state = adam.update(gradients, state)
+        return jax.tree.map(lambda x: size * x, directions), state
+
+    return optax.GradientTransformationExtraArgs(adam.init, update)

@@ -1,7 +1,7 @@
 """The training step: a pure, jitted function of a state and a batch that is sharded over devices.
 
-One step updates the discriminator once and then the generator once, on the same batch. It returns
-these scalars:
+One step updates the discriminator, as often as the config says, and then the generator once, on the
+same batch. It returns these scalars:
 
     loss/generator       total loss of the generator
     loss/discriminator   total loss of the discriminator
@@ -10,10 +10,14 @@ these scalars:
     hinge/real, hinge/fake               the discriminator's two hinge losses; 1 is chance
     l1/{coarse,refined}/{whole,hole,known}   mean absolute difference, in [-1, 1] units
     gradient_norm/{generator,discriminator}  before clipping
+    learning_rate/{generator,discriminator}  of this step
+    skipped              1 if the step changed nothing because a scalar is not finite, otherwise 0
+
+Those of the discriminator are 0 before `Recipe.adversarial_start_step`.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -56,6 +60,9 @@ def make_train_step(
     ema_decay: float,
     grad_accum_steps: int,
     mesh: Mesh,
+    discriminator_steps: int = 1,
+    skip_nonfinite: bool = False,
+    schedules: Mapping[str, optax.Schedule] | None = None,
     deterministic: bool = False,
 ) -> TrainStep:
     """Makes the training step: (state, batch) -> (state, scalars).
@@ -71,6 +78,10 @@ def make_train_step(
         grad_accum_steps: Number of parts into which a batch is cut; their gradients are averaged,
             to save memory. The mean over the holes is then taken within each part.
         mesh: Devices. The state is replicated on all of them; the batch is split.
+        discriminator_steps: Number of updates of the discriminator, all on the step's batch.
+        skip_nonfinite: Whether a step with a loss or gradient norm that is not finite changes
+            nothing but the number of steps.
+        schedules: Learning rates to return with the scalars, by network.
         deterministic: See `compiler.options`.
 
     Returns:
@@ -88,6 +99,9 @@ def make_train_step(
         recipe,
         ema_decay,
         grad_accum_steps,
+        discriminator_steps,
+        skip_nonfinite,
+        schedules or {},
     )
     everywhere = sharding.replicated(mesh)
     constants = (perceptual.load(recipe.perceptual_network),) if recipe.perceptual else ()
@@ -112,15 +126,41 @@ class _Updates:
     recipe: Recipe
     ema_decay: float
     grad_accum_steps: int
+    discriminator_steps: int
+    skip_nonfinite: bool
+    schedules: Mapping[str, optax.Schedule]
 
     def train_step(
         self, state: TrainState, batch: Batch, perceptual_params: PyTree = None
     ) -> tuple[TrainState, Scalars]:
+        before = state
         scalars: Scalars = {}
         if self.recipe.adversarial:
-            state, scalars = self._update_discriminator(state, batch)
+            state, scalars = self._train_discriminator(state, batch)
         state, more = self._update_generator(state, batch, perceptual_params)
-        return state.replace(step=state.step + 1), scalars | more
+        scalars |= more
+        for name, schedule in self.schedules.items():
+            scalars[f"learning_rate/{name}"] = jnp.asarray(schedule(before.step), jnp.float32)
+        if self.skip_nonfinite:
+            finite = jnp.isfinite(jnp.stack(list(scalars.values()))).all()
+            state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), state, before)
+            scalars["skipped"] = 1.0 - finite
+        return state.replace(step=before.step + 1), scalars
+
+    def _train_discriminator(self, state: TrainState, batch: Batch) -> tuple[TrainState, Scalars]:
+        """Makes the step's updates of the discriminator, or none before its first step."""
+
+        def train(state: TrainState) -> tuple[TrainState, Scalars]:
+            for _ in range(self.discriminator_steps):
+                state, scalars = self._update_discriminator(state, batch)
+            return state, scalars
+
+        def wait(state: TrainState) -> tuple[TrainState, Scalars]:
+            _, scalars = jax.eval_shape(train, state)
+            return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), scalars)
+
+        first = self.recipe.adversarial_start_step
+        return lax.cond(state.step >= first, train, wait, state) if first else train(state)
 
     def _update_discriminator(self, state: TrainState, batch: Batch) -> tuple[TrainState, Scalars]:
         g, d = state.generator, state.discriminator
@@ -130,7 +170,7 @@ class _Updates:
         gradients, spectral, scalars = _gradients(
             loss, d.params, d.spectral, batch, self.grad_accum_steps
         )
-        d = _descend(d, gradients, self.discriminator_optimizer)
+        d = _descend(d, gradients, self.discriminator_optimizer, state.step)
         scalars["gradient_norm/discriminator"] = optax.tree.norm(gradients)
         return state.replace(discriminator=d.replace(spectral=spectral)), scalars
 
@@ -150,7 +190,7 @@ class _Updates:
         gradients, spectral, scalars = _gradients(
             loss, g.params, d.spectral, batch, self.grad_accum_steps
         )
-        g = _descend(g, gradients, self.generator_optimizer)
+        g = _descend(g, gradients, self.generator_optimizer, state.step)
         if self.ema_decay:
             decay = ema_decay_at(self.ema_decay, state.step)
             g = g.replace(average=optax.incremental_update(g.params, g.average, 1.0 - decay))
@@ -177,8 +217,11 @@ class BoundStep:
         return self.function.lower(state, batch, self.weights)
 
 
-def _descend(net: NetState, gradients: PyTree, optimizer: optax.GradientTransformation) -> NetState:
-    updates, opt_state = optimizer.update(gradients, net.opt_state, net.params)
+def _descend(
+    net: NetState, gradients: PyTree, optimizer: optax.GradientTransformation, step: jax.Array
+) -> NetState:
+    update = optax.with_extra_args_support(optimizer).update
+    updates, opt_state = update(gradients, net.opt_state, net.params, step=step)
     return net.replace(params=optax.apply_updates(net.params, updates), opt_state=opt_state)
 
 

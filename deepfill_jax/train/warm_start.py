@@ -12,7 +12,7 @@ from deepfill_jax.convert import parent, sources
 from deepfill_jax.convert.guided import with_sketch_channels
 from deepfill_jax.errors import UsageError
 from deepfill_jax.models import Variant
-from deepfill_jax.train.state import TrainState, with_moments
+from deepfill_jax.train.state import TrainState
 from deepfill_jax.weights import Model
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def take(model: Model, state: TrainState, *, averaged: bool, mesh: Mesh, source:
         taken.append("discriminator")
     for name, moments in model.moments.items():
         moments = jax.device_put(moments, everywhere)
-        opt_state = with_moments(nets[name].opt_state, **moments)
+        opt_state = nets[name].opt_state._replace(**moments)
         nets[name] = nets[name].replace(opt_state=opt_state)
         taken.append(f"Adam's moments of the {name} after {moments['count']} updates")
     logger.info("Took from %s: %s. Training starts at step 0.", source, ", ".join(taken))
