@@ -156,7 +156,7 @@ def _file(path: str) -> FileIO:
 @functools.lru_cache(_OPEN_FILES)
 def _array_file(path: str) -> Any:
     # Imported here, because not all sources need it.
-    from array_record.python import array_record_module  # type: ignore[import-untyped]
+    from array_record.python import array_record_module
 
     options = "readahead_buffer_size:0,max_parallelism:0"  # These are for random access.
     return array_record_module.ArrayRecordReader(
