@@ -1,8 +1,8 @@
 """Training warns if its images are not larger than the crop."""
 
 import pytest
+from data_streams import write_pictures
 from PIL import Image
-from test_data import write_pictures
 from test_evaluation import make_config
 
 from deepfill_jax.data import streams

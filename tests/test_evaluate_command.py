@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import photos
 import pytest
+from data_streams import WHOLE, make_stream, write_pictures
 from ml_collections import ConfigDict
-from test_data import WHOLE, make_stream, write_pictures
 from test_evaluation import make_config
 
 from deepfill_jax import flags

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from data_streams import WHOLE, assert_same, evaluation, make_stream, noise, numbers, take, training
 from PIL import Image
-from test_data import WHOLE, assert_same, evaluation, make_stream, noise, numbers, take, training
 
 from deepfill_jax.data import order, pipeline, records, sources, tfds_split
 from deepfill_jax.errors import UsageError

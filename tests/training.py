@@ -51,9 +51,20 @@ def shared_programs():
                 shapes[key] = find_shapes(config, mesh)
         return shapes[key]
 
+    make_step = build.make_train_step
+
+    @functools.cache
+    def make_step_once(*parts, schedules, **options):
+        return make_step(*parts, schedules=dict(schedules), **options)
+
+    def make_train_step(*parts, schedules, **options):
+        return make_step_once(*parts, schedules=tuple(schedules.items()), **options)
+
     with pytest.MonkeyPatch.context() as patch:
+        schedule = functools.cache(build.learning_rate_schedule)
+        patch.setattr(build, "learning_rate_schedule", schedule)
         patch.setattr(build, "make_optimizer", functools.cache(build.make_optimizer))
-        patch.setattr(build, "make_train_step", functools.cache(build.make_train_step))
+        patch.setattr(build, "make_train_step", make_train_step)
         patch.setattr(build, "create_train_state", create_train_state)
         patch.setattr(build, "abstract_state", abstract_state)
         patch.setattr(loop, "make_evaluation_step", functools.cache(loop.make_evaluation_step))
