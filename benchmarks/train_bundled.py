@@ -16,6 +16,7 @@ continue on another machine. The bundled model file is its generator:
 
 import argparse
 import dataclasses
+import functools
 import os
 import signal
 import subprocess
@@ -56,13 +57,17 @@ def train(arguments, hours):
     """Runs the command until it ends or `hours` are over; forwards SIGTERM and SIGINT to it."""
     # In a new session, the process gets Ctrl+C only once, from the handler below.
     with subprocess.Popen(arguments, start_new_session=True) as process:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: process.send_signal(signal.SIGTERM))
+        stop = functools.partial(process.send_signal, signal.SIGTERM)
+        numbers = signal.SIGTERM, signal.SIGINT
+        handlers = [signal.signal(number, lambda *_: stop()) for number in numbers]
         try:
             code = process.wait(3600 * hours if hours else None)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)
+            stop()
             code = process.wait()
+        finally:
+            for number, handler in zip(numbers, handlers, strict=True):
+                signal.signal(number, handler)
     if code not in (0, EXIT_CODES[PreemptedError]):
         sys.exit(f"The training ended with exit code {code}; its state was not written.")
 

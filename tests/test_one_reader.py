@@ -77,7 +77,7 @@ def mask_file(request, tmp_path):
 class Marks(Inpainter):
     """Makes white of the hole that it is given, without a network."""
 
-    def _run(self, height, width, image, mask, *_):
+    def _run(self, height, width, image, mask, *_, **__):
         white = np.ones((*mask.shape[:3], 3), np.float32)
         return type("Marked", (), {"completed": white})
 

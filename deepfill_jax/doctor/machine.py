@@ -24,13 +24,13 @@ from deepfill_jax.train.description import differences
 # The oldest versions that setup.cfg allows, and the newest versions that the tests have run with:
 # Python 3.11 with the left column, Python 3.12 with the right column.
 TESTED = {
-    "python": ("3.11", "3.12"),
-    "jax": ("0.10.2", "0.12.0"),
-    "jaxlib": ("0.10.2", "0.12.0"),
-    "flax": ("0.12.8", "0.12.12"),
+    "python": ("3.11", "3.13"),
+    "jax": ("0.7.2", "0.12.0"),
+    "jaxlib": ("0.7.2", "0.12.0"),
+    "flax": ("0.11.2", "0.12.12"),
     "optax": ("0.2.8", "0.2.8"),
     "orbax-checkpoint": ("0.12.8", "0.12.8"),
-    "tensorflow": ("2.21", "2.21"),
+    "tensorflow": ("2.20", "2.21"),
     "numpy": ("2.0", "2.5"),
 }
 GIB = 2**30
