@@ -15,7 +15,7 @@ The images are held-out photographs, cropped to {crops} and resized to {size} px
 Crops and masks are fixed, so all methods of a table complete the same images.
 The methods are [models](../README.md#pretrained-models) and [classical baselines](../deepfill_jax/inpaint/classical.py); "mean" fills the hole with the mean colour of the known pixels.
 
-The colors of the models' completions are matched at the border of the hole, as `deepfill inpaint` does.
+The completions of `scenes` have the colors of the image at the border of the hole, as `deepfill inpaint` makes them; those of `faces`, which were scored earlier, have the network's own colors.
 
 Figures are means over images ± their standard error.
 Hole L1 and hole PSNR are computed over the hole, the other metrics over the whole image.
