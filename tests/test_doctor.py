@@ -131,12 +131,13 @@ def test_nvidia_gpu_is_the_name_from_nvidia_smi(tmp_path, monkeypatch):
 def test_versions_are_compared_with_the_tested_ones():
     supported = {name: oldest for name, (oldest, _) in machine.TESTED.items()}
     (finding,) = machine.judge_versions(supported)
-    assert finding.level == OK and "jax 0.10.2" in finding.text
+    oldest = supported["jax"]
+    assert finding.level == OK and f"jax {oldest}" in finding.text
     newest = {name: f"{newest}.1" for name, (_, newest) in machine.TESTED.items()}
     assert [finding.level for finding in machine.judge_versions(newest)] == [OK]
-    mixed = supported | {"jax": "0.9.12", "flax": "0.13.0", "optax": None}
+    mixed = supported | {"jax": "0.6.12", "flax": "0.13.0", "optax": None}
     findings = {finding.text.split()[0]: finding for finding in machine.judge_versions(mixed)}
-    assert findings["jax"].level == ERROR and "older than 0.10.2" in findings["jax"].text
+    assert findings["jax"].level == ERROR and f"older than {oldest}" in findings["jax"].text
     assert findings["flax"].level == WARNING and "newer than 0.12.12" in findings["flax"].text
     assert findings["optax"].level == ERROR and "pip install" in findings["optax"].text
 
