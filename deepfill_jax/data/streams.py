@@ -56,12 +56,9 @@ def training_batches(
     Raises:
         UsageError: Source, preprocessing or masks cannot be used.
     """
-    if source is None:
-        source = open_source(config)
-        _warn_of_whole_crops(config, source)
     stream = _stream(
         config,
-        source,
+        open_source(config) if source is None else source,
         seed=config.seed,
         batch_size=config.batch_size,
         flip=config.data.flip,
@@ -91,8 +88,8 @@ def validation_batches(
     return functools.partial(pipeline.evaluation_batches, stream, config.eval.num_examples)
 
 
-def _warn_of_whole_crops(config: ConfigDict, source: sources.Source) -> None:
-    """Warns if the images are not larger than the crop, by a few of them."""
+def warn_of_whole_crops(config: ConfigDict, source: sources.Source) -> None:
+    """Warns if most of `SIZE_SAMPLES` images are not larger than `config.data.crop_size`."""
     crop = config.data.crop_size
     if not crop or jax.process_index() != 0:
         return

@@ -86,6 +86,7 @@ def _train(
         if config.eval.every:
             sources["validation"] = streams.open_source(config, validation=True)
         description.check_images(workdir, sources)
+        streams.warn_of_whole_crops(config, sources["training"])
         start_training_batches = streams.training_batches(config, sources["training"])
         validate = _make_validation(config, mesh, stop, sources) if config.eval.every else None
         kept = {key: config[key] for key in ("keep_latest", "keep_best", "keep_every")}
