@@ -13,7 +13,7 @@ from made import make_model
 
 from deepfill_jax.inpaint.inpainter import Inpainter
 
-CASES = int(os.environ.get("ANY_SIZE_CASES", 2))  # Cases per architecture and band of heights.
+CASES = int(os.environ.get("ANY_SIZE_CASES", 3))  # Cases per architecture and band of heights.
 # Each band has fewer compiled sizes than an `Inpainter` keeps.
 HEIGHTS = [(1, 24), (25, 48), (49, 80), (81, 97)]
 

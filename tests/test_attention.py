@@ -195,13 +195,17 @@ def test_result_does_not_depend_on_block_size(height, width, rows):
         result = attend(variant, x, x, mask, memory=memory)
         return jnp.sum(result.output * cotangent), result
 
-    run = jax.jit(jax.value_and_grad(run, has_aux=True), static_argnums=1)
+    # The other tests compile without optimisation, which has larger rounding errors.
+    run = jax.jit(
+        jax.value_and_grad(run, has_aux=True),
+        static_argnums=1,
+        compiler_options={"xla_backend_optimization_level": 3},
+    )
     (_, whole), expected = run(x, None)
     (_, blocked), gradient = run(x, memory)
     np.testing.assert_allclose(blocked.output, whole.output, atol=1e-5)
     np.testing.assert_array_equal(blocked.offsets, whole.offsets)
-    # Gradients of up to 14 have larger rounding errors.
-    np.testing.assert_allclose(gradient, expected, atol=1e-4)
+    np.testing.assert_allclose(gradient, expected, atol=1e-5)
 
 
 def test_blocks_fit_the_memory_and_have_almost_equal_sizes():

@@ -248,7 +248,7 @@ def test_three_training_steps_match_mmagic():
     "variant, recipe", [("official", OFFICIAL_RECIPE), ("mmagic", MMAGIC_RECIPE)]
 )
 def test_eight_devices_match_one(variant, recipe):
-    batches = [random_batch(seed=i) for i in range(3)]
+    batches = [random_batch(seed=i) for i in range(5)]
     histories = [run(TINY[variant], recipe, batches, devices=n)[1] for n in (1, 8)]
     for one, eight in zip(*histories, strict=True):
         for name, value in one.items():
