@@ -1,4 +1,4 @@
-"""`deepfill evaluate`: the config of a run, what is written, and what the output says."""
+"""`deepfill evaluate`: the config of a run, the written files, and the printed output."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from data_streams import WHOLE, make_stream, write_pictures
 from ml_collections import ConfigDict
 from test_evaluation import make_config
 
-from deepfill_jax import flags
+from deepfill_jax import flags, sharding
 from deepfill_jax.data import pipeline
 from deepfill_jax.errors import UsageError
 from deepfill_jax.evaluate import captions, command, methods
@@ -106,3 +106,8 @@ def test_progress_is_logged(tmp_path, monkeypatch, caplog):
         batches = list(pipeline.evaluation_batches(stream))
         assert np.sum([batch["valid"].sum() for batch in batches]) == 3
         assert caplog.text.count("of 6 images are evaluated") == lines
+
+
+def test_workdir_with_the_name_of_a_bundled_model_is_a_folder():
+    with pytest.raises(UsageError, match="^scenes is not the folder of a run"):
+        command.choose_method(sharding.make_mesh(), workdir="scenes")

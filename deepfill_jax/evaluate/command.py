@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from deepfill_jax import flags, sharding
 from deepfill_jax.atomic_write import atomic_write
-from deepfill_jax.convert.run import parse_step
+from deepfill_jax.convert.run import parse_step, read_config
 from deepfill_jax.data import streams
 from deepfill_jax.errors import UsageError
 from deepfill_jax.evaluate import (
@@ -99,7 +99,10 @@ def choose_method(
     if model:
         return methods.load_network(model, mesh, step=step, seamless=seamless)
     if workdir:
-        return methods.load_run(workdir, mesh, step=step, seamless=seamless)
+        read_config(workdir)  # Raises an error that names the folder if it contains no run.
+        # A relative path such as "scenes" would be the name of a bundled model.
+        run = Path(workdir).absolute()
+        return methods.load_network(run, mesh, step=step, seamless=seamless)
     raise UsageError(
         "The method to evaluate is missing. Give --workdir, --model, --baseline or --predictions."
     )

@@ -105,31 +105,12 @@ def load_network(
         UsageError, RunError: See `sources.read`.
     """
     path, step = sources.find(source, step)
-    if (path / run.CONFIG).is_file():
-        return load_run(path, mesh, step=step, seamless=seamless)
-    return _network(path.stem, sources.read(path, step=step).model, mesh, seamless=seamless)
-
-
-def load_run(
-    workdir: str | Path,
-    mesh: Mesh,
-    *,
-    step: int | str | None = None,
-    seamless: bool = False,
-) -> Method:
-    """Loads the generator of a checkpoint in a run's folder; see `load_network`.
-
-    Raises:
-        UsageError, RunError: See `run.read`.
-    """
-    model = run.read(workdir, step=step)
-    return _network(f"step_{model.metadata['step']}", model, mesh, seamless=seamless)
-
-
-def _network(name: str, model: weights.Model, mesh: Mesh, *, seamless: bool) -> Method:
-    generator = Generator(model.variant)
-    complete = network_complete(generator, model.generator, mesh, seamless=seamless)
-    return Method(name, complete, model)
+    model = sources.read(path, step=step).model
+    is_run = (path / run.CONFIG).is_file()
+    name = f"step_{model.metadata['step']}" if is_run else path.stem
+    step_of_network = make_evaluation_step(Generator(model.variant), mesh, seamless=seamless)
+    params = jax.device_put(model.generator, sharding.replicated(mesh))
+    return Method(name, functools.partial(step_of_network, params), model)
 
 
 def load_baseline(name: str) -> Method:
@@ -142,21 +123,14 @@ def load_predictions(folder: str | Path) -> Method:
     return Method("predictions", folder_complete(folder))
 
 
-def network_complete(
-    generator: Generator, params: Any, mesh: Mesh, *, seamless: bool = False
-) -> Complete:
-    """Makes a `complete` of a generator; batches must split evenly over the mesh."""
-    params = jax.device_put(params, sharding.replicated(mesh))
-    return functools.partial(make_evaluation_step(generator, mesh, seamless=seamless), params)
-
-
 def make_evaluation_step(
     generator: Generator, mesh: Mesh, *, seamless: bool = False
 ) -> Callable[[Any, Batch], dict[str, np.ndarray]]:
     """Makes (params, batch of the data pipeline) -> results of `make_inference_step` in numpy.
 
-    The results include the attention's offsets. With its parameters bound, the function is a
-    `complete`. Training validates with it, so that the network is compiled once for all parameters.
+    Batches must split evenly over the mesh. The results include the attention's offsets. With its
+    parameters bound, the function is a `complete`. Training validates with it, so that the network
+    is compiled once for all parameters.
     """
     infer = make_inference_step(generator, mesh, offsets=True, seamless=seamless)
 
