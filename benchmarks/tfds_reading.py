@@ -73,7 +73,7 @@ def kilobytes_per_image(count):
     """Returns the kilobytes that a process of `count` reads per own image, by all its workers."""
     batch_size = 128
     batches = start(batch_size, count=count)
-    next(batches)  # It includes what is read once, when a stream starts.
+    next(batches)  # The first batch also reads the files' headers, which is done once.
     before = _bytes_read()
     for _ in itertools.islice(batches, BATCHES):
         pass

@@ -159,7 +159,7 @@ def _problems(config: Mapping[str, Any], keys: Mapping[str, Any], path: str) -> 
 
 
 def _fault(path: str, value: Any, allowed: type | Number) -> list[str]:
-    """Returns what is wrong with a value, or nothing."""
+    """Returns the error message for an invalid value; an empty string for a valid one."""
     kind = allowed.kind if isinstance(allowed, Number) else allowed
     if not _is(value, kind):
         return [f"{path}={value!r} is {type(value).__name__}, must be {kind.__name__}"]

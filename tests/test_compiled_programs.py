@@ -1,4 +1,4 @@
-"""The programs that `Inpainter` compiles: how many, for which sizes, and what is left in memory."""
+"""The programs that `Inpainter` compiles: their number, sizes and memory."""
 
 import gc
 import re

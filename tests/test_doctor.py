@@ -220,7 +220,7 @@ def test_small_batch_is_a_warning_only_with_a_discriminator(folders):
     "source, message",
     [
         ("folder:/no/such/place", "there is no folder /no/such/place"),
-        ("folder:{empty}", "none of its 0 picture files can be used"),
+        ("folder:{empty}", "0 image files were found, but none can be used"),
         ("tfds", "has none of the forms"),
     ],
 )

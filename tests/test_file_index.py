@@ -1,4 +1,4 @@
-"""Listing and checking of image files: what is left out, and what a second start skips."""
+"""Listing and checking of image files: left-out files, and the second start."""
 
 import os
 import socket

@@ -97,11 +97,14 @@ def test_identity_does_not_depend_on_the_parent_folder(tmp_path):
     "spec, message",
     [
         ("folder:{}/missing", "there is no folder .*missing"),
-        ("folder:{}/empty", "none of its 0 picture files can be used;"),
-        ("folder:{}/bad", "none of its 1 picture files can be used;"),
-        ("folder:{}/clear", "none of its 1 picture files can be used: 1 of them has transparent"),
+        ("folder:{}/empty", "0 image files were found, but none can be used;"),
+        ("folder:{}/bad", "1 image files were found, but none can be used;"),
+        (
+            "folder:{}/clear",
+            "1 image files were found, but none can be used: 1 of them has transparent",
+        ),
         ("flist:{}/missing.txt", "missing.txt cannot be read"),
-        ("flist:{}/bad/bad.png", "none of its 1 picture files can be used"),
+        ("flist:{}/bad/bad.png", "1 image files were found, but none can be used"),
         ("flist:{}/empty", "empty cannot be read"),
         ("{}", "none of the forms folder:PATH, flist:FILE"),
         ("folder:", "none of the forms"),

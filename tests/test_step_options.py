@@ -92,7 +92,7 @@ def test_adversarial_weight_starts_and_rises():
 
 
 class Writer:
-    """Keeps what is written."""
+    """A metric writer that keeps the scalars in memory."""
 
     def __init__(self):
         self.written = {}

@@ -234,7 +234,7 @@ def test_lost_files_end_the_stream_with_a_sentence(open_split, file_format, tmp_
         take(1, training(source))
 
 
-# Tests of what is refused.
+# Tests of refused data sets.
 
 
 def test_transparent_image_is_refused():
@@ -248,7 +248,11 @@ def test_transparent_image_is_refused():
 
 @pytest.mark.parametrize(
     "split, message",
-    [("test", "Unknown split"), ("train[:0]", "no image in this split"), ("train[", "split")],
+    [
+        ("test", "Unknown split"),
+        ("train[:0]", "this split contains no images"),
+        ("train[", "split"),
+    ],
 )
 def test_unusable_split_is_refused(open_split, split, message):
     with pytest.raises(UsageError, match=f"^tfds:tiny_images:.*{message}") as error:

@@ -28,10 +28,12 @@ class CachedArray:
         try:
             self._path = user_cache.folder(folder) / f"{digest}.npy"
         except RuntimeError:  # The user has no home folder.
-            logger.info("There is no home folder for a cache; set XDG_CACHE_HOME to a folder.")
+            logger.info(
+                "The user has no home folder for the cache; set XDG_CACHE_HOME to a folder."
+            )
 
     def load(self, dtype: np.dtype) -> np.ndarray | None:
-        """Returns the array, or None if there is no intact one of this type."""
+        """Returns the array; None if the file is missing, damaged or of another type."""
         if self._path is None:
             return None
         try:

@@ -226,8 +226,8 @@ def _checked(name: str, paths: Sequence[str], root: str, keep_places: bool) -> F
         verb = "has" if len(transparent) == 1 else "have"
         but = f": {len(transparent)} of them {verb} transparent pixels" if transparent else ""
         raise UsageError(
-            f"{name}: none of its {len(paths)} picture files can be used{but}; give the path of "
-            "opaque images in a format that Pillow reads."
+            f"{name}: {len(paths)} image files were found, but none can be used{but}; give the "
+            "path of opaque images in a format that Pillow reads."
         )
     if len(unreadable) > max(MAX_MISSING * len(paths), _MAX_NAMED_FILES):
         raise UsageError(

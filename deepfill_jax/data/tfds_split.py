@@ -131,7 +131,11 @@ def _builder(name: str, dataset: str) -> tfds.core.DatasetBuilder:
 def _how_to_prepare(name: str, dataset: str, builder: tfds.core.DatasetBuilder) -> str:
     """Returns a sentence with the command to run and the files to download manually first."""
     by_hand = " ".join((builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
-    first = f", with a --manual_dir for what it cannot download ({by_hand})" if by_hand else ""
+    first = (
+        f", with a --manual_dir of the files that must be downloaded by hand ({by_hand})"
+        if by_hand
+        else ""
+    )
     return (
         f"{name}: the data set is not prepared in {builder.data_dir_root} (TFDS_DATA_DIR sets the "
         f"folder); run `tfds build {dataset}` once{first}."
@@ -146,7 +150,7 @@ def _check_files(name: str, files: Sequence[shard_utils.FileInstruction]) -> Non
             "prepare the data set again."
         )
     if not files:
-        raise UsageError(f"{name}: there is no image in this split; choose another.")
+        raise UsageError(f"{name}: this split contains no images; choose another.")
 
 
 def _record_lengths(name: str, files: Sequence[shard_utils.FileInstruction]) -> list[np.ndarray]:

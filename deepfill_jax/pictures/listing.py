@@ -32,7 +32,7 @@ class Listing(NamedTuple):
     loops: list[str]
 
     def left_out(self) -> str:
-        """Describes what was not searched for images; empty if nothing was left out."""
+        """Describes the files and folders that were left out; an empty string if none was."""
         parts = [
             (len(self.hidden_folders), f"hidden or system folders ({_some(self.hidden_folders)})"),
             (self.hidden_files, "hidden files"),

@@ -89,7 +89,8 @@ def write(
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Returns path, value before and value now of each config value that differs.
 
-    Keys that an earlier version did not have are omitted: their values do what it did.
+    Keys that are missing in the earlier config are omitted: they were added by a later version, and
+    their default behaves like the earlier version.
     """
     old, new = dict(_leaves(before)), dict(_leaves(now))
     return [(key, old[key], new.get(key)) for key in old if old[key] != new.get(key)]
