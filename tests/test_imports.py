@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "deepfill_jax"
 # A folder, or a file of the root, imports only from rows above its own, besides itself.
 LAYERS = """\
 errors
-config_table local_paths renamed user_cache
+config_table local_paths progress renamed user_cache
 atomic_write cli compile_cache compiler config distributed huge_pages image memory metric_table \
 perceptual published sharding trained
 flags models pictures

@@ -14,7 +14,6 @@ from pathlib import Path
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     Task,
     TimeRemainingColumn,
@@ -28,6 +27,7 @@ from deepfill_jax.inpaint.pairing import first_few, pair
 from deepfill_jax.inpaint.plan import Failure, Job, clean, names_a_file, plan
 from deepfill_jax.inpaint.records import Records
 from deepfill_jax.pictures import MaskOptions
+from deepfill_jax.progress import progress_bar
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -162,7 +162,7 @@ def _progress(
     """Yields the function that reports each outcome: a bar on a terminal, lines elsewhere."""
     terminal = sys.stdout.isatty()
     columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, disable=not terminal) as progress:
+    with progress_bar(*columns, stream=sys.stdout) as progress:
         task = progress.add_task("", total=count)
 
         def report(end: batch.Done | Failure) -> None:

@@ -8,16 +8,10 @@ from pathlib import Path
 
 import requests
 from requests.exceptions import ChunkedEncodingError, InvalidSchema
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from deepfill_jax.errors import RunError, UsageError
+from deepfill_jax.progress import progress_bar
 
 ATTEMPTS = 3
 PAUSE = 1.0  # Seconds before the second attempt; twice that before the third.
@@ -106,9 +100,10 @@ def _receive(response: requests.Response, unfinished: Path) -> None:
     """Appends a partial response to the file, or writes a whole one."""
     is_part = response.status_code == requests.codes.partial_content
     length = response.headers.get("Content-Length")
+    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
     with (
         unfinished.open("ab" if is_part else "wb") as file,
-        _progress() as progress,
+        progress_bar(*columns, stream=sys.stderr) as progress,
     ):
         start = file.tell()
         total = start + int(length) if length else None
@@ -121,9 +116,3 @@ def _receive(response: requests.Response, unfinished: Path) -> None:
             raise _Interrupted(f"it ended after {file.tell() / 1e6:.1f} MB") from error
         if total is not None and file.tell() < total:  # Old versions of urllib3 do not notice.
             raise _Interrupted(f"it ended after {file.tell() / 1e6:.1f} MB")
-
-
-def _progress() -> Progress:
-    """Makes a bar on standard error, which is hidden where that is not a terminal."""
-    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
