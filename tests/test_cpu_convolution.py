@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from deepfill_jax.models import cpu_convolution
 from deepfill_jax.models.layers import convolve
@@ -82,6 +83,6 @@ def test_half_precision_and_symbolic_sizes_use_xla(monkeypatch):
     half = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
     assert cpu_convolution.convolve(*half, **options) is None
     assert cpu_convolution.convolve(half[0], half[1][..., :3], **options) is None
-    sides = jax.export.symbolic_shape("h, w")
+    sides = export.symbolic_shape("h, w")
     unknown = jax.ShapeDtypeStruct((1, *sides, 24), jnp.float32)
     assert cpu_convolution.convolve(unknown, kernel, **options) is None

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from jax import export
 from made import make_model
 
 from deepfill_jax import weights
@@ -104,7 +105,7 @@ def test_stablehlo_matches_the_model(folder, name, capsys):
     assert_completes(stablehlo.load(output), name)
     assert [path.name for path in output.parent.glob(f"{name}*")] == [output.name]
 
-    exported = jax.export.deserialize(bytearray(output.read_bytes()))
+    exported = export.deserialize(bytearray(output.read_bytes()))
     assert exported.platforms == ("cpu", "cuda")
     assert json.loads(exported.fun_name) == METADATA | {
         "architecture": name,
@@ -122,7 +123,7 @@ def test_separate_weights_are_the_tensors_of_the_model_file(folder):
     image, mask = make_batch(*SHAPE)
     grey = complete(jax.tree.map(np.zeros_like, tensors), image, mask)
     assert not np.asarray(grey)[np.isnan(image)].any()
-    assert jax.export.deserialize(bytearray(output.read_bytes())).platforms == ("cpu", "tpu")
+    assert export.deserialize(bytearray(output.read_bytes())).platforms == ("cpu", "tpu")
 
 
 def test_stablehlo_runs_without_flax_and_without_this_package(folder):
@@ -134,8 +135,9 @@ def test_stablehlo_runs_without_flax_and_without_this_package(folder):
 import sys
 for name in ("flax", "deepfill_jax", "safetensors"):
     sys.modules[name] = None  # As if it were not installed.
-import jax.export, numpy as np
-exported = jax.export.deserialize(bytearray(open("alone.stablehlo", "rb").read()))
+import numpy as np
+from jax import export
+exported = export.deserialize(bytearray(open("alone.stablehlo", "rb").read()))
 np.save("completed.npy", exported.call(*map(np.load, ("image.npy", "mask.npy"))))
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=folder, timeout=120)

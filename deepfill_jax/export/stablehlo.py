@@ -1,6 +1,7 @@
 """Export to StableHLO by `jax.export`; running a file needs only JAX and flatbuffers.
 
-exported = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
+from jax import export
+exported = export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
 completed = exported.call(image, mask)
 json.loads(exported.fun_name)  # Architecture, license and other metadata of the model.
 
@@ -19,6 +20,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 from deepfill_jax import compiler
 from deepfill_jax.errors import UsageError
@@ -66,7 +68,7 @@ def save(
         inputs = [jax.tree.map(jax.typeof, tensors), *inputs]
     else:
         function = functools.partial(function, tensors)
-    exported = jax.export.export(jax.jit(function), platforms=platforms)(*inputs)
+    exported = export.export(jax.jit(function), platforms=platforms)(*inputs)
     exported = dataclasses.replace(exported, fun_name=description(model))
     Path(path).write_bytes(exported.serialize())
 
@@ -84,7 +86,7 @@ def load(path: str | Path) -> Callable[..., jax.Array]:
     """
     require("flatbuffers")
     try:
-        exported = jax.export.deserialize(bytearray(Path(path).read_bytes()))
+        exported = export.deserialize(bytearray(Path(path).read_bytes()))
     except Exception as error:  # Depending on the bytes, flatbuffers raises any kind of error.
         raise UsageError(f"{path} is not a file written by jax.export: {error}.") from error
     return jax.jit(exported.call, compiler_options=compiler.options())
@@ -114,6 +116,6 @@ def _free_shape(variant: Variant) -> Sequence:
     # Symbols are at least 1, so "8*h + 64" is at least 72. JAX checks this and names the side.
     offset = smallest_side(variant) - MULTIPLE
     # Slicing the queries needs the constraint, because JAX cannot infer it.
-    return jax.export.symbolic_shape(
+    return export.symbolic_shape(
         f"b, {MULTIPLE}*h + {offset}, {MULTIPLE}*w + {offset}", constraints=["h*w >= w"]
     )
