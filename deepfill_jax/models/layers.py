@@ -5,6 +5,7 @@ arithmetic runs in `dtype`.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -57,7 +58,9 @@ def convolve(
     if padding != "SAME":
         reach = dilation * (kernel.shape[0] - 1) // 2
         mode = {"SYMMETRIC": "constant", "REFLECT": "reflect"}[padding]
-        x = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode=mode)
+        margins = (reach, reach), (reach, reach), (0, 0)
+        # Per image, because JAX 0.7 cannot reflect a batch whose size is unknown (during export).
+        x = jax.vmap(partial(jnp.pad, pad_width=margins, mode=mode))(x)
         padding = "VALID"
     x, kernel = x.astype(dtype), kernel.astype(dtype)
     y = None

@@ -52,7 +52,7 @@ def discriminator_loss(
         both = jnp.stack([completed, image], axis=1).reshape(-1, *image.shape[1:])
         twice = partial(jnp.repeat, repeats=2, axis=0)
         scores, spectral = score(spectral, both, *jax.tree.map(twice, (mask, sketch)))
-        fake_scores, real_scores = scores[::2], scores[1::2]
+        fake_scores, real_scores = jnp.unstack(scores.reshape(-1, 2, *scores.shape[1:]), axis=1)
     else:
         fake_scores, spectral = score(spectral, completed, mask, sketch)
         real_scores, spectral = score(spectral, image, mask, sketch)
