@@ -6,7 +6,6 @@ A record is a serialised tf.train.Example whose feature "image" is an encoded im
 import functools
 import os
 import struct
-from collections.abc import Iterator
 from io import FileIO
 from typing import Any, NamedTuple
 
@@ -19,9 +18,6 @@ from deepfill_jax.pictures import rgb
 HEADER_BYTES, FOOTER_BYTES = 12, 4
 # Files that a process keeps open; of more, those that were not read for longest are closed.
 _OPEN_FILES = 256
-# Wire types of protocol buffers and the bytes that their values take, see
-# https://protobuf.dev/programming-guides/encoding.
-_DELIMITED, _FIXED_BYTES = 2, {1: 8, 5: 4}
 
 
 class TfRecord(NamedTuple):
@@ -100,52 +96,17 @@ def image(example: bytes) -> bytes:
     Raises:
         UnreadableImageError: There is none.
     """
-    # Example{features=1}, Features{feature=1}, an entry of this map {key=1, value=2},
-    # Feature{bytes_list=1}, BytesList{value=1}.
+    # Imported here, because not all sources need it.
+    from google.protobuf.message import DecodeError
+    from tensorflow_datasets.proto import tf_example_pb2
+
     try:
-        for features in _fields(memoryview(example), 1):
-            for entry in _fields(features, 1):
-                if b"image" in map(bytes, _fields(entry, 1)):
-                    (feature,) = _fields(entry, 2)
-                    (values,) = _fields(feature, 1)
-                    (value,) = _fields(values, 1)
-                    return bytes(value)
-    except (IndexError, KeyError, ValueError) as error:
+        features = tf_example_pb2.Example.FromString(example).features.feature
+    except DecodeError as error:
         raise rgb.UnreadableImageError(f"the record is damaged ({error})") from error
-    raise rgb.UnreadableImageError("the record holds no image")
-
-
-def _fields(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    """Yields the length-delimited fields of a number in a protocol buffer."""
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
-        number, wire_type = tag >> 3, tag & 7
-        if wire_type == 0:
-            _, position = _varint(message, position)
-            continue
-        size = _FIXED_BYTES.get(wire_type)
-        if wire_type == _DELIMITED:
-            size, position = _varint(message, position)
-            if position + size > len(message):
-                raise ValueError("it ends early")
-            if number == wanted:
-                yield message[position : position + size]
-        if size is None:
-            raise ValueError(f"wire type {wire_type}")
-        position += size
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """Returns a number of 7 bits per byte, least significant first, and the position after it."""
-    value = shift = 0
-    while True:
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
+    if "image" not in features or not features["image"].bytes_list.value:
+        raise rgb.UnreadableImageError("the record holds no image")
+    return features["image"].bytes_list.value[0]
 
 
 @functools.lru_cache(_OPEN_FILES)
