@@ -109,6 +109,7 @@ def called(client):
         (completed,) = (
             x for x in messages if x["msg"] == "process_completed" and own.items() <= x.items()
         )
+        call.warnings = [x["log"] for x in messages if x["msg"] == "log"]
         return completed["output"].get("error") or completed["output"]["data"]
 
     return call

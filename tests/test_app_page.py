@@ -21,6 +21,7 @@ from app_fixtures import (
     stroke,
 )
 from made import make_picture
+from PIL import Image
 
 from deepfill_jax import pictures
 from deepfill_jax.app import layout, painting
@@ -29,6 +30,7 @@ from deepfill_jax.inpaint.canvas import extend
 from deepfill_jax.inpaint.windows import STRATEGIES
 
 pytest_plugins = ["app_fixtures"]
+MASK_OPTIONS = (0.5, "auto", False)  # The defaults of threshold, orientation and unchecked.
 
 
 def test_painted_hole_is_filled_at_the_images_full_size(
@@ -110,7 +112,7 @@ def test_painted_sketch_is_used_by_guided_models_only(
 ):
     large, large_mask = make_picture(*LARGE)
     called("open_picture", uploaded(file(large)), session="lines")
-    called("open_mask", uploaded(file(large_mask), "m.png"), session="lines")
+    called("open_mask", uploaded(file(large_mask), "m.png"), *MASK_OPTIONS, session="lines")
     title, about, editor = called("take_model", name, session="lines")
     assert ("blue" in title) == (len(editor["brush"]["colors"]) == 2) == (name == "guided")
     assert f"**{name}**" in about
@@ -137,9 +139,9 @@ def test_uploaded_mask_is_used_and_format_is_kept(client, uploaded, called, inpa
     empty, _ = np.zeros((HEIGHT, WIDTH, 4), np.uint8), None
     assert "nothing to fill" in filled(uploaded, called, file(empty), *OPTIONS, session="you")
     assert "m.png is 56x9, but photo.jpg is 56x40" in called(
-        "open_mask", uploaded(file(mask[:9]), "m.png"), session="you"
+        "open_mask", uploaded(file(mask[:9]), "m.png"), *MASK_OPTIONS, session="you"
     )
-    called("open_mask", uploaded(file(mask), "m.png"), session="you")
+    called("open_mask", uploaded(file(mask), "m.png"), *MASK_OPTIONS, session="you")
     changes = filled(uploaded, called, file(empty), *OPTIONS, session="you")
     *_, own, _ = changes
     assert own["label"] == "Download JPEG" and own["visible"]
@@ -148,6 +150,39 @@ def test_uploaded_mask_is_used_and_format_is_kept(client, uploaded, called, inpa
     assert client.get(f"/gradio_api/file={own['value']['path']}").content == expected
     called("remove_mask", session="you")
     assert "nothing to fill" in filled(uploaded, called, file(empty), *OPTIONS, session="you")
+
+
+def test_uploaded_mask_is_read_with_the_options_of_the_page(uploaded, called, client, inpainter):
+    picture, mask, _ = make_request()
+    numbers = file((mask > 0) * np.uint8(3))
+    called("open_picture", uploaded(file(picture)), session="numbers")
+    error = called("open_mask", uploaded(numbers, "m.png"), *MASK_OPTIONS, session="numbers")
+    assert (
+        "m.png has no hole" in error
+        and "&quot;Threshold&quot; 0 makes every value above 0 hole" in error
+    )
+    called("open_mask", uploaded(numbers, "m.png"), 0, "auto", False, session="numbers")
+    empty = file(np.zeros((HEIGHT, WIDTH, 4), np.uint8))
+    *_, png, _, _ = filled(uploaded, called, empty, *OPTIONS, session="numbers")
+    result = client.get(f"/gradio_api/file={png['path']}")
+    np.testing.assert_array_equal(pixels_of(result), inpainter(picture, mask))
+    # The options can be changed after the upload.
+    error = called("take_mask_options", *MASK_OPTIONS, session="numbers")
+    assert "m.png has no hole" in error
+    called("take_mask_options", 0.5, "auto", True, session="numbers")
+    assert "nothing to fill" in filled(uploaded, called, empty, *OPTIONS, session="numbers")
+
+
+def test_ambiguous_orientation_of_a_mask_is_shown(uploaded, called):
+    exif = Image.Exif()
+    exif[0x0112] = 3  # Turned by 180 degrees.
+    picture, mask, _ = make_request()
+    called("open_picture", uploaded(file(picture, "JPEG", exif=exif)), session="turned")
+    called("open_mask", uploaded(file(mask)), *MASK_OPTIONS, session="turned")
+    (warning,) = called.warnings
+    assert "upright or stored with &quot;Orientation&quot;" in warning
+    called("take_mask_options", 0.5, "stored", False, session="turned")
+    assert called.warnings == []
 
 
 def test_web_ui_shows_errors_and_keeps_its_state(uploaded, called):
@@ -172,7 +207,9 @@ def test_fill_before_an_image_is_chosen(client, uploaded, called, capfd):
     assert not props["fill"]["interactive"]
     assert props["status"]["value"] == "Choose an image first."
     assert "choose one first" in called("fill", None, *OPTIONS, session="early")
-    assert "choose one first" in called("open_mask", uploaded(file(MASK)), session="early")
+    assert "choose one first" in called(
+        "open_mask", uploaded(file(MASK)), *MASK_OPTIONS, session="early"
+    )
     assert capfd.readouterr().err == ""
     opened = called("open_picture", uploaded(file(PICTURE)), session="early")
     assert {"interactive": True, "__type__": "update"} in opened

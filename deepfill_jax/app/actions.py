@@ -1,9 +1,9 @@
 """Event handlers of the web UI."""
 
 import asyncio
+import html
 import shutil
 import threading
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +12,16 @@ import gradio as gr
 
 from deepfill_jax.app import jobs, layout
 from deepfill_jax.app.filling import Options, Sides, Summary
-from deepfill_jax.app.queue import CancelledError, requests_before
 from deepfill_jax.app.reading import plain_name
 from deepfill_jax.app.restricted import EditorFiles
 from deepfill_jax.app.service import Service
-from deepfill_jax.app.session_files import Result, Source, write_preview
+from deepfill_jax.app.session_files import LABELLED, Result, Source, write_preview
 from deepfill_jax.app.sessions import Session, Sessions
+from deepfill_jax.app.waiting import waiting
 from deepfill_jax.errors import UsageError
+from deepfill_jax.inpaint.inputs import Inputs
 from deepfill_jax.inpaint.windows import Strategy
-from deepfill_jax.pictures import WRITABLE, Picture
+from deepfill_jax.pictures import WRITABLE, MaskOptions, Orientation
 
 
 class Actions:
@@ -67,13 +68,32 @@ class Actions:
             changes = await self._open(session, source)
         return changes | dict.fromkeys(self._parts.sides, 0)
 
-    async def open_mask(self, request: gr.Request, path: str) -> dict:
+    async def open_mask(
+        self,
+        request: gr.Request,
+        path: str,
+        threshold: float,
+        orientation: Orientation,
+        unchecked: bool,
+    ) -> dict:
         """Opens an uploaded mask."""
         session = self._session(request)
+        options = _mask_options(threshold, orientation, unchecked)
         with session.taking(path) as mask:
-            source = replace(session.chosen(), mask=mask, mask_name=plain_name(path))
-            await self._look(session, source)
+            chosen = session.chosen()
+            named = replace(chosen, mask=mask, mask_name=plain_name(path), mask_options=options)
+            await self._look(session, named)
         return {self._parts.unmask: gr.update(visible=True)}
+
+    async def take_mask_options(
+        self, request: gr.Request, threshold: float, orientation: Orientation, unchecked: bool
+    ) -> dict:
+        """Reads the uploaded mask, if there is one, with other options."""
+        session = self._session(request)
+        if session.source and session.source.mask:
+            options = _mask_options(threshold, orientation, unchecked)
+            await self._look(session, replace(session.source, mask_options=options))
+        return {}
 
     async def remove_mask(self, request: gr.Request) -> dict:
         """Removes the uploaded mask."""
@@ -113,10 +133,12 @@ class Actions:
         for unused in files.unused:
             session.discard(unused)
         service.quota.check()
-        session.chosen()
+        mask_options = session.chosen().mask_options
         extension = Sides(*(int(side or 0) for side in sides))
         edges = int(dilate), int(feather)
-        options = Options(model, strategy, *edges, extension, detail=detail, seamless=seamless)
+        options = Options(
+            *(model, strategy, *edges, extension, mask_options), detail=detail, seamless=seamless
+        )
 
         def work(stop: threading.Event) -> tuple[Result, Summary, bool]:
             arguments = session.chosen(), layer, options
@@ -126,7 +148,7 @@ class Actions:
         with service.queue.slot(), session.borrowing(files.layer) as layer:
             session.stop()
             session.work = asyncio.ensure_future(service.queue.exclusive(work))
-            async for status in _waiting(session.work, service):
+            async for status in waiting(session.work, service):
                 yield {self._parts.status: status, self._parts.cancel: gr.update(visible=True)}
             result, summary, is_sketch_ignored = session.work.result()
         session.keep(result=result)
@@ -191,41 +213,19 @@ class Actions:
     async def _look(self, session: Session, source: Source) -> None:
         """Makes a source the session's input, and writes its preview."""
 
-        def show() -> Picture:
-            picture, hole = source.read(self._service.max_pixels)
-            write_preview(shown, picture, hole)
-            return picture
+        def show() -> Inputs:
+            inputs = source.read(self._service.max_pixels)
+            write_preview(shown, inputs.picture, inputs.hole)
+            return inputs
 
         shown = session.new().with_suffix(".jpg")
         async with self._looking:  # Limits memory to one decoded image.
-            picture = await asyncio.to_thread(show)
+            picture, *_, warnings = await asyncio.to_thread(show)
+        for warning in warnings:
+            gr.Warning(html.escape(warning))
         source = replace(source, jpeg=picture.jpeg, format=picture.format)
         session.keep(source=source, shown=shown, shown_before=session.shown)
 
 
-async def _waiting(work: asyncio.Task, service: Service) -> AsyncIterator[str]:
-    """Says each second what happens until work is done; cancels it if nobody listens any more.
-
-    Raises:
-        CancelledError: The work was cancelled.
-    """
-    began = time.monotonic()
-    try:
-        while not (await asyncio.wait([work], timeout=min(time.monotonic() - began + 0.2, 1)))[0]:
-            yield f"{_activity(work, service)} ... {time.monotonic() - began:.0f} s"
-    finally:
-        work.cancel()  # Has an effect only if gradio stopped listening before the work was done.
-    if work.cancelled():
-        raise CancelledError
-
-
-def _activity(work: asyncio.Task, service: Service) -> str:
-    if work.cancelling():
-        return "Cancelling"
-    if before := service.queue.before(work):
-        return f"Waiting: {requests_before(before)}"
-    if service.worker.is_starting():  # It is replaced when a request before this one is cancelled.
-        return "Starting the process that fills images"
-    if service.worker.is_compiling():
-        return "Compiling the network for this size, which is done once per size"
-    return "Filling"
+def _mask_options(threshold: float, orientation: Orientation, unchecked: bool) -> MaskOptions:
+    return LABELLED._replace(threshold=threshold, orientation=orientation, check=not unchecked)

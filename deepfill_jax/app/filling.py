@@ -18,7 +18,7 @@ from deepfill_jax.inpaint.inpainter import Inpainter
 from deepfill_jax.inpaint.options import check_edges
 from deepfill_jax.inpaint.windows import Strategy
 from deepfill_jax.models import Prediction
-from deepfill_jax.pictures import MaskOptions, Picture
+from deepfill_jax.pictures import MaskOptions, Picture, check_hole
 
 
 class Sides(NamedTuple):
@@ -103,6 +103,7 @@ class Filler:
                 "There is nothing to fill: the mask is empty. Paint or upload a mask, or extend "
                 "the image."
             )
+        check_hole(hole, options.mask, name="The mask")
         self._check_strategy(picture, options.strategy)
         pixels, strategy, scale = self._inpainters[options.model].complete(
             picture,

@@ -87,7 +87,8 @@ def _inputs(
     source: Source, layer: Path | None, max_pixels: int
 ) -> tuple[Picture, np.ndarray, np.ndarray]:
     """Reads the image, its hole and its lines, bool [H, W, 1] each."""
-    picture, hole = source.read(max_pixels)
+    picture, hole, *_ = source.read(max_pixels)
+    assert hole is not None  # `Source.read` makes an empty one if there is none.
     if layer is None:
         return picture, hole, np.zeros_like(hole)
     areas = painted(layer.read_bytes())

@@ -76,6 +76,31 @@ class Layout:
                     "Remove the uploaded mask", size="sm", visible=False, elem_id="unmask"
                 )
                 self.start_over = gr.Button("Start over", size="sm", elem_id="start-over")
+            self._make_mask_options()
+
+    def _make_mask_options(self) -> None:
+        with gr.Accordion("How the uploaded mask is read", open=False, elem_id="mask-options"):
+            self.threshold = gr.Slider(
+                *(0, 0.95, 0.5),
+                step=0.05,
+                label="Threshold",
+                info="The hole is brighter than this share of white; 0 for masks of class numbers.",
+            )
+            self.orientation = gr.Radio(
+                [
+                    ("by the size", "auto"),
+                    ("upright, as shown", "upright"),
+                    ("as the camera stored the photograph", "stored"),
+                ],
+                value="auto",
+                label="Orientation",
+                info="For masks of rotated photographs.",
+            )
+            self.unchecked = gr.Checkbox(
+                False,
+                label="Use the mask unchecked",
+                info="Also if it is empty or white, or looks like class numbers.",
+            )
 
     def _make_result(self) -> None:
         with gr.Column(visible=False) as self.result:

@@ -48,12 +48,16 @@ def make_page(service: Service, folder: Path) -> gr.Blocks:
 def _connect_sources(parts: Layout, actions: Actions) -> None:
     opened = [parts.easel, parts.result, parts.unmask, parts.status, parts.run]
     everything = [parts.upload, parts.editor, *opened, *parts.sides]
+    mask_options = [parts.threshold, parts.orientation, parts.unchecked]
     for event, action, inputs, outputs in (
         (parts.upload.upload, actions.open_picture, [parts.upload], [parts.upload, *opened]),
         (parts.example.click, actions.open_example, [parts.example], opened),
         (parts.again.click, actions.again, [], [*opened, *parts.sides]),
-        (parts.mask.upload, actions.open_mask, [parts.mask], [parts.unmask]),
+        (parts.mask.upload, actions.open_mask, [parts.mask, *mask_options], [parts.unmask]),
         (parts.unmask.click, actions.remove_mask, [], [parts.unmask]),
+        (parts.threshold.release, actions.take_mask_options, mask_options, []),
+        (parts.orientation.input, actions.take_mask_options, mask_options, []),
+        (parts.unchecked.input, actions.take_mask_options, mask_options, []),
     ):
         chosen = _listen(event, action, inputs, outputs)
         # The editor never ends loading an image over painted strokes, so it is cleared before.

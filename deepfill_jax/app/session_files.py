@@ -12,9 +12,16 @@ from deepfill_jax.app.filling import Filled
 from deepfill_jax.app.painting import preview
 from deepfill_jax.app.reading import can_keep, mask_name, read, result_name
 from deepfill_jax.errors import UsageError
-from deepfill_jax.pictures import Encoded, Picture
+from deepfill_jax.inpaint.inputs import Inputs
+from deepfill_jax.pictures import Encoded, MaskOptions, Picture
 
 _PREVIEW_QUALITY = 92  # JPEG quality of previews.
+# Messages call the options by their labels in the web UI.
+LABELLED = MaskOptions(
+    say_threshold='"Threshold" 0',
+    say_unchecked='"Use the mask unchecked"',
+    say_orientation='"Orientation"',
+)
 
 
 @dataclass(frozen=True)
@@ -27,15 +34,16 @@ class Source:
     format: str = ""  # See `Picture`; PNG files lose it.
     mask: Path | None = None
     mask_name: str = ""
+    mask_options: MaskOptions = LABELLED
 
-    def read(self, max_pixels: int) -> tuple[Picture, np.ndarray]:
-        """Reads the image and its mask, bool [H, W, 1]; raises the errors of `reading.read`."""
+    def read(self, max_pixels: int) -> Inputs:
+        """Reads the image and its mask; raises the errors of `reading.read`."""
         image = Encoded(self.image.read_bytes(), self.name)
         mask = Encoded(self.mask.read_bytes(), self.mask_name) if self.mask else None
-        picture, hole, *_ = read(image, mask, max_pixels=max_pixels)
-        assert hole is not None  # `read` makes an empty one if there is none.
+        inputs = read(image, mask, options=self.mask_options, max_pixels=max_pixels)
+        picture = inputs.picture
         jpeg, format = self.jpeg or picture.jpeg, self.format or picture.format
-        return replace(picture, jpeg=jpeg, format=format), hole
+        return inputs._replace(picture=replace(picture, jpeg=jpeg, format=format))
 
 
 class Result(NamedTuple):
