@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo train-bundled test test-all notebook lint bench docs
+.PHONY: demo train-bundled test test-all test-oldest notebook lint bench docs
 
 .venv/installed: setup.cfg setup.py pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -33,6 +33,14 @@ test: .venv/installed
 # What `make test` leaves out: the slow tests, those in a browser among them, and those with PyTorch.
 test-all: .venv/installed
 	$(BIN)/python -m pytest -rs -m "slow or torch"
+
+# The tests with the oldest versions that setup.cfg allows, which are not newer than Colab's.
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet uv
+	.venv-oldest/bin/uv pip install --python .venv-oldest/bin/python --quiet \
+	    --resolution lowest-direct --constraints tests/oldest.txt --editable '.[test]'
+	.venv-oldest/bin/python -m pytest
 
 notebook: .venv/installed
 	$(BIN)/python -m pytest -n 0 -m slow tests/test_notebook.py

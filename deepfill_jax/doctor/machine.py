@@ -31,7 +31,7 @@ TESTED = {
     "optax": ("0.2.8", "0.2.8"),
     "orbax-checkpoint": ("0.12.8", "0.12.8"),
     "tensorflow": ("2.20", "2.21"),
-    "numpy": ("2.0", "2.5"),
+    "numpy": ("2.1", "2.5"),
 }
 GIB = 2**30
 MAX_LISTED_KEYS = 6  # Config keys that a message lists.
