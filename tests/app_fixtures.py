@@ -14,11 +14,11 @@ from fastapi.testclient import TestClient
 from made import make_model, make_picture
 from PIL import Image
 
-from deepfill_jax.app import painting
 from deepfill_jax.app.guard import Guard
 from deepfill_jax.app.service import Service
 from deepfill_jax.app.web import make_app
 from deepfill_jax.inpaint.inpainter import Inpainter
+from deepfill_jax.pictures import preview
 
 HEIGHT, WIDTH = 40, 56
 # Size of images that are larger than their painted layer. Extended images get the same padded size,
@@ -167,7 +167,7 @@ def bomb():
 def stroke(*, height=HEIGHT, width=WIDTH):
     """Returns a layer of the editor with a painted hole, and the hole."""
     layer = np.zeros((height, width, 4), np.uint8)
-    layer[height // 4 : height // 2, width // 4 : width // 2] = (*painting.HOLE, 153)
+    layer[height // 4 : height // 2, width // 4 : width // 2] = (*preview.HOLE, 153)
     return file(layer), layer[..., 3] > 0
 
 

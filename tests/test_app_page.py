@@ -28,6 +28,7 @@ from deepfill_jax.app import layout, painting
 from deepfill_jax.app.filling import Summary
 from deepfill_jax.inpaint.canvas import extend
 from deepfill_jax.inpaint.windows import STRATEGIES
+from deepfill_jax.pictures import preview
 
 pytest_plugins = ["app_fixtures"]
 MASK_OPTIONS = (0.5, "auto", False)  # The defaults of threshold, orientation and unchecked.
@@ -71,7 +72,7 @@ def layer_of(shares, height=HEIGHT, width=WIDTH):
     """
     layer = np.zeros((height, width, 4))
     for colour, covered in shares:
-        alpha = covered[..., np.newaxis] * painting.OPACITY
+        alpha = covered[..., np.newaxis] * preview.OPACITY
         layer = layer * (1 - alpha) + alpha * np.array([*np.divide(colour, 255), 1.0])
         layer = np.rint(layer * 255) / 255  # 8 bits, premultiplied by opacity.
     opacity = layer[..., 3:]
@@ -90,9 +91,9 @@ def disc(row, column, radius):
 def test_hole_and_sketch_are_distinguished_by_colour():
     red, on_it, across, apart = disc(20, 15, 12), disc(20, 13, 4), disc(20, 27, 5), disc(20, 48, 6)
     none = np.zeros((HEIGHT, WIDTH))
-    painted = painting.painted(layer_of([(painting.HOLE, red)]))
+    painted = painting.painted(layer_of([(preview.HOLE, red)]))
     np.testing.assert_array_equal(painted, [red[..., np.newaxis] > 0, none[..., np.newaxis]])
-    layer = layer_of([(painting.HOLE, red), *((painting.LINE, x) for x in (on_it, across, apart))])
+    layer = layer_of([(preview.HOLE, red), *((painting.LINE, x) for x in (on_it, across, apart))])
     hole, lines = (x[..., 0] for x in painting.painted(layer))
     # A line that touches red belongs to the hole as well; a line apart from it does not.
     np.testing.assert_array_equal(hole, (red > 0) | (across > 0))
@@ -101,7 +102,7 @@ def test_hole_and_sketch_are_distinguished_by_colour():
     assert lines[sure].all() and not lines[~maybe].any()
     np.testing.assert_array_equal(lines[:, 42:], apart[:, 42:] > 0)
     # The stroke painted last counts.
-    hole, lines = painting.painted(layer_of([(painting.LINE, on_it), (painting.HOLE, red)]))
+    hole, lines = painting.painted(layer_of([(painting.LINE, on_it), (preview.HOLE, red)]))
     np.testing.assert_array_equal(hole[..., 0], red > 0)
     assert not lines.any()
 
@@ -117,7 +118,7 @@ def test_painted_sketch_is_used_by_guided_models_only(
     assert ("blue" in title) == (len(editor["brush"]["colors"]) == 2) == (name == "guided")
     assert f"**{name}**" in about
     red, blue = disc(20, 15, 12), disc(20, 27, 5)
-    layer = layer_of([(painting.HOLE, red), (painting.LINE, blue)])
+    layer = layer_of([(preview.HOLE, red), (painting.LINE, blue)])
     *_, download, _, status = filled(uploaded, called, layer, name, *OPTIONS[1:], session="lines")
     hole, lines = (pictures.resize_mask(x, *LARGE) for x in painting.painted(layer))
     hole |= large_mask[..., np.newaxis] > 0
@@ -297,7 +298,7 @@ def test_previews_show_alpha_and_hole(dtype, channels):
     alpha[:700] = 0
     hole = np.zeros((1400, 2560, 1), bool)
     hole[:, :1280] = True
-    shown = np.asarray(painting.preview(pictures.Picture(pixels, alpha), hole))
+    shown = np.asarray(preview.preview(pictures.Picture(pixels, alpha), hole))
     assert shown.shape == (700, 1280, 3)
     assert (shown[:350, 640:] == 255).all() and (shown[350:, 640:] == 127).all()
     red = shown[350:, :640]

@@ -22,7 +22,7 @@ checkpoint masks model_metadata tensors
 data weights
 convert
 inpaint
-app evaluate export run_config
+app evaluate export notebook run_config
 train
 doctor
 __init__ main

@@ -6,10 +6,11 @@ from pathlib import Path
 import gradio as gr
 
 from deepfill_jax.app.filling import Summary
-from deepfill_jax.app.painting import HOLE, LINE, OPACITY
+from deepfill_jax.app.painting import LINE
 from deepfill_jax.app.restricted import Editor
 from deepfill_jax.app.service import Service
 from deepfill_jax.inpaint.classical import Classical
+from deepfill_jax.pictures.preview import HOLE, OPACITY
 
 EXAMPLES = ("astronaut", "chelsea", "coffee")  # Photographs of scikit-image, if it is installed.
 # Labels of the strategies.

@@ -9,11 +9,11 @@ import numpy as np
 
 from deepfill_jax import pictures
 from deepfill_jax.app.filling import Filled
-from deepfill_jax.app.painting import preview
 from deepfill_jax.app.reading import can_keep, mask_name, read, result_name
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint.inputs import Inputs
 from deepfill_jax.pictures import Encoded, MaskOptions, Picture
+from deepfill_jax.pictures.preview import preview
 
 _PREVIEW_QUALITY = 92  # JPEG quality of previews.
 # Messages call the options by their labels in the web UI.
