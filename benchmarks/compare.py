@@ -1,22 +1,26 @@
-"""Compares speed and memory with MMagic's DeepFillv2 (PyTorch) on this machine.
+"""Compares speed and memory with other implementations and programs on this machine.
 
-    pip install '.[train,convert]'
-    python benchmarks/compare.py [--cases forward-256-1 train-256-2 ...] [--rounds 5] [--width 24]
+    pip install '.[train,export]' openvino
+    python benchmarks/compare.py [--peers mmagic onnxruntime ...] [--cases forward-256-1 ...]
 
-MMagic is installed into a separate Python environment on the first start. Both sides get the same
-random weights and images. They must compute the same completed images, and the same losses in two
-successive training steps, of which the second sees the updates of the first; otherwise nothing is
-timed. Each case has one process per side, and the sides alternate: A B A B ... The memory is the
-process's peak after its first call. Our program comes from the compilation cache on disk, as in
-every start of a command but the first; the peak memory of that first start is measured separately.
-The script prints a line of JSON per case, and a table. With `--nipponjo DIR`, a clone of
-nipponjo/deepfillv2-pytorch, the forward cases are compared with its generator too.
+The peers are MMagic's DeepFillv2 (PyTorch), run eagerly (`mmagic`) or with `torch.compile`
+(`mmagic_compiled`); ONNX Runtime and OpenVINO with our ONNX file (`onnxruntime`, `openvino`); and
+nipponjo/deepfillv2-pytorch (`nipponjo`), of which `--nipponjo DIR` is a clone. MMagic is installed
+into a separate Python environment on the first start.
+
+Both sides get the same random weights and images. They must compute the same completed images, and
+the same losses in two successive training steps, of which the second sees the updates of the first;
+otherwise nothing is timed. Each case has one process per side, and the sides alternate: A B A B ...
+The memory is the process's peak after its first call. Our program comes from the compilation cache
+on disk, as in every start of a command but the first; the peak memory of that first start is
+measured separately. The script prints a line of JSON per case, and a table.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,8 +33,11 @@ from programs import median_and_range, spread
 
 from deepfill_jax.convert import mmagic
 from deepfill_jax.errors import UsageError, run_command
+from deepfill_jax.export import onnx
 from deepfill_jax.models import make_variant
 
+PEERS = ("mmagic", "mmagic_compiled", "onnxruntime", "openvino", "nipponjo")
+TRAINERS = ("mmagic", "mmagic_compiled")  # Peers that can train.
 CASES = ("forward-256-1", "forward-256-4", "forward-512-1", "forward-1024-1", "train-256-2")
 
 
@@ -93,44 +100,49 @@ def table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
+def make_sides(peer: str, folder: Path, options: argparse.Namespace) -> tuple[Peer, Peer]:
+    """Writes the files of both sides for a peer of `PEERS`."""
+    variant = make_variant("nipponjo" if peer == "nipponjo" else "mmagic", width=options.width)
+    model = model_files.random_model(variant)
+    if peer in ("onnxruntime", "openvino"):
+        python, write, paths, suffix = Path(sys.executable), onnx.save, (), ".onnx"
+    else:
+        python = mmagic_environment.make_environment(options.environment)
+        write, paths, suffix = mmagic.write, (), ".pth"
+        if peer == "nipponjo":
+            write, paths = model_files.write_nipponjo, (options.nipponjo.absolute(),)
+    return model_files.write_both(model, folder, write, python, *paths, peer=peer, suffix=suffix)
+
+
 def main() -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", type=Case.parse, nargs="+", default=list(map(Case.parse, CASES)))
+    parser.add_argument("--peers", choices=PEERS, nargs="+", default=["mmagic"])
     parser.add_argument("--rounds", type=int, default=5)
     mmagic_environment.add_arguments(parser)
     parser.add_argument("--nipponjo", type=Path, help="a clone of nipponjo/deepfillv2-pytorch")
     options = parser.parse_args()
     if options.rounds < 1:
         raise UsageError(f"--rounds={options.rounds} must be at least 1.")
-    if options.nipponjo and not (options.nipponjo / "model/networks.py").is_file():
-        raise UsageError(
-            f"--nipponjo={options.nipponjo} has no file model/networks.py; give the path of a "
-            "clone of github.com/nipponjo/deepfillv2-pytorch."
-        )
-    python = mmagic_environment.make_environment(options.environment)
+    if "nipponjo" in options.peers:
+        if not options.nipponjo or not (options.nipponjo / "model/networks.py").is_file():
+            raise UsageError(
+                f"--nipponjo={options.nipponjo} has no file model/networks.py; give the path of a "
+                "clone of github.com/nipponjo/deepfillv2-pytorch."
+            )
     machine = {"cpu": cpu(), "cores": os.cpu_count(), "width": options.width}
     print(json.dumps(machine), flush=True)
     results = []
     with tempfile.TemporaryDirectory() as name:
-        variant = make_variant("mmagic", width=options.width)
-        model = model_files.random_model(variant)
-        sides = model_files.write_both(model, Path(name), mmagic.write, python)
-        comparisons = [(sides, options.cases)]
-        if options.nipponjo:
-            variant = make_variant("nipponjo", width=options.width)
-            clone = options.nipponjo.absolute()
-            model = model_files.random_model(variant)
-            write = model_files.write_nipponjo
-            sides = model_files.write_both(model, Path(name), write, python, clone)
-            both = (c for c in options.cases if c.kind == "forward" and c.size <= sides[1].largest)
-            comparisons.append((sides, both))
-        for (ours, theirs), cases in comparisons:
-            for case in cases:
-                results.append(compare(case, ours, theirs, options.rounds))
-                print(json.dumps(results[-1]), flush=True)
+        for peer in options.peers:
+            ours, theirs = make_sides(peer, Path(name), options)
+            for case in options.cases:
+                if case.kind == "forward" or peer in TRAINERS:
+                    results.append(compare(case, ours, theirs, options.rounds))
+                    print(json.dumps(results[-1]), flush=True)
     print("\n".join(table(results)))
 
 

@@ -125,6 +125,13 @@ def test_invalid_case_is_refused(text):
 
 
 @pytest.mark.torch
+def test_onnx_runtime_computes_the_same(tmp_path):
+    options = argparse.Namespace(width=6)
+    sides = compare.make_sides("onnxruntime", tmp_path, options)
+    result = compare.compare(Case("forward", 72, 1), *sides, 1)
+    assert result["peer"] == "onnxruntime" and result["difference"] < 1e-3
+
+
 def test_weights_written_for_nipponjo_are_read_back(tmp_path):
     pytest.importorskip("torch")
     sources = importlib.import_module("deepfill_jax.convert.sources")

@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 from peers import protocol
 
 ROOT = Path(mmagic.__file__).parent
+VERSIONS = f"MMagic {mmagic.__version__}, torch {torch.__version__}"
 CONFIG = ROOT / ".mim/configs/deepfillv2/deepfillv2_8xb2_places-256x256.py"
 # Packages replaced by empty ones, because their __init__ imports every network, with diffusers,
 # torchvision and more; with the names that the modules below import from them, and their modules.
@@ -146,5 +147,4 @@ def train(path, batches):
 
 if __name__ == "__main__":
     torch.set_num_threads(protocol.cores())
-    versions = f"MMagic {mmagic.__version__}, torch {torch.__version__}"
-    protocol.serve(make_calls, {"versions": versions, "threads": torch.get_num_threads()})
+    protocol.serve(make_calls, {"versions": VERSIONS, "threads": torch.get_num_threads()})

@@ -44,10 +44,22 @@ def write_both(
     write: Callable[[Path, weights.Model], None],
     python: Path,
     *paths: Path,
+    peer: str | None = None,
+    suffix: str = ".pth",
 ) -> tuple[Peer, Peer]:
-    """Writes a model in the formats of both sides, and returns the two peers."""
-    name = model.variant.name
-    ours, theirs = folder / f"{name}.safetensors", folder / f"{name}.pth"
+    """Writes a model in the formats of both sides, and returns the two peers.
+
+    Args:
+        model: The model.
+        folder: The folder for both files.
+        write: Writes the peer's file.
+        python: The peer's Python.
+        *paths: Additional import folders of the peer.
+        peer: Name of the peer's module, by default that of the variant.
+        suffix: Suffix of the peer's file.
+    """
+    name = peer or model.variant.name
+    ours, theirs = folder / f"{name}.safetensors", folder / f"{name}{suffix}"
     weights.save(ours, model)
     write(theirs, model)
     return (
