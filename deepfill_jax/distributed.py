@@ -8,9 +8,11 @@ import concurrent.futures
 import contextlib
 import logging
 import os
+import secrets
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -128,6 +130,26 @@ def assert_same_on_all_processes(what: str, value: str) -> None:
             f"{what} must be the same for all {len(checksums)} processes, but differs from process "
             f"0 in {', '.join(different)}."
         )
+
+
+def is_shared(folder: Path) -> bool:
+    """Returns whether all processes of the run see the same folder, in which each may write.
+
+    It is True in a run of one process.
+    """
+    if not jax.distributed.is_initialized():
+        return True
+    name = np.frombuffer(secrets.token_bytes(8), np.uint8)
+    marker = folder / np.asarray(multihost_utils.broadcast_one_to_all(name)).tobytes().hex()
+    with contextlib.suppress(OSError):
+        if jax.process_index() == 0:
+            marker.touch()
+    multihost_utils.sync_global_devices(f"{marker.name} is written")
+    seen = multihost_utils.process_allgather(np.bool_(marker.exists()))
+    with contextlib.suppress(OSError):
+        if jax.process_index() == 0:
+            marker.unlink()
+    return bool(seen.all())
 
 
 def from_process_0(compute: Callable[[], bytes]) -> bytes:

@@ -19,6 +19,7 @@ from deepfill_jax.app.service import Service
 from deepfill_jax.app.session_files import Result, Source, write_preview
 from deepfill_jax.app.sessions import Session, Sessions
 from deepfill_jax.errors import UsageError
+from deepfill_jax.inpaint.network import compiling
 from deepfill_jax.inpaint.windows import Strategy
 from deepfill_jax.pictures import WRITABLE, Picture
 
@@ -226,6 +227,6 @@ def _activity(work: asyncio.Task, service: Service) -> str:
         return f"Waiting: {requests_before(before)}"
     if service.worker.is_starting():  # It is replaced when a request before this one is cancelled.
         return "Starting the process that fills images"
-    if service.worker.is_compiling():
-        return "Compiling the network for this size, which is done once per size"
+    if size := service.worker.compiling():
+        return compiling(*size)
     return "Filling"

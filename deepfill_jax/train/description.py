@@ -81,9 +81,14 @@ def write(
     print(
         f"{config.model.architecture}: {counts['generator']:,} generator and "
         f"{counts['discriminator']:,} discriminator parameters on {jax.device_count()} "
-        f"{jax.devices()[0].platform} device(s); step {step} of {config.num_steps}.",
+        f"{jax.devices()[0].platform} device(s); step {step} of {config.num_steps}.{_compiling()}",
         flush=True,
     )
+
+
+def _compiling() -> str:
+    folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    return " Compiling the training step" + (f", or reading it from {folder}." if folder else ".")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
