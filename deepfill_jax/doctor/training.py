@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from deepfill_jax import sharding
 from deepfill_jax.data import pipeline, workers
 from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, need
-from deepfill_jax.train import build, health, losses
+from deepfill_jax.train import build, health, losses, writers
 from deepfill_jax.train.objectives import Scalars
 
 TIMED_STEPS = 10
@@ -36,6 +36,7 @@ def settings(case: Case) -> Iterator[Finding]:
     mesh = need(case.mesh, "mesh")
     build.check_sizes(case.config, mesh)
     build.check_best_metric(case.config)
+    writers.check(case.config)
     odd = list(odd_settings(case.config))
     yield from (Finding(WARNING, text) for text in odd)
     if not odd:
