@@ -113,6 +113,7 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
     config.data.crop_size = 384
     config.data.enlarge = False
     config.data.flip = False
+    config.data.workers = 0
 
     config.masks = ConfigDict()
     config.masks.weights = ConfigDict(

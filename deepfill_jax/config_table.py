@@ -87,6 +87,7 @@ KEYS = {
         "crop_size": WHOLE,  # This and the next two keys: see data.examples.Preprocessing.
         "enlarge": bool,
         "flip": bool,
+        "workers": WHOLE,  # Decode processes of each process; 0: one for each of its cores.
     },
     "masks": {
         "weights": {  # Relative frequencies of the kinds of masks, which masks.py draws.
