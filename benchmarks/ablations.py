@@ -233,7 +233,7 @@ def main(arguments=None):
             parser.error("--photos needs --workdir, the folder of the runs")
         logging.set_verbosity(logging.WARNING)
         # Each row compiles several times: to measure its cost, and for each seed.
-        compile_cache.cache_on_disk()
+        compile_cache.enable()
         update(options)
     lines = "\n".join(table())
     if options.tables:

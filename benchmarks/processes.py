@@ -72,7 +72,7 @@ def measure_here(case: Case, options: argparse.Namespace) -> None:
         coordinator, *numbers = options.join
         distributed.join(coordinator, *map(int, numbers))
         distributed.assert_same_on_all_processes("The case", str(case))
-    compile_cache.cache_on_disk()
+    compile_cache.enable()
     program = programs.make_program(case, "mmagic", options.width, "float32")
     seconds = []
     for _ in range(1 + STEPS):  # The same number in each process, as they wait for one another.

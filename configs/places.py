@@ -63,6 +63,8 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
     config.batch_size = 16
     config.num_steps = 100_000
     config.init_from = ""
+    config.init_partial = False
+    config.freeze = ""
 
     config.model = ConfigDict()
     config.model.architecture = "mmagic"
@@ -111,6 +113,7 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
     config.data.crop_size = 384
     config.data.enlarge = False
     config.data.flip = False
+    config.data.workers = 0
 
     config.masks = ConfigDict()
     config.masks.weights = ConfigDict(
@@ -133,6 +136,7 @@ def get_config(architecture: str = "mmagic") -> ConfigDict:
     config.keep_best = 1
     config.keep_every = 0
     config.best_metric = "l1_hole"
+    config.wandb = ""
     config.profile_step = 0
 
     if architecture == "official":

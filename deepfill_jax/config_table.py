@@ -48,6 +48,8 @@ KEYS = {
     "batch_size": COUNT,  # Global batch size, over all processes.
     "num_steps": COUNT,  # One step is one update of the generator.
     "init_from": str,  # Weights to start from, see convert/sources.py; "" initialises at random.
+    "init_partial": bool,  # Takes from `init_from` what fits these networks, see partial_start.py.
+    "freeze": str,  # Glob patterns of parameters that do not change, see train/freezing.py.
     "model": {
         "architecture": str,  # A name of models/variants.py, which lists the differences.
         "width": COUNT,  # Channels after the first gated convolution; 24 in the paper.
@@ -85,6 +87,7 @@ KEYS = {
         "crop_size": WHOLE,  # This and the next two keys: see data.examples.Preprocessing.
         "enlarge": bool,
         "flip": bool,
+        "workers": WHOLE,  # Decode processes of each process; 0: one for each of its cores.
     },
     "masks": {
         "weights": {  # Relative frequencies of the kinds of masks, which masks.py draws.
@@ -111,5 +114,6 @@ KEYS = {
     "keep_best": WHOLE,  # Number of checkpoints with the best validation metric to keep besides.
     "keep_every": WHOLE,  # Keeps checkpoints whose step is a multiple of it besides; 0 for none.
     "best_metric": str,  # metric_table.METRICS or "lpips"; hole L1 alone prefers blur.
+    "wandb": str,  # Project at Weights & Biases for the curves; "" writes only for TensorBoard.
     "profile_step": WHOLE,  # First of 5 steps to trace; 0 disables tracing.
 }

@@ -8,9 +8,12 @@ import concurrent.futures
 import contextlib
 import logging
 import os
+import platform
+import secrets
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -25,6 +28,7 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 30
 # Time for all processes of a run to start; importing packages can take long on slow disks.
 START_SECONDS = 300
+MAX_CORES = 8192  # Numbers of CPU cores are below this limit of Linux.
 # Interval in which processes that wait for a result of process 0 hear from it.
 POLL_SECONDS = 2.0
 # Environment variables with the number of tasks of a job, set by launchers that JAX supports.
@@ -128,6 +132,42 @@ def assert_same_on_all_processes(what: str, value: str) -> None:
             f"{what} must be the same for all {len(checksums)} processes, but differs from process "
             f"0 in {', '.join(different)}."
         )
+
+
+def own_cores() -> int:
+    """Returns the number of CPU cores of this process, at least 1.
+
+    Cores that several processes of the run may use, because a launcher has not bound them, are
+    divided between these.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return max((os.cpu_count() or 1) // jax.process_count(), 1)
+    own = sorted(os.sched_getaffinity(0))
+    usable = np.zeros(MAX_CORES + 1, np.uint32)
+    usable[own], usable[-1] = 1, zlib.crc32(platform.node().encode())
+    of_all = np.reshape(multihost_utils.process_allgather(usable), (-1, MAX_CORES + 1))
+    users = of_all[of_all[:, -1] == usable[-1], :-1].sum(axis=0)  # Those on this machine.
+    return max(int(sum(1 / users[own]) + 1e-6), 1)
+
+
+def is_shared(folder: Path) -> bool:
+    """Returns whether all processes of the run see the same folder, in which each may write.
+
+    It is True in a run of one process.
+    """
+    if not jax.distributed.is_initialized():
+        return True
+    name = np.frombuffer(secrets.token_bytes(8), np.uint8)
+    marker = folder / np.asarray(multihost_utils.broadcast_one_to_all(name)).tobytes().hex()
+    with contextlib.suppress(OSError):
+        if jax.process_index() == 0:
+            marker.touch()
+    multihost_utils.sync_global_devices(f"{marker.name} is written")
+    seen = multihost_utils.process_allgather(np.bool_(marker.exists()))
+    with contextlib.suppress(OSError):
+        if jax.process_index() == 0:
+            marker.unlink()
+    return bool(seen.all())
 
 
 def from_process_0(compute: Callable[[], bytes]) -> bytes:

@@ -163,12 +163,12 @@ def test_waiting_users_are_told_what_happens(monkeypatch):
         assert await said() == "Waiting: 1 request before this one"
         end.set()
         await asyncio.to_thread(begun.wait)
-        for state, words in (
-            ("is_starting", "Starting the process that fills images"),
-            ("is_compiling", "Compiling the network for this size, which is done once per size"),
+        for state, value, words in (
+            ("is_starting", True, "Starting the process that fills images"),
+            ("compiling", (1, 320, 512), "Compiling for 512x320, once per size"),
         ):
             with monkeypatch.context() as patch:
-                patch.setattr(Worker, state, lambda worker: True)
+                patch.setattr(Worker, state, lambda worker, value=value: value)
                 assert await said() == words
         assert await said() == "Filling"
         asyncio.get_running_loop().call_later(0.1, second.cancel)
@@ -188,7 +188,7 @@ def test_process_says_when_it_compiles(model):
     run = network.__call__
 
     def watched(*arguments, **options):
-        said.append(flags.is_compiling)
+        said.append(list(flags.compiling))
         return run(*arguments, **options)
 
     hole = np.zeros((24, 24, 1), bool)
@@ -197,4 +197,4 @@ def test_process_says_when_it_compiles(model):
         patch.setattr(network, "__call__", watched)
         for _ in range(2):
             filler.fill(pictures.Picture(picture), hole, None, Options("tiny"))
-    assert said == [True, False] and not flags.is_compiling
+    assert said == [[1, 24, 24], [0, 0, 0]] and not any(flags.compiling)

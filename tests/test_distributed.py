@@ -59,3 +59,21 @@ def test_processes_with_different_values_are_named(monkeypatch):
     )
     with pytest.raises(UsageError, match="The config must be the same for all 4 .* in 1, 3"):
         distributed.assert_same_on_all_processes("The config", "a")
+
+
+def test_cores_are_divided_between_the_processes_that_may_use_them(monkeypatch):
+    monkeypatch.setattr(distributed.os, "sched_getaffinity", lambda pid: set(range(8)), False)
+    assert distributed.own_cores() == 8
+
+    def gather(own):
+        """This process; one with the same cores; a bound one; and one of another machine."""
+        bound, elsewhere = own.copy(), own.copy()
+        bound[:4] = 0
+        elsewhere[-1] += 1
+        return np.stack([own, own, bound, elsewhere])
+
+    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
+    assert distributed.own_cores() == 3  # 4 of 2 processes, and 4 of 3.
+    gathered = lambda own: np.stack([own] * 20)  # noqa: E731
+    monkeypatch.setattr(multihost_utils, "process_allgather", gathered)
+    assert distributed.own_cores() == 1

@@ -21,7 +21,15 @@ from deepfill_jax import cli, config, flags
 WITH_FLAGS = ("train", "evaluate", "doctor", "main")  # Read by flags.py, the others by argparse.
 IMAGES = {"photo.jpg", "photo.png", "mask.png", "lines.png"}  # That Python code may read.
 # Flags in running text that belong to other programs.
-FOREIGN = {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--target", "--env", "--no-deps"}
+FOREIGN = {
+    "--nodes",
+    "--ntasks-per-node",
+    "--cpus-per-task",
+    "--gpus-per-node",
+    "--target",
+    "--env",
+    "--no-deps",
+}
 FOLDERS = "benchmarks|configs|docs|launch|tests"
 
 
@@ -99,6 +107,7 @@ def check_command(words, parse):
         assert (ROOT / program).is_file()
         check_flags([argument for argument in arguments if argument.startswith("--")])
     elif program == "sbatch" and "launch/slurm.sh" in arguments:
+        assert any(x.startswith("--cpus-per-task=") for x in arguments)
         check_flags(arguments[arguments.index("launch/slurm.sh") + 1 :])
     elif program == "sbatch":
         check_command(shlex.split(arguments[-1].replace("$SLURM_ARRAY_TASK_ID", "3")), parse)

@@ -15,9 +15,9 @@ PACKAGE = Path(__file__).parents[1] / "deepfill_jax"
 LAYERS = """\
 errors
 config_table local_paths progress renamed user_cache
-atomic_write cli compile_cache compiler config distributed huge_pages image memory metric_table \
+atomic_write cli compiler config distributed huge_pages image memory metric_table \
 perceptual published sharding trained
-flags models pictures
+compile_cache flags models pictures
 checkpoint masks model_metadata tensors
 data weights
 convert

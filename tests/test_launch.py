@@ -190,6 +190,7 @@ def slurm(folder, *, code, state="RUNNING"):
         folder, "scontrol", f'echo "$*" >>"{calls}"; [[ $1 == requeue ]] || printf "n7\\nn9\\n"'
     )
     environment = os.environ | {"SLURM_JOB_ID": "5001", "SLURM_JOB_NODELIST": "n[7,9]"}
+    environment["SLURM_CPUS_PER_TASK"] = "8"
     command = [LAUNCH / "slurm.sh", "--workdir=runs/places"]
     result = subprocess.run(command, env=environment, timeout=10)
     return result.returncode, calls.read_text().splitlines()[1:]
@@ -199,7 +200,16 @@ def test_slurm_job_starts_the_command(folder):
     assert slurm(folder, code=0) == (0, [])
     address, command = (folder / "srun.txt").read_text().split(maxsplit=1)
     assert address == f"n7:{5001 - 4096 + 61440}"  # JAX's SlurmCluster uses this port.
+    assert " --cpus-per-task=8 " in command
     assert command.endswith(" python -m deepfill_jax.main --workdir=runs/places\n")
+
+
+@pytest.mark.parametrize("cores", [{}, {"SLURM_CPUS_PER_TASK": "1"}])
+def test_slurm_job_of_one_core_per_task_is_refused(cores):
+    environment = {name: x for name, x in os.environ.items() if not name.startswith("SLURM_")}
+    command = [LAUNCH / "slurm.sh", "--workdir=runs/places"]
+    ran = subprocess.run(command, env=environment | cores, capture_output=True, text=True)
+    assert ran.returncode == 2 and "add --cpus-per-task=8 to sbatch" in ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -221,6 +231,7 @@ def test_slurm_job_is_requeued_when_its_shell_gets_a_signal(folder):
     write_command(folder, "squeue", "echo RUNNING")
     write_command(folder, "scontrol", f'echo "$*" >>"{folder}/scontrol.txt"')
     environment = os.environ | {"SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "n7"}
+    environment["SLURM_CPUS_PER_TASK"] = "2"
     script = subprocess.Popen([LAUNCH / "slurm.sh"], env=environment)
     wait_for((folder / "running").exists)
     script.terminate()

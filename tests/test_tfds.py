@@ -137,7 +137,7 @@ def test_each_process_reads_only_its_own_records(open_split, count):
         batches = pipeline.training_batches(stream, first_step=100_000)
         next(batches)
         batches.close()
-        started = pipeline.workers.pool().count + pipeline.READY_BATCHES + 1
+        started = stream.workers + pipeline.READY_BATCHES + 1
         assert len(read) == started * batch_size // count
 
 

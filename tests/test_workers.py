@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import recipes
 from PIL import Image
+from training import make_config
 
-from deepfill_jax.data import workers
+from deepfill_jax import distributed
+from deepfill_jax.data import shared_arrays, streams, workers
 from deepfill_jax.errors import RunError, UsageError
 
 
@@ -27,11 +29,10 @@ def pool():
 
 
 def run(pool, recipe, pictures):
-    """Returns the colours and indices that the recipe received (255 if none), unfilled rows."""
-    parts = tuple(np.full((len(pictures), 1), 255, np.uint8) for _ in range(2))
-    indices = list(range(10, 10 + len(pictures)))
-    unfilled = pool.submit(recipe, indices, pictures, parts).result(timeout=60)
-    return [part[:, 0].tolist() for part in parts], unfilled
+    """Returns the colours and indices that the recipe received, without those of unfilled rows."""
+    indices, shape = list(range(10, 10 + len(pictures))), (len(pictures), 1)
+    parts, unfilled = pool.submit(recipe, indices, pictures, [shape] * 2).result(timeout=60)
+    return [np.delete(part[:, 0], unfilled).tolist() for part in parts], unfilled
 
 
 def test_rows_are_filled_from_bytes_and_from_files(pool, tmp_path):
@@ -40,9 +41,9 @@ def test_rows_are_filled_from_bytes_and_from_files(pool, tmp_path):
     assert run(pool, recipes.see, pictures) == ([[1, 3], [10, 11]], [])
 
 
-def test_rows_of_unreadable_pictures_are_not_written(pool, tmp_path):
+def test_rows_of_unreadable_pictures_are_reported(pool, tmp_path):
     pictures = [b"not an image", encoded(2), str(tmp_path / "missing.png"), encoded(4)]
-    assert run(pool, recipes.see, pictures) == ([[255, 2, 255, 4], [255, 11, 255, 13]], [0, 2])
+    assert run(pool, recipes.see, pictures) == ([[2, 4], [11, 13]], [0, 2])
 
 
 def test_output_of_a_recipe_goes_to_stderr(pool, capfd):
@@ -95,12 +96,12 @@ def test_workers_do_not_receive_ctrl_c(pool):
 def test_workers_of_a_killed_program_end_silently(tmp_path):
     (tmp_path / "1.png").write_bytes(encoded(1))
     script = f"""
-import os, numpy as np, recipes
+import os, recipes
 from deepfill_jax.data import workers
-pool = workers.pool()
-part = np.empty((1, 1 << 20), np.uint8)  # More than fits into the pipe.
-pool.submit(recipes.large, [0], [{str(tmp_path / "1.png")!r}], (part,)).result()
-pool.submit(recipes.large, [0] * 64, [{str(tmp_path / "1.png")!r}] * 64, [part] * 64)
+pool = workers.pool(2)
+picture, size = {str(tmp_path / "1.png")!r}, 1 << 20
+pool.submit(recipes.large, [0], [picture], [(1, size)]).result()
+pool.submit(recipes.large, [0] * 64, [picture] * 64, [(64, size)])
 os.kill(os.getpid(), 9)
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -111,8 +112,39 @@ os.kill(os.getpid(), 9)
     assert (killed.returncode, killed.stderr) == (-9, b"")
 
 
-def test_pool_has_one_worker_per_usable_core():
-    code = "from deepfill_jax.data import workers; print(workers.pool().count)"
-    script = f"import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); {code}"
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert ran.stdout == "1\n"
+def test_memory_of_garbage_is_reused_and_arrays_in_use_keep_theirs():
+    segments = shared_arrays.Segments()
+    shapes = [(2, 3), (2, 1)]
+    path, (image, mask) = segments.take(shapes)
+    assert (image.shape, mask.shape) == ((2, 3), (2, 1))
+    content = shared_arrays.open_segment(path)
+    content[:] = range(8)
+    assert image.tolist() == [[0, 1, 2], [3, 4, 5]] and mask.tolist() == [[6], [7]]
+    row = image[1]
+    del image, mask
+    other, parts = segments.take(shapes)
+    assert other != path  # A view of the first segment is still in use.
+    del row
+    assert segments.take(shapes)[0] == path
+    del parts
+    assert segments.take(shapes)[0] == other
+
+
+def test_batches_that_are_kept_do_not_change(pool):
+    kept = [run_arrays(pool, [encoded(i), encoded(i + 1)]) for i in range(0, 40, 2)]
+    assert [red[:, 0].tolist() for red, _ in kept] == [[i, i + 1] for i in range(0, 40, 2)]
+
+
+def run_arrays(pool, pictures):
+    shape = (len(pictures), 1)
+    future = pool.submit(recipes.see, range(len(pictures)), pictures, [shape] * 2)
+    return future.result(timeout=60)[0]
+
+
+def test_config_sets_the_number_of_workers(tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "1.png")
+    config = make_config(tmp_path)
+    for count, expected in ((0, distributed.own_cores()), (3, 3)):
+        config.data.workers = count
+        stream = streams.training_batches(config).args[0]
+        assert stream.workers == expected

@@ -19,5 +19,6 @@ def batches(photos, cores, batch_size, architecture):
         masks.sampler(**config.masks),
         seed=config.seed,
         batch_size=batch_size,
+        workers=cores,
     )
     return pipeline.training_batches(stream)

@@ -165,8 +165,9 @@ class _Stoppable(Inpainter):
         if self._flags.stop:
             raise CancelledError
         size = len(inputs[0]), height, width
-        self._flags.is_compiling = not self._network.is_compiled(*size, seamless=seamless)
+        if not self._network.is_compiled(*size, seamless=seamless):
+            self._flags.compiling[:] = list(size)
         try:
             return super()._run(height, width, *inputs, seamless=seamless)
         finally:
-            self._flags.is_compiling = False
+            self._flags.compiling[:] = [0, 0, 0]

@@ -101,7 +101,7 @@ def _inputs(
 
 def run_jobs(connection: Connection, flags: Flags) -> None:
     """Receives the models and the limits, then runs one job after the other for ever."""
-    compile_cache.cache_on_disk()
+    compile_cache.enable()
     models, limits = connection.recv()
     filler = Filler({name: unpack(packed) for name, packed in models.items()}, limits, flags)
     connection.send("ready")

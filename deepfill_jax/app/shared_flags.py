@@ -7,6 +7,7 @@ class Flags(ctypes.Structure):
     """Flags of the current job."""
 
     stop: bool  # Set by the server when the client no longer waits.
-    # Whether the network is being compiled and run for the first time at an image's size.
-    is_compiling: bool
-    _fields_ = [("stop", ctypes.c_bool), ("is_compiling", ctypes.c_bool)]
+    # Batch size, height and width for which the network is being compiled and run for the first
+    # time; zeros at other times.
+    compiling: ctypes.Array[ctypes.c_int]
+    _fields_ = [("stop", ctypes.c_bool), ("compiling", ctypes.c_int * 3)]

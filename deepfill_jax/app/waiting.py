@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from deepfill_jax.app.queue import CancelledError, requests_before
 from deepfill_jax.app.service import Service
+from deepfill_jax.inpaint.network import compiling
 
 
 async def waiting(work: asyncio.Task, service: Service) -> AsyncIterator[str]:
@@ -31,6 +32,6 @@ def _activity(work: asyncio.Task, service: Service) -> str:
         return f"Waiting: {requests_before(before)}"
     if service.worker.is_starting():  # It is replaced when a request before this one is cancelled.
         return "Starting the process that fills images"
-    if service.worker.is_compiling():
-        return "Compiling the network for this size, which is done once per size"
+    if size := service.worker.compiling():
+        return compiling(*size)
     return "Filling"

@@ -78,9 +78,10 @@ class Worker:
         """Whether the process is still loading the models."""
         return self._process is not None and self._loading.is_alive()
 
-    def is_compiling(self) -> bool:
-        """Whether the network is being compiled and run for the first time at an image's size."""
-        return self._flags.is_compiling
+    def compiling(self) -> tuple[int, int, int] | None:
+        """Returns the batch size, height and width for which the network is being compiled."""
+        batch, height, width = self._flags.compiling
+        return (batch, height, width) if batch else None
 
     def run(
         self,

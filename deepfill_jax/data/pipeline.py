@@ -23,8 +23,10 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.masks import DrawMask
 
 Batch = dict[str, np.ndarray]
-# A batch in progress, its items, and a future of the rows that workers cannot make.
-Started = tuple[Batch, np.ndarray, Future[list[int]]]
+# The arrays of a batch, and the rows that workers cannot make.
+Made = tuple[list[np.ndarray], list[int]]
+# Indices and items of a batch in progress, and the future of its arrays.
+Started = tuple[np.ndarray, np.ndarray, Future[Made]]
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ READY_BATCHES = 2  # Batches that are finished ahead of use, besides one per wor
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """Everything that determines the examples of a stream, and the part that this process reads.
+    """Everything that determines the examples of a stream, and how this process reads its part.
 
     Attributes:
         source: The images.
@@ -45,6 +47,7 @@ class Stream:
         sketch_probability: See `examples.make_example`; above 0, the source must have edge maps.
         process_index: Number of the process whose rows of each batch are read.
         process_count: Number of processes that share each batch.
+        workers: Number of worker processes that make the examples of this process.
 
     Raises:
         UsageError: The seed is negative, or the processes cannot share a batch equally.
@@ -58,6 +61,7 @@ class Stream:
     sketch_probability: float | None = None
     process_index: int = 0
     process_count: int = 1
+    workers: int = 1
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -150,13 +154,18 @@ def _batches(
         channels["sketch"] = 1
 
     def start(index: np.ndarray, items: np.ndarray) -> Started:
-        parts = {n: np.empty((rows, size, size, count), np.uint8) for n, count in channels.items()}
+        shapes = [(rows, size, size, count) for count in channels.values()]
         encoded = [source.encoded(item) for item in items.tolist()]
-        unfilled = workers.pool().submit(make, index.tolist(), encoded, list(parts.values()))
-        return {"index": index, **parts}, items, unfilled
+        return (
+            index,
+            items,
+            workers.pool(stream.workers).submit(make, index.tolist(), encoded, shapes),
+        )
 
-    def finish(batch: Batch, items: np.ndarray, unfilled: Future[list[int]]) -> Batch:
-        for row in unfilled.result():
+    def finish(index: np.ndarray, items: np.ndarray, made_by_worker: Future[Made]) -> Batch:
+        parts, unfilled = made_by_worker.result()
+        batch = {"index": index, **dict(zip(channels, parts, strict=True))}
+        for row in unfilled:
             made = make(source.picture(int(items[row])), index=int(batch["index"][row]))
             for name, part in zip(channels, made, strict=True):
                 batch[name][row] = part
@@ -171,10 +180,10 @@ def _batches(
     try:
         for index, items in own.as_numpy_iterator():
             started.append(start(index, items))
-            if len(started) > workers.pool().count + READY_BATCHES:
+            if len(started) > stream.workers + READY_BATCHES:
                 yield finish(*started.popleft())
         while started:
             yield finish(*started.popleft())
     finally:
-        for _, _, unfilled in started:
-            unfilled.cancel()
+        for _, _, made_by_worker in started:
+            made_by_worker.cancel()

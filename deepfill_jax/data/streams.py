@@ -109,6 +109,11 @@ def warn_of_whole_crops(config: ConfigDict, source: sources.Source) -> None:
         )
 
 
+def worker_count(config: ConfigDict) -> int:
+    """Returns the number of worker processes; all processes of a run must call it together."""
+    return config.data.workers or distributed.own_cores()
+
+
 def _stream(
     config: ConfigDict, source: sources.Source, *, seed: int, batch_size: int, flip: bool
 ) -> pipeline.Stream:
@@ -122,6 +127,7 @@ def _stream(
         sketch_probability=config.data.sketch_probability if config.model.guided else None,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        workers=worker_count(config),
     )
     distributed.assert_same_on_all_processes(
         f"The {len(source)} images of {source.name}", source.identity()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from deepfill_jax import compile_cache
 from deepfill_jax.doctor import machine, memory, pictures, training
 from deepfill_jax.doctor.case import ERROR, OK, SKIPPED, WARNING, Case, Check, Finding, SkippedError
 from deepfill_jax.errors import RunError, UsageError
@@ -59,6 +60,7 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     Raises:
         RunError: A finding is an error.
     """
+    compile_cache.enable()
     counts: Counter[str] = Counter()
     for name, finding in examine(config, workdir):
         counts[finding.level] += 1

@@ -9,9 +9,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from deepfill_jax import sharding
-from deepfill_jax.data import pipeline, workers
+from deepfill_jax.data import pipeline, streams
 from deepfill_jax.doctor.case import ERROR, OK, WARNING, Case, Finding, need
-from deepfill_jax.train import build, health, losses
+from deepfill_jax.train import build, health, losses, writers
 from deepfill_jax.train.objectives import Scalars
 
 TIMED_STEPS = 10
@@ -36,6 +36,7 @@ def settings(case: Case) -> Iterator[Finding]:
     mesh = need(case.mesh, "mesh")
     build.check_sizes(case.config, mesh)
     build.check_best_metric(case.config)
+    writers.check(case.config)
     odd = list(odd_settings(case.config))
     yield from (Finding(WARNING, text) for text in odd)
     if not odd:
@@ -108,14 +109,14 @@ def speed(case: Case) -> Iterator[Finding]:
         steps=count,
         step_seconds=elapsed / count,
         waiting=waited / elapsed,
-        input_seconds=_input_seconds(batches),
+        input_seconds=_input_seconds(batches, streams.worker_count(config)),
     )
 
 
-def _input_seconds(batches: Iterator[pipeline.Batch]) -> float:
+def _input_seconds(batches: Iterator[pipeline.Batch], workers: int) -> float:
     """Measures seconds per batch without training, after the prefetched batches are used up."""
     start, count = time.perf_counter(), 0
-    prefetched = workers.pool().count + pipeline.READY_BATCHES
+    prefetched = workers + pipeline.READY_BATCHES
     times = []
     while count < 3 * prefetched and time.perf_counter() - start < INPUT_SECONDS:
         batch_start = time.perf_counter()

@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from deepfill_jax import flags, sharding
+from deepfill_jax import compile_cache, flags, sharding
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.convert.run import parse_step, read_config
 from deepfill_jax.data import streams
@@ -38,6 +38,7 @@ def run(config: ConfigDict, words: Sequence[str]) -> None:
     """
     values = flags.FLAGS
     with flags.joined_processes(config):
+        compile_cache.enable()
         mesh = sharding.make_mesh()
         evaluation.check_sizes(config, mesh)
         method = choose_method(

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from deepfill_jax import published, weights
+from deepfill_jax import compile_cache, published, weights
 from deepfill_jax.atomic_write import atomic_write
 from deepfill_jax.convert import MODEL_HELP, sources
 from deepfill_jax.errors import RunError, UsageError, run_command
@@ -137,7 +137,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = vars(parser.parse_args(arguments))
     model, output, overwrite = (options.pop(name) for name in ("model", "output", "overwrite"))
-    run_command(lambda: export(model, output, overwrite=overwrite, options=options))
+
+    def run() -> None:
+        compile_cache.enable()
+        export(model, output, overwrite=overwrite, options=options)
+
+    run_command(run)
 
 
 if __name__ == "__main__":

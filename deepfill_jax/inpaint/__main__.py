@@ -132,7 +132,7 @@ def _filler(options: argparse.Namespace) -> tuple[batch.Fill, Sequence[Path]]:
     from deepfill_jax.inpaint.classical import find_method
     from deepfill_jax.inpaint.inpainter import Inpainter
 
-    compile_cache.cache_on_disk()
+    compile_cache.enable()
     model, files = find_method(options.model)
     inpainter = Inpainter(model, working_size=options.working_size)
     if options.sketches and not inpainter.guided:

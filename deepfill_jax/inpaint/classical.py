@@ -134,6 +134,9 @@ class Classical:
         filled = to_float(np.stack([fill(pixels, hole) for pixels, hole in pairs]))
         return Prediction(filled, filled, composite(filled, image, mask))
 
+    def compile(self, batch: int, height: int, width: int, *, seamless: bool) -> None:
+        """Does nothing: there is nothing to compile."""
+
     def is_compiled(self, batch: int, height: int, width: int, *, seamless: bool) -> bool:
         """Returns True: nothing is compiled."""
         return True

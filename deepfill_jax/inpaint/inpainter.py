@@ -5,21 +5,22 @@ completed = Inpainter.load("model.safetensors")("photo.jpg", "mask.png")
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar, Unpack, overload
 
 import jax
 import numpy as np
 
-from deepfill_jax import weights
+from deepfill_jax import compile_cache, weights
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint import value_range
 from deepfill_jax.inpaint.classical import Classical, Method, find_method
-from deepfill_jax.inpaint.inputs import ImageInput, for_each
+from deepfill_jax.inpaint.inputs import ImageInput, check_batch, for_each
 from deepfill_jax.inpaint.network import Network
 from deepfill_jax.inpaint.options import Options, Settings
-from deepfill_jax.inpaint.work import Completed, begin, fill
+from deepfill_jax.inpaint.windows import Strategy
+from deepfill_jax.inpaint.work import Completed, batch_shapes, begin, fill
 from deepfill_jax.models import Prediction
 from deepfill_jax.models.generator import MULTIPLE
 from deepfill_jax.pictures import Source
@@ -76,6 +77,7 @@ class Inpainter:
         *,
         working_size: int | None = None,
         attention_memory: int | None = None,
+        cache: bool | str | Path = False,
     ) -> Self:
         """Loads a model.
 
@@ -85,11 +87,17 @@ class Inpainter:
                 nipponjo, or a TF1 checkpoint.
             working_size: See `Inpainter`.
             attention_memory: See `Inpainter`.
+            cache: Keep compiled programs on disk, so that later processes start faster: in the
+                user's cache folder, which the commands use too, or in a folder of your own. It is
+                False by default, because the cache is a setting of JAX for the whole process and
+                thus of the program that uses this library. See `compile_cache.enable`.
 
         Raises:
             UsageError, RunError: The model cannot be read, see `convert.sources.read`.
             UsageError: An option cannot be used.
         """
+        if cache:
+            compile_cache.enable(None if cache is True else cache)
         model, _ = find_method(source)
         return cls(model, working_size=working_size, attention_memory=attention_memory)
 
@@ -231,20 +239,7 @@ class Inpainter:
             raise UsageError(UNGUIDED)
         image, mask = np.asarray(image), np.asarray(mask)
         sketch = np.zeros_like(mask) if sketch is None else np.asarray(sketch)
-        fits = image.ndim == 4 and image.shape[3] == 3 and mask.shape == (*image.shape[:3], 1)
-        fits &= sketch.shape == mask.shape
-        if not fits or not image.size or not np.issubdtype(image.dtype, np.floating):
-            raise UsageError(
-                "predict needs a float image [B, H, W, 3] in [-1, 1] and a mask [B, H, W, 1], not "
-                f"{image.dtype} {image.shape} and {mask.dtype} {mask.shape}; a sketch has the "
-                "mask's shape."
-            )
-        hole = mask > 0.5
-        if not (np.abs(image) <= 1).all(where=~hole):
-            raise UsageError(
-                "Outside the hole, predict needs pixels in [-1, 1]; map 0 to 255 to it with "
-                "image / 127.5 - 1."
-            )
+        hole = check_batch(image, mask, sketch)
         if value_range.is_probably_0_to_1(image, hole):
             warnings.warn(value_range.PREDICT_WARNING, stacklevel=2)
         height, width = image.shape[1:3]
@@ -252,6 +247,30 @@ class Inpainter:
         areas = [hole] + ([(sketch > 0.5) & hole] if self.guided else [])
         prediction = self._run(*sides, image.astype(np.float32), *areas)
         return Prediction(*(np.asarray(x)[:, :height, :width] for x in prediction))
+
+    def warm_up(
+        self,
+        sizes: Iterable[tuple[int, int]],
+        *,
+        strategy: Strategy = "auto",
+        seamless: bool = True,
+    ) -> None:
+        """Compiles the network for images of some sizes, so that the first of them is quick.
+
+        An image of more than one window may need further programs: see `work.batch_shapes`.
+
+        Args:
+            sizes: (height, width) of images in pixels.
+            strategy: See `__call__`, as is `seamless`; both decide what is compiled.
+            seamless: See `strategy`.
+
+        Raises:
+            UsageError: A side is not positive, or the strategy does not exist.
+        """
+        settings = Settings(strategy=strategy, seamless=seamless)
+        for size in sizes:
+            for shape in batch_shapes(*size, settings.strategy, self.working_size):
+                self._network.compile(*shape, seamless=seamless)
 
     def _run(
         self, height: int, width: int, *inputs: np.ndarray, seamless: bool = False

@@ -54,6 +54,29 @@ class Inputs(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
+def check_batch(image: np.ndarray, mask: np.ndarray, sketch: np.ndarray) -> np.ndarray:
+    """Checks the inputs of `Inpainter.predict`; returns the hole, bool [B, H, W, 1].
+
+    Raises:
+        UsageError: A shape, type or range is wrong.
+    """
+    fits = image.ndim == 4 and image.shape[3] == 3 and mask.shape == (*image.shape[:3], 1)
+    fits &= sketch.shape == mask.shape
+    if not fits or not image.size or not np.issubdtype(image.dtype, np.floating):
+        raise UsageError(
+            "predict needs a float image [B, H, W, 3] in [-1, 1] and a mask [B, H, W, 1], not "
+            f"{image.dtype} {image.shape} and {mask.dtype} {mask.shape}; a sketch has the "
+            "mask's shape."
+        )
+    hole = mask > 0.5
+    if not (np.abs(image) <= 1).all(where=~hole):
+        raise UsageError(
+            "Outside the hole, predict needs pixels in [-1, 1]; map 0 to 255 to it with "
+            "image / 127.5 - 1."
+        )
+    return hole
+
+
 def read_inputs(
     image: ImageInput,
     mask: ImageInput | None = None,

@@ -1,5 +1,6 @@
 """A model's generator, compiled once for each of a few sizes."""
 
+import logging
 import weakref
 from typing import Any
 
@@ -11,6 +12,8 @@ from deepfill_jax.image import composite
 from deepfill_jax.inpaint.seamless import match_border
 from deepfill_jax.models import Generator, Prediction, predict
 from deepfill_jax.models.generator import MULTIPLE
+
+logger = logging.getLogger(__name__)
 
 # Limit of compiled programs of all networks in the process. On a CPU each takes about 180 of the
 # 65,530 memory maps that Linux allows a process, and XLA crashes beyond that number.
@@ -79,21 +82,36 @@ class Network:
         below, right = height - image.shape[1], width - image.shape[2]
         margins = ((0, 0), (0, below), (0, right), (0, 0))
         padded = [np.pad(x, margins, mode="reflect") for x in (image, *areas)]
-        arguments = self._params, *(x.astype(np.float32, copy=False) for x in padded)
-        key = seamless, padded[0].shape
-        program = self.programs.get(key)
-        if program is None:
-            if sum(len(network.programs) for network in _networks) >= MAX_PROGRAMS:
-                for network in _networks:
-                    network.programs.clear()
-            program = self._complete.lower(seamless, *arguments).compile()
-            self.programs[key] = program
-            memory.release_freed_memory()
-        return program(*arguments)
+        program = self.compile(len(image), height, width, seamless=seamless)
+        return program(self._params, *(x.astype(np.float32, copy=False) for x in padded))
+
+    def compile(
+        self, batch: int, height: int, width: int, *, seamless: bool
+    ) -> jax.stages.Compiled:
+        """Compiles the network for batches of padded images, unless it has been compiled before."""
+        if self.is_compiled(batch, height, width, seamless=seamless):
+            return self.programs[seamless, (batch, height, width, 3)]
+        if sum(len(network.programs) for network in _networks) >= MAX_PROGRAMS:
+            for network in _networks:
+                network.programs.clear()
+        logger.info("%s.", compiling(batch, height, width))
+        channels = (3, 1, 1) if self.guided else (3, 1)
+        shapes = [(batch, height, width, count) for count in channels]
+        inputs = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
+        program = self._complete.lower(seamless, self._params, *inputs).compile()
+        self.programs[seamless, shapes[0]] = program
+        memory.release_freed_memory()
+        return program
 
     def is_compiled(self, batch: int, height: int, width: int, *, seamless: bool) -> bool:
         """Returns whether the network has been compiled for batches of this size."""
         return (seamless, (batch, height, width, 3)) in self.programs
+
+
+def compiling(batch: int, height: int, width: int) -> str:
+    """Returns what users read while the network is compiled for images of this size."""
+    windows = f"{batch} windows of " if batch > 1 else ""
+    return f"Compiling for {windows}{width}x{height}, once per size"
 
 
 def compiled_side(side: int) -> int:

@@ -128,6 +128,34 @@ def begin(
     )
 
 
+def batch_shapes(
+    height: int, width: int, strategy: Strategy, working_size: int
+) -> list[tuple[int, int, int]]:
+    """Returns the shapes (batch, height, width) at which the network fills images of a size.
+
+    Of an image that is filled in several windows, these are the numbers of windows at full scale
+    that fit into a batch. Windows that are scaled down because of a thick hole may have other
+    shapes if a side of the image is shorter than they are.
+
+    Raises:
+        UsageError: A side is not positive.
+    """
+    if min(height, width) < 1:
+        raise UsageError(f"An image has at least one pixel, not {width}x{height}.")
+    hole = np.zeros((height, width, 1), bool)
+    hole[height // 2, width // 2] = True
+    plan = plan_windows(hole, strategy, working_size)
+    ((window,),) = plan.stages
+    shape = compiled_side(window.height), compiled_side(window.width)
+    several = window.view[2:] != (height, width)
+    most = _largest_batch(*shape) if several else 1
+    return [(1 << i, *shape) for i in range((most - 1).bit_length() + 1)]
+
+
+def _largest_batch(height: int, width: int) -> int:
+    return max(BATCH_PIXELS // (height * width), 1)
+
+
 def fill(canvases: Sequence[Canvas], run: Callable[..., Prediction]) -> None:
     """Fills all windows of canvases, stage by stage, in batches of windows of one size.
 
@@ -141,7 +169,7 @@ def fill(canvases: Sequence[Canvas], run: Callable[..., Prediction]) -> None:
             sides = compiled_side(window.height), compiled_side(window.width)
             by_size[(*sides, window.height, window.width)].append((canvas, window))
         for (height, width, *_), group in by_size.items():
-            most = max(BATCH_PIXELS // (height * width), 1)
+            most = _largest_batch(height, width)
             for start in range(0, len(group), most):
                 _fill_batch(group[start : start + most], height, width, run)
 

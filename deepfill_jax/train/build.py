@@ -18,7 +18,7 @@ from deepfill_jax.metric_table import METRICS
 from deepfill_jax.models import Discriminator, Generator, Variant, make_variant
 from deepfill_jax.models.generator import check_image_size
 from deepfill_jax.models.variants import UNIT_VARIANCE
-from deepfill_jax.train import losses, warm_start
+from deepfill_jax.train import freezing, losses, partial_start, warm_start
 from deepfill_jax.train.state import (
     TrainState,
     create_train_state,
@@ -109,7 +109,7 @@ def train_step(config: ConfigDict, mesh: Mesh, recipe: losses.Recipe | None = No
         recipe: The losses; None takes those of the config.
 
     Raises:
-        UsageError: See `networks` and `optimizers`.
+        UsageError: See `networks`, `optimizers` and `frozen_parameters`.
     """
     return make_train_step(
         *networks(config),
@@ -120,9 +120,27 @@ def train_step(config: ConfigDict, mesh: Mesh, recipe: losses.Recipe | None = No
         discriminator_steps=config.discriminator_steps,
         skip_nonfinite=config.skip_nonfinite,
         schedules=schedules(config),
+        frozen=frozen_parameters(config, mesh),
         mesh=mesh,
         deterministic=config.deterministic,
     )
+
+
+def frozen_parameters(config: ConfigDict, mesh: Mesh) -> frozenset[str]:
+    """Returns the paths of the parameters that `config.freeze` names, see `freezing`.
+
+    Raises:
+        UsageError: A pattern matches nothing.
+    """
+    if not config.freeze:
+        return frozenset()
+    state = abstract_state(config, mesh)
+    names = {
+        name
+        for network in freezing.NETWORKS
+        for name, _ in freezing.paths(network, getattr(state, network).params)
+    }
+    return freezing.match(config.freeze, names)
 
 
 def check_sizes(config: ConfigDict, mesh: Mesh) -> None:
@@ -183,6 +201,7 @@ def initial_state(config: ConfigDict, mesh: Mesh) -> TrainState:
     """Makes the state of step 0 by random initialisation, or from the weights `config.init_from`.
 
     A guided model that starts from an unguided one initially computes the same for any sketch.
+    With `config.init_partial`, weights that do not fit stay random, see `partial_start`.
 
     Raises:
         UsageError: The weights cannot be read or belong to another architecture.
@@ -190,7 +209,8 @@ def initial_state(config: ConfigDict, mesh: Mesh) -> TrainState:
     """
     source, averaged = config.init_from, config.ema_decay > 0
     # The weights are read first, so that errors are raised before the slow initialisation.
-    model = warm_start.read(source, variant(config)) if source else None
+    any_shape = config.init_partial
+    model = warm_start.read(source, variant(config), any_shape=any_shape) if source else None
     state = create_train_state(
         *networks(config),
         *optimizers(config),
@@ -200,6 +220,8 @@ def initial_state(config: ConfigDict, mesh: Mesh) -> TrainState:
     )
     if model is None:
         return state
+    if any_shape:
+        model = partial_start.fit(model, state, source)
     return warm_start.take(model, state, averaged=averaged, mesh=mesh, source=source)
 
 

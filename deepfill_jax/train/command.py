@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from deepfill_jax import flags
+from deepfill_jax import compile_cache, flags
 from deepfill_jax.train import loop
 
 
@@ -13,4 +13,5 @@ def run(config: ConfigDict, workdir: str) -> None:
         UsageError, RunError, PreemptedError: See `loop.train`.
     """
     with flags.joined_processes(config):
+        compile_cache.enable()
         loop.train(config, workdir, start_over=flags.FLAGS.start_over)

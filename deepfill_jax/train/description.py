@@ -20,6 +20,7 @@ from deepfill_jax.convert.run import CONFIG, read_config
 from deepfill_jax.data.files import MAX_MISSING
 from deepfill_jax.data.sources import Source
 from deepfill_jax.errors import UsageError
+from deepfill_jax.train import freezing
 from deepfill_jax.train.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -78,12 +79,20 @@ def write(
     text = parameter_overview.get_parameter_overview(overview)
     (workdir / "parameters.txt").write_text(text + "\n")
     counts = {name: parameter_overview.count_parameters(net) for name, net in overview.items()}
+    sizes = {x: v.size for name, net in overview.items() for x, v in freezing.paths(name, net)}
+    frozen = sum(sizes[name] for name in freezing.match(config.freeze, sizes.keys()))
     print(
         f"{config.model.architecture}: {counts['generator']:,} generator and "
-        f"{counts['discriminator']:,} discriminator parameters on {jax.device_count()} "
-        f"{jax.devices()[0].platform} device(s); step {step} of {config.num_steps}.",
+        f"{counts['discriminator']:,} discriminator parameters"
+        f"{f', {frozen:,} of them frozen,' if frozen else ''} on {jax.device_count()} "
+        f"{jax.devices()[0].platform} device(s); step {step} of {config.num_steps}.{_compiling()}",
         flush=True,
     )
+
+
+def _compiling() -> str:
+    folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    return " Compiling the training step" + (f", or reading it from {folder}." if folder else ".")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -92,14 +101,15 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple
     Keys that are missing in the earlier config are omitted: they were added by a later version, and
     their default behaves like the earlier version.
     """
-    old, new = dict(_leaves(before)), dict(_leaves(now))
+    old, new = dict(leaves(before)), dict(leaves(now))
     return [(key, old[key], new.get(key)) for key in old if old[key] != new.get(key)]
 
 
-def _leaves(config: Mapping[str, Any], path: str = "config.") -> Iterator[tuple[str, Any]]:
+def leaves(config: Mapping[str, Any], path: str = "config.") -> Iterator[tuple[str, Any]]:
+    """Yields the path of each value of a config, such as "config.model.width", and the value."""
     for key, value in config.items():
         if isinstance(value, (Mapping, ConfigDict)):
-            yield from _leaves(value, f"{path}{key}.")
+            yield from leaves(value, f"{path}{key}.")
         else:
             yield f"{path}{key}", value
 

@@ -1,8 +1,9 @@
 """The training loop: validation, checkpoints and logging at intervals; no arithmetic.
 
 A run's folder contains `config.json`, `images.json`, `parameters.txt`, `checkpoints/`, their record
-`saved.json`, TensorBoard event files, `run.lock` and, if the run started from weights,
-`parent.json`. Training again in the same folder resumes exactly from the newest checkpoint.
+`saved.json`, TensorBoard event files, `run.lock`, `parent.json` if the run started from weights,
+and `wandb.json` if it writes to Weights & Biases. Training again in the same folder resumes exactly
+from the newest checkpoint.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from deepfill_jax.evaluate import scoring, visualization
 from deepfill_jax.evaluate.methods import make_evaluation_step
 from deepfill_jax.local_paths import require_local
 from deepfill_jax.metric_table import LPIPS
-from deepfill_jax.train import build, description, lock, restart
+from deepfill_jax.train import build, description, lock, restart, writers
 from deepfill_jax.train.objectives import Batch
 from deepfill_jax.train.scalar_log import ScalarLog
 from deepfill_jax.train.state import TrainState
@@ -63,6 +64,7 @@ def train(config: ConfigDict, workdir: str | Path, *, start_over: bool = False) 
     mesh = sharding.make_mesh()
     build.check_sizes(config, mesh)
     build.check_best_metric(config)
+    writers.check(config)
     train_step = build.train_step(config, mesh)
     with lock.hold_for_all(workdir), StopSignal() as stop:
         _train(config, workdir, mesh, train_step, stop, start_over=start_over)
@@ -96,7 +98,7 @@ def _train(
         is_main_process = jax.process_index() == 0
         if is_main_process:
             description.write(config, workdir, start, sources)
-        writer = metric_writers.create_default_writer(workdir, just_logging=not is_main_process)
+        writer = writers.create(config, workdir)
         run = _Run(config, workdir, checkpoints, writer, ScalarLog(config, writer, first), stop)
         sharded = (sharding.shard_batch(batch, mesh) for batch in start_training_batches(first))
         profile = build.profiler(config, workdir)
@@ -148,7 +150,7 @@ class _Run:
 
     def close(self, done: int) -> str:
         """Waits until everything is written; returns the message of a stop."""
-        self.writer.flush()
+        self.writer.close()
         self.checkpoints.close()
         return f"Stopped on request after step {done}; it is saved in {self.workdir}."
 

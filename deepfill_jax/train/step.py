@@ -17,7 +17,7 @@ Those of the discriminator are 0 before `Recipe.adversarial_start_step`.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Set
 from functools import partial
 from typing import Protocol
 
@@ -29,6 +29,8 @@ from jax.sharding import Mesh
 
 from deepfill_jax import compiler, perceptual, sharding
 from deepfill_jax.models import Discriminator, Generator
+from deepfill_jax.train import freezing
+from deepfill_jax.train.gradients import accumulate, descend
 from deepfill_jax.train.losses import Recipe
 from deepfill_jax.train.objectives import (
     Batch,
@@ -63,6 +65,7 @@ def make_train_step(
     discriminator_steps: int = 1,
     skip_nonfinite: bool = False,
     schedules: Mapping[str, optax.Schedule] | None = None,
+    frozen: Set[str] = frozenset(),
     deterministic: bool = False,
 ) -> TrainStep:
     """Makes the training step: (state, batch) -> (state, scalars).
@@ -82,6 +85,8 @@ def make_train_step(
         skip_nonfinite: Whether a step with a loss or gradient norm that is not finite changes
             nothing but the number of steps.
         schedules: Learning rates to return with the scalars, by network.
+        frozen: Paths of the parameters that do not change, see `freezing`. Gradient norms and
+            clipping leave them out.
         deterministic: See `compiler.options`.
 
     Returns:
@@ -102,6 +107,7 @@ def make_train_step(
         discriminator_steps,
         skip_nonfinite,
         schedules or {},
+        frozen,
     )
     everywhere = sharding.replicated(mesh)
     constants = (perceptual.load(recipe.perceptual_network),) if recipe.perceptual else ()
@@ -129,6 +135,7 @@ class _Updates:
     discriminator_steps: int
     skip_nonfinite: bool
     schedules: Mapping[str, optax.Schedule]
+    frozen: Set[str]
 
     def train_step(
         self, state: TrainState, batch: Batch, perceptual_params: PyTree = None
@@ -167,11 +174,11 @@ class _Updates:
         loss = partial(
             discriminator_loss, self.generator, self.discriminator, self.recipe, g.params
         )
-        gradients, spectral, scalars = _gradients(
+        gradients, spectral, scalars = accumulate(
             loss, d.params, d.spectral, batch, self.grad_accum_steps
         )
-        d = _descend(d, gradients, self.discriminator_optimizer, state.step)
-        scalars["gradient_norm/discriminator"] = optax.tree.norm(gradients)
+        d, norm = self._descend("discriminator", d, gradients, state.step)
+        scalars["gradient_norm/discriminator"] = norm
         return state.replace(discriminator=d.replace(spectral=spectral)), scalars
 
     def _update_generator(
@@ -187,15 +194,31 @@ class _Updates:
             step=state.step,
             perceptual_params=perceptual_params,
         )
-        gradients, spectral, scalars = _gradients(
+        gradients, spectral, scalars = accumulate(
             loss, g.params, d.spectral, batch, self.grad_accum_steps
         )
-        g = _descend(g, gradients, self.generator_optimizer, state.step)
+        g, scalars["gradient_norm/generator"] = self._descend("generator", g, gradients, state.step)
         if self.ema_decay:
             decay = ema_decay_at(self.ema_decay, state.step)
-            g = g.replace(average=optax.incremental_update(g.params, g.average, 1.0 - decay))
-        scalars["gradient_norm/generator"] = optax.tree.norm(gradients)
+            average = optax.incremental_update(g.params, g.average, 1.0 - decay)
+            # Rounding would change the average of parameters that stay the same.
+            average = freezing.choose(self.frozen, "generator", g.params, average)
+            g = g.replace(average=average)
         return state.replace(generator=g, discriminator=d.replace(spectral=spectral)), scalars
+
+    def _descend(
+        self, name: str, net: NetState, gradients: PyTree, step: jax.Array
+    ) -> tuple[NetState, jax.Array]:
+        """Updates the parameters that are not frozen; also returns the norm of their gradient."""
+        zeros = jax.tree.map(jnp.zeros_like, gradients) if self.frozen else gradients
+        gradients = freezing.choose(self.frozen, name, zeros, gradients)
+        optimizer = {
+            "generator": self.generator_optimizer,
+            "discriminator": self.discriminator_optimizer,
+        }[name]
+        updated = descend(net, gradients, optimizer, step)
+        params = freezing.choose(self.frozen, name, net.params, updated.params)
+        return updated.replace(params=params), optax.tree.norm(gradients)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,42 +238,3 @@ class BoundStep:
     def lower(self, state: PyTree, batch: PyTree, /) -> jax.stages.Lowered:
         """Lowers the step for arguments of these shapes."""
         return self.function.lower(state, batch, self.weights)
-
-
-def _descend(
-    net: NetState, gradients: PyTree, optimizer: optax.GradientTransformation, step: jax.Array
-) -> NetState:
-    update = optax.with_extra_args_support(optimizer).update
-    updates, opt_state = update(gradients, net.opt_state, net.params, step=step)
-    return net.replace(params=optax.apply_updates(net.params, updates), opt_state=opt_state)
-
-
-def _gradients(
-    loss: Callable[[PyTree, PyTree, Batch], tuple[jax.Array, tuple[PyTree, Scalars]]],
-    params: PyTree,
-    spectral: PyTree,
-    batch: Batch,
-    grad_accum_steps: int,
-) -> tuple[PyTree, PyTree, Scalars]:
-    """Gradients of `loss`, vectors of the power iteration, and scalars.
-
-    The parts of the batch run one after the other. Gradients and scalars are averaged over them;
-    each part starts from the vectors of the part before.
-    """
-    differentiate = jax.grad(loss, has_aux=True)
-    if grad_accum_steps == 1:
-        gradients, (spectral, scalars) = differentiate(params, spectral, batch)
-        return gradients, spectral, scalars
-
-    def run_part(spectral: PyTree, part: Batch) -> tuple[PyTree, tuple[PyTree, Scalars]]:
-        gradients, (spectral, scalars) = differentiate(params, spectral, part)
-        return spectral, (gradients, scalars)
-
-    # Part i takes rows i, i + n, ..., so that each device uses its own rows in every part.
-    parts = jax.tree.map(
-        lambda x: x.reshape(-1, grad_accum_steps, *x.shape[1:]).swapaxes(0, 1), dict(batch)
-    )
-    unroll = compiler.unrolled(grad_accum_steps)
-    spectral, stacked = lax.scan(run_part, spectral, parts, unroll=unroll)
-    gradients, scalars = jax.tree.map(lambda x: jnp.mean(x, axis=0), stacked)
-    return gradients, spectral, scalars

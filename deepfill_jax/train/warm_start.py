@@ -18,8 +18,13 @@ from deepfill_jax.weights import Model
 logger = logging.getLogger(__name__)
 
 
-def read(source: str, asked: Variant) -> Model:
+def read(source: str, asked: Variant, *, any_shape: bool = False) -> Model:
     """Reads weights. An unguided model gets kernels for the sketch if the config asks for one.
+
+    Args:
+        source: See `convert.sources.read`.
+        asked: The architecture of the config.
+        any_shape: Whether the weights may be of another architecture.
 
     Raises:
         UsageError: They cannot be read, or are of another architecture.
@@ -27,7 +32,8 @@ def read(source: str, asked: Variant) -> Model:
     model = sources.read(source).model
     if asked.guided and not model.variant.guided:
         model = with_sketch_channels(model)
-    _check_architecture(model, asked, source)
+    if not any_shape:
+        _check_architecture(model, asked, source)
     return model
 
 
@@ -81,6 +87,8 @@ def _check_architecture(model: Model, asked: Variant, source: str) -> None:
     if differences:
         way_out = " `deepfill convert --generator-only` leaves the discriminator out."
         raise UsageError(
-            f"config.init_from={source} holds {', '.join(differences.values())}."
-            + way_out * ("discriminator_width" in differences)
+            f"config.init_from={source} holds {', '.join(differences.values())}. "
+            "config.init_partial=True takes the weights that fit."
+            + way_out
+            * ("discriminator_width" in differences)
         )
