@@ -40,49 +40,57 @@ def blob(rng, shape, width):
     return np.asarray(mask) > 0, Box(top, left, width, width)
 
 
+def network(inpainter, **options):
+    """Returns a function of image, mask and square, which returns the completed image."""
+    return lambda image, mask, _: inpainter(image, mask, **options)
+
+
+def classical(name):
+    """Returns such a function for a classical method, which completes the square."""
+
+    def complete(image, mask, square):
+        completed = image.copy()
+        completed[square] = BASELINES[name](image[square], mask[square][..., None])
+        return completed
+
+    return complete
+
+
 def methods(model):
-    """Returns functions of image, mask and square, which return the completed image, by name."""
+    """Returns the methods by name."""
     inpainter = Inpainter.load(model)
-
-    def network(**options):
-        return lambda image, mask, _: inpainter(image, mask, **options)
-
-    def classical(name):
-        def complete(image, mask, square):
-            completed = image.copy()
-            completed[square] = BASELINES[name](image[square], mask[square][..., None])
-            return completed
-
-        return complete
-
     return {
-        "crop, with detail": network(strategy="crop"),
-        "crop": network(strategy="crop", detail=False),
-        "crop, network's colors": network(strategy="crop", detail=False, seamless=False),
-        "resize": network(strategy="resize", detail=False),
+        "crop, with detail": network(inpainter, strategy="crop"),
+        "crop": network(inpainter, strategy="crop", detail=False),
+        "crop, network's colors": network(inpainter, strategy="crop", detail=False, seamless=False),
+        "resize": network(inpainter, strategy="resize", detail=False),
         **{name: classical(name) for name in CLASSICAL},
     }
 
 
 def lpips() -> Callable[[np.ndarray, np.ndarray], float]:
-    """Returns LPIPS of two images, uint8 [H, W, 3]."""
+    """Returns the mean LPIPS of pairs of images, uint8 [B, H, W, 3]."""
     params = perceptual.load("alexnet")
 
     def distance(a, b):
-        pair = (jnp.asarray(to_float(x)[None]) for x in (a, b))
-        return float(perceptual.distance("alexnet", params, *pair)[0])
+        pair = (jnp.asarray(to_float(x)) for x in (a, b))
+        return float(perceptual.distance("alexnet", params, *pair).mean())
 
     return distance
 
 
-def measure(complete, image, mask, square, distance):
-    """Returns hole L1, LPIPS and seconds of a method, and its completed square."""
+def measure(complete, image, mask, square, distance, windows=None):
+    """Returns hole L1, LPIPS and seconds of a method, and the completed image.
+
+    LPIPS is the mean over windows of one size, by default the square alone.
+    """
     began = time.perf_counter()
     completed = complete(image, mask, square)
     seconds = time.perf_counter() - began
     np.testing.assert_array_equal(completed[~mask], image[~mask])
     error = np.abs(completed[mask].astype(float) - image[mask]).mean() / 2.55
-    return (error, distance(completed[square], image[square]), seconds), completed[square]
+    pair = (np.stack([x[window] for window in windows or [square]]) for x in (completed, image))
+    return (error, distance(*pair), seconds), completed
 
 
 def panel(square):
@@ -125,7 +133,7 @@ def main(arguments=None):
         for name, complete in completes.items():
             measured, completed = measure(complete, image, mask, square, distance)
             figures[name].append(measured)
-            shown.append(panel(completed))
+            shown.append(panel(completed[square]))
         rows.append(np.concatenate([*shown, panel(image[square])], axis=1))
         line = "; ".join(f"{name} {x[-1][0]:.2f}, {x[-1][1]:.4f}" for name, x in figures.items())
         print(f"{photo.name}, {width} px: {line}", flush=True)

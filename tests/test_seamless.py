@@ -8,6 +8,7 @@ from deepfill_jax import Inpainter
 from deepfill_jax.inpaint import seamless
 
 matched = jax.jit(seamless.match_border)
+weight_of = jax.jit(seamless.detail_weight)
 interpolated = jax.jit(seamless.membrane)
 
 
@@ -23,11 +24,65 @@ def mask_of(kind: str, height: int = 64, width: int = 96) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["line", "box", "border"])
-def test_constant_difference_is_removed(kind):
+def test_constant_difference_has_no_influence(kind):
     image = np.random.default_rng(0).uniform(-0.8, 0.8, (1, 64, 96, 3)).astype(np.float32)
     offset = np.array([0.1, -0.2, 0.05], np.float32)
-    result = matched(image + offset, image, mask_of(kind))
-    np.testing.assert_allclose(result, image, atol=2e-3)
+    mask = mask_of(kind)
+    result = matched(image + offset, image, mask)
+    np.testing.assert_allclose(result, matched(image, image, mask), atol=2e-3)
+    np.testing.assert_array_equal(result[mask[..., 0] == 0], image[mask[..., 0] == 0])
+    if kind != "line":
+        np.testing.assert_allclose(result, image, atol=2e-3)
+
+
+def test_thick_holes_have_the_gradients_of_the_prediction():
+    # The difference between image and prediction, continued into the hole, is added.
+    image, prediction = np.random.default_rng(0).uniform(-0.3, 0.3, (2, 1, 64, 96, 3))
+    image, prediction = image.astype(np.float32), prediction.astype(np.float32)
+    mask = mask_of("box")
+    added = interpolated(np.where(mask > 0, 0, image - prediction), 1 - mask)
+    np.testing.assert_allclose(matched(prediction, image, mask), prediction + added, atol=1e-5)
+
+
+@pytest.mark.parametrize("thickness", [2, 4, 8, 16, 24, 32])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_weight_of_detail_follows_thickness(thickness, axis):
+    mask = np.zeros((1, 96, 96, 1), np.float32)
+    np.moveaxis(mask, axis, 0)[30 : 30 + thickness] = 1
+    expected = mask * min(thickness / 24, 1) ** 0.5
+    np.testing.assert_allclose(weight_of(mask), expected, rtol=1e-6)
+
+
+def test_weight_of_detail_depends_on_the_own_hole():
+    mask = mask_of("box")
+    mask[:, 54:56] = 1  # A line beside the box.
+    weight = np.asarray(weight_of(mask))
+    np.testing.assert_array_equal(weight[:, 10:50, 20:70], 1)
+    np.testing.assert_allclose(weight[:, 54:56], (2 / 24) ** 0.5, rtol=1e-6)
+
+
+def test_hole_continues_beyond_the_edge_of_the_image():
+    mask = np.zeros((1, 64, 96, 1), np.float32)
+    mask[:, :12] = 1
+    np.testing.assert_array_equal(weight_of(mask), mask)
+
+
+@pytest.mark.parametrize(("kind", "share"), [("line", (4 / 24) ** 0.5), ("box", 1)])
+def test_invented_texture_is_weaker_in_thin_holes(kind, share):
+    rows, columns = np.mgrid[:64, :96].astype(np.float32)
+    smooth = np.stack([rows / 64, columns / 96, (rows - columns) / 160], -1)[np.newaxis] * 0.5
+    mask = mask_of(kind)
+    texture = 0.3 * mask * np.where((rows + columns) % 2, 1, -1)[..., np.newaxis].astype(np.float32)
+    result = matched(smooth + texture, smooth, mask)
+    np.testing.assert_allclose(result, smooth + share * texture, atol=0.02)
+
+
+def test_true_texture_is_better_than_none_in_thin_holes():
+    image = np.random.default_rng(0).uniform(-1, 1, (1, 64, 96, 3)).astype(np.float32)
+    mask = mask_of("line")
+    interpolation = interpolated(np.where(mask > 0, 0, image), 1 - mask)
+    errors = [np.abs(x - image).sum() for x in (matched(image, image, mask), interpolation)]
+    assert errors[0] < 0.7 * errors[1]
 
 
 @pytest.mark.parametrize("kind", ["line", "box"])
@@ -101,7 +156,7 @@ def test_without_it_the_colors_are_those_of_the_network(scenes):
 def test_known_pixels_and_size_are_kept(scenes, strategy, shape):
     photo = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     mask = np.zeros((70, 90), bool)
-    mask[10:60, 20:40] = True
+    mask[10:60, 20:40] = mask[5:8, 50:80] = True
     completed = scenes(photo, mask, strategy=strategy)
     assert completed.shape == photo.shape
     np.testing.assert_array_equal(completed[~mask], photo[~mask])

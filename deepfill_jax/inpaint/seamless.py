@@ -1,15 +1,16 @@
 """Seamless borders: the completion meets the known pixels without a step in color.
 
 The network also predicts the known pixels, but only approximately, so its prediction differs from
-the image at the border of the hole. The difference is continued into the hole and added:
+the image at the border of the hole. Only the detail of the prediction is therefore used:
 
-    difference    image - prediction, on the known pixels
-    membrane      in the hole: the solution of Laplace's equation with these values at the border
-    result        prediction + membrane
+    membrane(x)   in the hole: the solution of Laplace's equation with x at the border
+    detail        prediction - membrane(prediction), 0 at the border
+    result        membrane(image) + weight * detail
 
-The result has the gradients of the prediction and the border of the image, which is the seamless
-cloning of Poisson image editing (Pérez et al., SIGGRAPH 2003, section 3). In thin holes, it also
-replaces colors that the network blurs by those of both sides.
+With weight 1, this is the seamless cloning of Poisson image editing (Pérez et al., SIGGRAPH 2003,
+section 3): the gradients of the prediction and the border of the image. In thin holes, the border
+alone says more about the colors than the prediction, whose detail is mostly texture that another
+photograph could have, see `detail_weight`.
 """
 
 import jax
@@ -21,10 +22,11 @@ from deepfill_jax.image import upsample2x
 COARSEST = 8  # Largest side that is solved without a coarser start, in pixels.
 SWEEPS = 12  # Sweeps per resolution, after those at the coarsest.
 DAMPING = 0.8  # Step of a sweep; a full step would not reduce the checkerboard frequency.
+DEPTH = 12  # Holes that are twice as thick get the full detail of the prediction, in pixels.
 
 
 def match_border(prediction: jax.Array, image: jax.Array, mask: jax.Array) -> jax.Array:
-    """Adds the membrane to a prediction.
+    """Continues the image into the hole, and adds the detail of a prediction.
 
     Args:
         prediction: Float32 [B, H, W, 3], for known pixels and for the hole.
@@ -32,11 +34,46 @@ def match_border(prediction: jax.Array, image: jax.Array, mask: jax.Array) -> ja
         mask: Float32 [B, H, W, 1], 1 in the hole.
 
     Returns:
-        Float32 [B, H, W, 3] in [-1, 1]. Known pixels are those of the image, up to rounding.
+        Float32 [B, H, W, 3] in [-1, 1]. Known pixels are those of the image.
     """
     known = 1.0 - mask
-    difference = jnp.where(known > 0.0, image - prediction, 0.0)
-    return jnp.clip(prediction + membrane(difference, known), -1.0, 1.0)
+    detail = prediction - membrane(prediction, known)
+    return jnp.clip(membrane(image, known) + detail_weight(mask) * detail, -1.0, 1.0)
+
+
+def detail_weight(mask: jax.Array) -> jax.Array:
+    """Returns the weight of the detail: sqrt(thickness / 24 px), at most 1.
+
+    The thickness is the side of the largest square in the hole that reaches within 12 px of a
+    pixel. Beyond the edge of the image, the hole continues.
+
+    The formula follows a measurement with the model `scenes`: straight holes in 24 scenes, scaled
+    to 256 px (a), and 22 parts of large photographs (b). Below 24 px, a larger weight costs hole L1
+    and gains little in LPIPS. Above, a smaller weight costs LPIPS in the scenes.
+
+        thickness in px             2     4     8     12    16    24    32    48
+        least squares, a            0.36  0.39  0.46  0.48  0.51  0.51  0.59  0.51
+        least squares, b            0.21  0.23  0.28  0.32  0.41  0.21  0.36  0.37
+        lowest LPIPS, a             0.50  0.50  0.75  1.00  1.00  1.00  1.00  1.00
+        lowest LPIPS, b             0.25  0.25  0.50  0.75  0.75  0.75  0.75  0.75
+        sqrt(thickness / 24)        0.29  0.41  0.58  0.71  0.82  1.00  1.00  1.00
+
+    Args:
+        mask: Float32 [B, H, W, 1], 1 in the hole.
+
+    Returns:
+        Float32 [B, H, W, 1], 0 outside the hole.
+    """
+
+    def measure(_: int, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        inner, depth = state
+        return -_maximum_3x3(-inner), depth + inner
+
+    def spread(_: int, deepest: jax.Array) -> jax.Array:
+        return mask * _maximum_3x3(deepest)
+
+    _, depth = lax.fori_loop(0, DEPTH, measure, (mask, jnp.zeros_like(mask)))
+    return jnp.sqrt(lax.fori_loop(0, DEPTH, spread, depth) / DEPTH)
 
 
 def membrane(values: jax.Array, known: jax.Array) -> jax.Array:
@@ -46,18 +83,19 @@ def membrane(values: jax.Array, known: jax.Array) -> jax.Array:
     few sweeps are enough for holes of any size.
 
     Args:
-        values: Float32 [B, H, W, C].
+        values: Float32 [B, H, W, C]; unknown values have no influence.
         known: Float32 [B, H, W, 1], 1 where the values are known, otherwise 0.
 
     Returns:
         Float32 [B, H, W, C]; the known values are unchanged. 0 if nothing is known.
     """
     height, width = values.shape[1:3]
+    values = jnp.where(known > 0.0, values, 0.0)
     if max(height, width) <= COARSEST:
         start, sweeps = jnp.zeros_like(values), COARSEST**2
     else:
         number = _sums_of_blocks(known)
-        means = _sums_of_blocks(values * known) / jnp.maximum(number, 1.0)
+        means = _sums_of_blocks(values) / jnp.maximum(number, 1.0)
         start = upsample2x(membrane(means, jnp.minimum(number, 1.0)))[:, :height, :width]
         sweeps = SWEEPS
 
@@ -74,3 +112,10 @@ def _sums_of_blocks(x: jax.Array) -> jax.Array:
     x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
     batch, height, width, channels = x.shape
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).sum(axis=(2, 4))
+
+
+def _maximum_3x3(x: jax.Array) -> jax.Array:
+    """Returns the maximum of each pixel and its eight neighbors; x continues beyond its edge."""
+    y = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), "edge")
+    y = jnp.maximum(jnp.maximum(y[:, :-2], y[:, 1:-1]), y[:, 2:])
+    return jnp.maximum(jnp.maximum(y[:, :, :-2], y[:, :, 1:-1]), y[:, :, 2:])
