@@ -22,12 +22,12 @@ from fastapi.testclient import TestClient
 from made import make_picture
 
 from deepfill_jax import pictures
-from deepfill_jax.app import actions
 from deepfill_jax.app.api import make_api
 from deepfill_jax.app.filling import Filler, Options
 from deepfill_jax.app.queue import CancelledError, QueueFullError
 from deepfill_jax.app.service import Service
 from deepfill_jax.app.shared_flags import Flags
+from deepfill_jax.app.waiting import waiting as wait_and_say
 from deepfill_jax.app.work_limits import Limits
 from deepfill_jax.app.worker import Worker
 
@@ -159,7 +159,7 @@ def test_waiting_users_are_told_what_happens(monkeypatch):
             stop.wait(10)
 
         second = asyncio.ensure_future(service.queue.exclusive(work))
-        waiting = actions._waiting(second, service)
+        waiting = wait_and_say(second, service)
         assert await said() == "Waiting: 1 request before this one"
         end.set()
         await asyncio.to_thread(begun.wait)

@@ -3,13 +3,15 @@
 import jax
 import numpy as np
 import pytest
+import scipy
 
 from deepfill_jax import Inpainter
 from deepfill_jax.inpaint import seamless
 
 matched = jax.jit(seamless.match_border)
-weight_of = jax.jit(seamless.detail_weight)
 interpolated = jax.jit(seamless.membrane)
+weight_of = jax.jit(seamless.thickness_weight)
+limited = jax.jit(seamless.limit_contrast)
 
 
 def mask_of(kind: str, height: int = 64, width: int = 96) -> np.ndarray:
@@ -23,11 +25,17 @@ def mask_of(kind: str, height: int = 64, width: int = 96) -> np.ndarray:
     return mask
 
 
+def grown(mask: np.ndarray, pixels: int) -> np.ndarray:
+    return scipy.ndimage.grey_dilation(mask, (1, 2 * pixels + 1, 2 * pixels + 1, 1))
+
+
 @pytest.mark.parametrize("kind", ["line", "box", "border"])
 def test_constant_difference_has_no_influence(kind):
-    image = np.random.default_rng(0).uniform(-0.8, 0.8, (1, 64, 96, 3)).astype(np.float32)
-    offset = np.array([0.1, -0.2, 0.05], np.float32)
     mask = mask_of(kind)
+    # The contrast in the hole is lower, so it is not limited.
+    image = np.random.default_rng(0).uniform(-0.8, 0.8, (1, 64, 96, 3)).astype(np.float32)
+    image *= 1 - mask / 2
+    offset = np.array([0.1, -0.2, 0.05], np.float32)
     result = matched(image + offset, image, mask)
     np.testing.assert_allclose(result, matched(image, image, mask), atol=2e-3)
     np.testing.assert_array_equal(result[mask[..., 0] == 0], image[mask[..., 0] == 0])
@@ -38,7 +46,7 @@ def test_constant_difference_has_no_influence(kind):
 def test_thick_holes_have_the_gradients_of_the_prediction():
     # The difference between image and prediction, continued into the hole, is added.
     image, prediction = np.random.default_rng(0).uniform(-0.3, 0.3, (2, 1, 64, 96, 3))
-    image, prediction = image.astype(np.float32), prediction.astype(np.float32)
+    image, prediction = image.astype(np.float32), prediction.astype(np.float32) / 2
     mask = mask_of("box")
     added = interpolated(np.where(mask > 0, 0, image - prediction), 1 - mask)
     np.testing.assert_allclose(matched(prediction, image, mask), prediction + added, atol=1e-5)
@@ -72,9 +80,57 @@ def test_invented_texture_is_weaker_in_thin_holes(kind, share):
     rows, columns = np.mgrid[:64, :96].astype(np.float32)
     smooth = np.stack([rows / 64, columns / 96, (rows - columns) / 160], -1)[np.newaxis] * 0.5
     mask = mask_of(kind)
-    texture = 0.3 * mask * np.where((rows + columns) % 2, 1, -1)[..., np.newaxis].astype(np.float32)
-    result = matched(smooth + texture, smooth, mask)
-    np.testing.assert_allclose(result, smooth + share * texture, atol=0.02)
+    texture = np.where((rows + columns) % 2, 0.05, -0.05).astype(np.float32)[..., np.newaxis]
+    # Contrast is not limited, because it is higher some pixels beside the hole.
+    image = smooth + 4 * texture * (1 - grown(mask, 4))
+    result = matched(smooth + texture * mask, image, mask)
+    inside = np.broadcast_to(mask, result.shape) > 0
+    np.testing.assert_allclose(result[inside], (smooth + share * texture)[inside], atol=0.02)
+
+
+def test_constant_is_continued_through_a_wide_hole():
+    mask = np.zeros((1, 512, 64, 1), np.float32)
+    mask[:, 16:496] = 1
+    result = interpolated(np.full((1, 512, 64, 3), 0.8, np.float32), 1 - mask)
+    np.testing.assert_allclose(result, 0.8, atol=1e-6)
+
+
+def noise(contrast, height=64, width=96, *, coarse=False):
+    sides = (height // 8, width // 8) if coarse else (height, width)
+    values = np.random.default_rng(0).normal(0, contrast, (1, *sides, 3)).astype(np.float32)
+    return np.kron(values, np.ones((1, 8, 8, 1), np.float32)) if coarse else values
+
+
+@pytest.mark.parametrize("kind", ["line", "box", "border"])
+@pytest.mark.parametrize("coarse", [False, True])
+def test_contrast_in_the_hole_is_at_most_that_around_it(kind, coarse):
+    mask = mask_of(kind)
+    for known, predicted, left in ((0.02, 0.4, 0.02), (0.2, 0.02, 0.02)):
+        detail = mask * noise(predicted, coarse=coarse)
+        result = np.asarray(limited(detail, noise(known, coarse=coarse), mask))
+        contrast = result[np.broadcast_to(mask, result.shape) > 0].std()
+        assert 0.6 * left < contrast < 1.4 * left
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_fine_and_coarse_contrast_are_limited_separately(coarse):
+    mask = mask_of("box")
+    detail = mask * noise(0.1, coarse=not coarse)
+    result = mask * np.asarray(limited(detail, noise(0.1, coarse=coarse), mask))
+    assert np.abs(result).mean() < 0.7 * np.abs(detail).mean()
+
+
+def test_contrast_far_inside_the_hole_is_that_around_it():
+    mask = np.zeros((1, 512, 64, 1), np.float32)
+    mask[:, 16:496] = 1
+    detail = mask * noise(0.2, 512, 64)
+    result = np.asarray(limited(detail, noise(0.1, 512, 64), mask))
+    np.testing.assert_allclose(result[:, 200:300].std(), 0.1, rtol=0.1)
+
+
+def test_contrast_is_free_where_nothing_is_known():
+    detail = noise(0.2, 32, 32)
+    np.testing.assert_allclose(limited(detail, detail, np.ones((1, 32, 32, 1))), detail, atol=1e-6)
 
 
 def test_true_texture_is_better_than_none_in_thin_holes():
@@ -109,7 +165,7 @@ def test_nothing_known_and_no_hole_change_nothing():
     prediction = np.random.default_rng(0).uniform(-1, 1, (2, 24, 16, 3)).astype(np.float32)
     image = -prediction
     ones = np.ones((2, 24, 16, 1), np.float32)
-    np.testing.assert_array_equal(matched(prediction, image, ones), prediction)
+    np.testing.assert_allclose(matched(prediction, image, ones), prediction, atol=1e-6)
     np.testing.assert_allclose(matched(prediction, image, 0 * ones), image, atol=1e-6)
 
 
