@@ -15,6 +15,7 @@ continue on another machine. The bundled model file is its generator:
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import os
@@ -57,6 +58,8 @@ def train(arguments, hours):
     """Runs the command until it ends or `hours` are over; forwards SIGTERM and SIGINT to it."""
     # In a new session, the process gets Ctrl+C only once, from the handler below.
     with subprocess.Popen(arguments, start_new_session=True) as process:
+        with contextlib.suppress(OSError):  # Linux; in a new session, `nice` alone has no effect.
+            Path(f"/proc/{process.pid}/autogroup").write_text("19")
         stop = functools.partial(process.send_signal, signal.SIGTERM)
         numbers = signal.SIGTERM, signal.SIGINT
         handlers = [signal.signal(number, lambda *_: stop()) for number in numbers]

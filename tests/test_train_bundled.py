@@ -93,3 +93,15 @@ def test_failed_training_leaves_the_state_alone(folder):
     with pytest.raises(SystemExit, match="exit code 2"):
         train_bundled.main([*arguments, *SMALL, "--config.image_side=64"])  # No such key.
     assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="needs Linux's autogroups")
+def test_training_has_the_lowest_priority_among_all_sessions():
+    # The process waits for its priority, and fails if it does not get it.
+    code = (
+        "import time, pathlib\n"
+        "deadline = time.monotonic() + 20\n"
+        "while not pathlib.Path('/proc/self/autogroup').read_text().endswith('nice 19\\n'):\n"
+        "    assert time.monotonic() < deadline\n"
+    )
+    train_bundled.train([sys.executable, "-c", code], hours=None)
