@@ -38,6 +38,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "quality"
 PLACES = HERE.parent / "configs" / "places.py"
 SIZE = 256  # Image side in pixels.
+SEAMLESS = 3  # Edition of inpaint/seamless.py; to be increased when it computes something else.
 CROPS = {"faces": 178, "scenes": 384}  # Side of the crops of each data set, in pixels.
 MASKS = {"irregular": "irregular", "box": "box", "strokes": "strokes", "files": "folder"}
 
@@ -65,7 +66,7 @@ def conditions(method, config, number):
     # Earlier versions evaluated the first images instead.
     conditions |= {"selection": "evenly spaced"} if number else {}
     # A classical method starts from the border's colors in any case.
-    return conditions | ({"seamless": config.eval.seamless} if version else {})
+    return conditions | ({"seamless": config.eval.seamless and SEAMLESS} if version else {})
 
 
 def measure(completed, image, mask):

@@ -122,7 +122,8 @@ def test_a_mask_file_has_the_same_hole_everywhere(mask_file, model, client, monk
     assert answer.status_code == 200, answer.text
     by_http = hole_in(Image.open(io.BytesIO(answer.content)))
 
-    _, on_page = Source(folder / "a.png", "a.png", mask=mask_file, mask_name="m.png").read(10**6)
+    source = Source(folder / "a.png", "a.png", mask=mask_file, mask_name="m.png")
+    on_page = source.read(10**6).hole
 
     draw = masks.sampler({"folder": 1.0}, min_area=0.1, max_area=0.9, folder=str(mask_file.parent))
     in_training = draw(np.random.default_rng(0), SIDE, SIDE)[..., 0] > 0
