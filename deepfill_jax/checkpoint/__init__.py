@@ -6,7 +6,6 @@ function of the seed and n.
 """
 
 import contextlib
-import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from deepfill_jax import sharding
 from deepfill_jax.checkpoint import content, faults
+from deepfill_jax.checkpoint.best import KeepBest
 from deepfill_jax.checkpoint.reading import (
     FOLDER,
     load_networks,
@@ -73,7 +73,7 @@ class Checkpoints:
         self._record = Record(self._folder)
         self._keep_best, self._best_metric = keep_best, best_metric
         self._saving: int | None = None
-        policies = [checkpoint_managers.LatestN(keep_latest), _Best(self)]
+        policies = [checkpoint_managers.LatestN(keep_latest), KeepBest(self.best_steps)]
         if keep_every:
             policies.append(checkpoint_managers.EveryNSteps(keep_every))
         self._manager = ocp.CheckpointManager(
@@ -248,14 +248,3 @@ class Checkpoints:
         with self._writing():
             self._wait()
             self._manager.close()
-
-
-@dataclasses.dataclass
-class _Best:
-    """Preservation policy for the best checkpoints; Orbax's own loses the metrics on restart."""
-
-    checkpoints: Checkpoints
-
-    def should_preserve(self, infos: Sequence[Any], *, context: Any) -> list[bool]:
-        best = self.checkpoints.best_steps()
-        return [info.step in best for info in infos]

@@ -244,12 +244,7 @@ def _checked(name: str, paths: Sequence[str], root: str, keep_places: bool) -> F
 
 def _warn(name: str, count: int, left_out: Sequence[str], why: str) -> None:
     if left_out:
-        logger.warning(
-            "%s: left out %d of %d image files that %s: %s%s",
-            name,
-            len(left_out),
-            count,
-            why,
-            ", ".join(left_out[:_MAX_NAMED_FILES]),
-            ", ..." if len(left_out) > _MAX_NAMED_FILES else "",
-        )
+        more = ["..."] if len(left_out) > _MAX_NAMED_FILES else []
+        paths = ", ".join([*left_out[:_MAX_NAMED_FILES], *more])
+        form = "%s: left out %d of %d image files that %s: %s"
+        logger.warning(form, name, len(left_out), count, why, paths)
