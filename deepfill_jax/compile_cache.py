@@ -32,7 +32,7 @@ def enable(folder: str | Path | None = None) -> None:
             return
         try:
             folder = user_cache.folder("jax")
-        except RuntimeError:  # There is no home folder.
+        except RuntimeError:  # The user has no home folder.
             return
         if not (_is_writable(folder) and distributed.is_shared(folder)):
             return

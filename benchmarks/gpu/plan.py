@@ -1,11 +1,11 @@
 """Compiles the training step for GPUs on a machine without a GPU, and reports XLA's plan.
 
-    pip install 'jax[cuda13]' flax optax orbax-checkpoint opencv-python-headless pypatchmatch
+    pip install '.[train,cuda]'
     python benchmarks/gpu/plan.py --output plan.jsonl [--gpu h200] [--plans 1:16:bfloat16 ...]
 
 A plan is DEVICES:BATCH:PRECISION, with the global batch. The script appends a line of JSON per
 plan, and prints a table: memory per device, operations between devices and their bytes, transfers
-to the host, and a bound of the speed. Nothing runs, so the bound is no measurement: a step takes
+to the host, and a bound of the speed. The bound is calculated, because nothing runs: a step takes
 at least as long as the GPU needs for the arithmetic at its peak rate, and for reading and writing
 the operands of each compiled operation once at its peak bandwidth. XLA chooses its convolution
 algorithms by timing them on the GPU; here it uses its defaults.

@@ -261,8 +261,8 @@ class Inpainter:
 
         Args:
             sizes: (height, width) of images in pixels.
-            strategy: See `__call__`, as is `seamless`; both decide what is compiled.
-            seamless: See `strategy`.
+            strategy: The strategy with which the images will be inpainted, as for `__call__`.
+            seamless: The value with which the images will be inpainted, as for `__call__`.
 
         Raises:
             UsageError: A side is not positive, or the strategy does not exist.

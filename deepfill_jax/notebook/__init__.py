@@ -20,7 +20,7 @@ def is_colab() -> bool:
     """Whether this is a notebook on Google Colab."""
     try:
         return importlib.util.find_spec("google.colab") is not None
-    except ModuleNotFoundError:  # There is no package `google` either.
+    except ModuleNotFoundError:  # The parent package `google` is missing too.
         return False
 
 

@@ -19,7 +19,7 @@ PyTree = Any
 
 
 def fit(model: Model, state: TrainState, source: str) -> Model:
-    """Returns a model with the shapes of a state; logs what is from the model and what is not.
+    """Returns a model with the shapes of a state; logs which arrays come from the given model.
 
     An array is taken if the model has one of the same path and shape, otherwise the state's stays.
     Adam's moments of a network are taken only if all of its parameters are.
