@@ -1,10 +1,15 @@
 """Detail that is copied into completions from a smaller scale."""
 
+import logging
+
+import jax
 import numpy as np
 import pytest
 
 from deepfill_jax.inpaint import detail
 from deepfill_jax.inpaint.canvas import Canvas
+from deepfill_jax.inpaint.classical import Classical
+from deepfill_jax.inpaint.inpainter import Inpainter
 from deepfill_jax.inpaint.resize import resize
 from deepfill_jax.inpaint.windows import plan_windows
 
@@ -137,3 +142,32 @@ def test_canvas_adds_detail_to_scaled_windows_only_if_asked():
         np.testing.assert_array_equal(canvas.pixels[~hole[..., 0]], pixels[~hole[..., 0]])
         results[asked] = canvas.pixels[hole[..., 0]].std()
     assert results[True] > 1.5 * results[False]
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 24), (16, 64)])
+def test_padding_to_a_square_does_not_change_the_sources(height, width):
+    smooth = textured(height, width)
+    unknown = box(4, 8, 8, 8, (height, width))[..., 0]
+    cells = (np.argwhere(unknown[::4, ::4]) * 2).astype(np.int32)
+    margins = (0, 64 - height), (0, 64 - width)
+    padded = np.pad(smooth, (*margins, (0, 0)), mode="edge")
+    outside = np.pad(unknown, margins, constant_values=True)
+    exact, square = (
+        detail.choose_sources(image, detail.available_sources(mask), cells)
+        for image, mask in ((smooth, unknown), (padded, outside))
+    )
+    np.testing.assert_array_equal(exact, square)
+
+
+def test_images_of_many_sizes_share_one_program(caplog):
+    inpainter = Inpainter(Classical("telea"), working_size=64)
+    detail.choose_sources.clear_cache()
+    rng = np.random.default_rng(0)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING, "jax"):
+        for height, width in rng.integers(80, 300, (12, 2)):
+            image = rng.integers(0, 256, (height, width, 3), np.uint8)
+            hole = box(height // 4, width // 4, 50, 50, (height, width))
+            for strategy in ("crop", "resize"):
+                inpainter(image, hole, strategy=strategy, dilate=3, feather=2)
+    compiled = [text for text in caplog.messages if text.startswith("Compiling")]
+    assert len(compiled) == 1 and "choose_sources" in compiled[0]

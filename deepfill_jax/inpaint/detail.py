@@ -60,8 +60,10 @@ def add_detail(image: np.ndarray, hole: np.ndarray, completed: np.ndarray) -> np
     h, w = completed.shape[:2]
     # The blur mixes one pixel of the hole into its border.
     unknown = scipy.ndimage.maximum_filter(resize(hole.astype(np.float32), h, w)[..., 0] > 0, 3)
-    # A program is compiled for each size and number of cells, so both are rounded up.
-    margins = (0, compiled_side(h) - h), (0, compiled_side(w) - w)
+    # A program is compiled for each shape, so images are padded to squares, and the number of cells
+    # to a power of two. The longer side is the working size, so there are only a few programs.
+    side = compiled_side(max(h, w))
+    margins = (0, side - h), (0, side - w)
     available = available_sources(np.pad(unknown, margins, constant_values=True))
     if not available.any():
         return np.clip(resize(completed, height, width), -1.0, 1.0)
