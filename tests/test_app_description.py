@@ -13,6 +13,7 @@ from deepfill_jax.app.guard import Login
 from deepfill_jax.app.layout import Layout
 from deepfill_jax.app.registry import available
 from deepfill_jax.app.service import Service
+from deepfill_jax.inpaint.classical import Classical
 
 pytest_plugins = ["app_fixtures"]
 
@@ -29,6 +30,17 @@ def test_models_are_listed(client):
         "guided": False,
         "license": None,
     }
+
+
+def test_classical_methods_have_no_working_size():
+    service = Service({"telea": Classical("telea")})
+    with TestClient(make_api(service), base_url=LOCAL) as client:
+        (listed,) = client.get("/api/models").json()
+        assert listed["architecture"] == "classical" and listed["working_size"] is None
+        about = client.get("/openapi.json").json()["components"]["schemas"]["About"]
+    types = about["properties"]["working_size"]["anyOf"]
+    assert types == [{"type": "integer"}, {"type": "null"}]
+    assert "a classical method" in layout.about(service, "telea")
 
 
 def test_response_headers_say_how_the_image_was_filled(client):

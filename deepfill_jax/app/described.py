@@ -50,7 +50,10 @@ class About(BaseModel):
     name: str
     purpose: str | None = Field(description="What the model is for; null if it is not known.")
     architecture: str
-    working_size: int = Field(description="Side, in pixels, at which the model works best.")
+    working_size: int | None = Field(
+        description="Side, in pixels, at which the model works best; null for classical methods, "
+        "which work at any size."
+    )
     guided: bool = Field(description="Whether the model takes a sketch.")
     license: str | None = Field(description="License of the weights; null if it is not known.")
 

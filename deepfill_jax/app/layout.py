@@ -199,8 +199,8 @@ def about(service: Service, model: str) -> str:
     )
 
 
-def summary(filled: Summary, working_size: int) -> str:
-    """Describes in one sentence how an image was inpainted."""
+def summary(filled: Summary, working_size: int | None) -> str:
+    """Describes in one sentence how a model with this working size inpainted an image."""
     scale = "filled at full size"
     if filled.scale < 1:
         several = "up to " if filled.strategy == "crop" else ""

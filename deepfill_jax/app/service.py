@@ -12,7 +12,7 @@ from deepfill_jax.app.work_limits import (
     Limits,
 )
 from deepfill_jax.app.worker import Worker
-from deepfill_jax.inpaint.classical import Method
+from deepfill_jax.inpaint.classical import Classical, Method
 from deepfill_jax.inpaint.inpainter import WORKING_SIZE
 
 
@@ -52,9 +52,12 @@ class Service:
         limits = Limits(max_pixels, max_original_pixels, max_seconds)
         self.worker = Worker(self.models, limits)
 
-    def working_size(self, name: str) -> int:
-        """Returns the image side, in pixels, at which a model works best."""
-        return self.models[name].metadata.get("image_size", WORKING_SIZE)
+    def working_size(self, name: str) -> int | None:
+        """Returns the side, in pixels, at which a model works best; None for classical methods."""
+        model = self.models[name]
+        if isinstance(model, Classical):
+            return None
+        return model.metadata.get("image_size", WORKING_SIZE)
 
     def guided(self, name: str) -> bool:
         """Whether a model takes sketches."""
