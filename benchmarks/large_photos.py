@@ -3,6 +3,13 @@
     pip install '.[train,scores]'
     python benchmarks/large_photos.py PHOTO [PHOTO ...] [--model scenes] [--rounds 2] [--sheet FILE]
 
+PHOTO is an image file, or a folder that contains `PHOTOGRAPHS`: 24 photographs of 6 to 20
+megapixels from wallpaper packages of Debian 13, with free licenses. On Debian 13:
+
+    apt-get download lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 lxqt-themes budgie-backgrounds
+    for package in *.deb; do dpkg-deb -x $package wallpapers; done
+    python benchmarks/large_photos.py wallpapers --rounds 1
+
 In each round, every photograph gets one hole, which is 200 to 900 pixels wide. Hole L1 is in
 percent of the value range; LPIPS (AlexNet) is measured at full size in a square around the hole of
 twice its width, as far as the photograph goes. Classical methods complete this square. The script
@@ -19,13 +26,42 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from deepfill_jax import Inpainter, perceptual
+from deepfill_jax.errors import UsageError, run_command
 from deepfill_jax.image import to_float
 from deepfill_jax.inpaint.boxes import Box, around
 from deepfill_jax.inpaint.classical import BASELINES
 
+PHOTOGRAPHS = {
+    # lomiri-wallpapers-16.04 and -20.04
+    *("Bridge_by_Sander_Klootwijk.jpg", "Dragonfly_by_Bolly.jpg", "Kleiber_by_Lukas_Baubkus.jpg"),
+    *("Wine_by_Jakkub_Mede.jpg", "aitzgorri_by_Aitzol_Berasategi.jpg"),
+    *("friends_by_Aitzol_Berasategi.jpg", "life_by_Aitzol_Berasategi.jpg"),
+    *("picosdeeuropa_by_Aitzol_Berasategi.jpg", "seeding_by_Clements_Engelhardt.jpg"),
+    "sunset_by_Aitzol_Berasategi.jpg",
+    # lxqt-themes
+    *("after-the-rain.jpg", "appleflower.png", "butterfly.png", "flowers.png"),
+    # budgie-backgrounds
+    *("beacon-street-sunset.jpg", "blue-periwinkle.jpg", "canyon-wren.jpg", "casa-mila.jpg"),
+    *("extreme-desert-hike.jpg", "lake-sherburne.jpg", "oakland-zoo-otters.jpg"),
+    *("perched-osprey.jpg", "roman-colosseum.jpg", "tea-gardens.jpg"),
+}
 WIDTHS = (200, 350, 500, 700, 900)  # Of the holes, in pixels.
 CLASSICAL = ("telea", "patchmatch")
 PANEL = 400  # Side of each image of the sheet, in pixels.
+
+
+def find_photographs(path):
+    """Returns an image file itself, or the files of `PHOTOGRAPHS` in a folder, sorted by name.
+
+    Raises:
+        UsageError: The folder lacks some of them.
+    """
+    if path.is_file():
+        return [path]
+    found = {file.name: file for file in path.rglob("*") if file.name in PHOTOGRAPHS}
+    if missing := sorted(PHOTOGRAPHS - found.keys()):
+        raise UsageError(f"{path} lacks {', '.join(missing)}; unpack the packages into it.")
+    return [file for _, file in sorted(found.items())]
 
 
 def blob(rng, shape, width):
@@ -121,9 +157,10 @@ def main(arguments=None):
     parser.add_argument("--rounds", type=int, default=2, help="holes per photograph")
     parser.add_argument("--sheet", type=Path, help="PNG file for the squares, a row for each hole")
     options = parser.parse_args(arguments)
+    photos = [file for path in options.photos for file in find_photographs(path)]
+    cases = [photo for _ in range(options.rounds) for photo in photos]
     completes, distance, rows = methods(options.model), lpips(), []
     figures = {name: [] for name in completes}
-    cases = [photo for _ in range(options.rounds) for photo in options.photos]
     for number, photo in enumerate(cases):
         image = np.asarray(Image.open(photo).convert("RGB"))
         width = min(WIDTHS[number % len(WIDTHS)], min(image.shape[:2]) // 2)
@@ -143,4 +180,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

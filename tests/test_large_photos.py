@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepfill_jax.errors import UsageError
+
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 large_photos = importlib.import_module("large_photos")
 
@@ -37,3 +39,18 @@ def test_table_and_sheet(tmp_path, capsys, monkeypatch):
     assert lines[0].startswith("a.png, 40 px: grey 0.78, ") and lines[1].startswith("a.png, 60 px")
     assert lines[4].startswith("| grey | 0.78 ± 0.00 | ") and "| black | 50.20 " in lines[5]
     assert Image.open(tmp_path / "sheet.png").size == (4 * 400, 2 * 400)
+
+
+def test_photographs_of_a_folder_are_found_by_name(tmp_path):
+    names = sorted(large_photos.PHOTOGRAPHS)
+    assert len(names) == 24
+    for i, name in enumerate([*names, "drawing.png"]):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        (folder / name).touch()
+    found = large_photos.find_photographs(tmp_path)
+    assert [file.name for file in found] == names
+    assert large_photos.find_photographs(found[3]) == [found[3]]
+    found[3].unlink()
+    with pytest.raises(UsageError, match=f" lacks {names[3]}; unpack the packages"):
+        large_photos.find_photographs(tmp_path)
