@@ -34,7 +34,7 @@ SCOPE = {
     "query_string": b"",
     "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"multipart/form-data; boundary=x")],
 }
-OPTIONS = ("tiny", "auto", True, True, 0, 0, 0, 0, 0, 0)
+OPTIONS = ("tiny", "auto", 32, True, True, 0, 0, 0, 0, 0, 0)
 
 
 @pytest.fixture(scope="session")

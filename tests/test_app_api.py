@@ -40,6 +40,7 @@ pytest_plugins = ["app_fixtures"]
         {"strategy": "resize", "model": "same"},
         {"strategy": "crop", "dilate": 3, "feather": 2, "check_mask": False},
         {"strategy": "crop", "detail": False, "seamless": False},
+        {"budget": 1e-3},
     ],
 )
 def test_api_result_equals_the_inpainters(client, inpainter, options):
@@ -207,6 +208,8 @@ def archive():
         ),
         ({"image": ("a.png", bytes(200_000))}, {}, 413, "larger than the limit of 200,000 bytes"),
         ({}, {"feather": "3", "dilate": "2"}, 422, "feather=3 must be from 0 to dilate=2"),
+        ({}, {"budget": "0"}, 422, "budget: Input should be greater than 0"),
+        ({}, {"budget": "8", "strategy": "crop"}, 422, "budget=8 has no effect with strategy="),
         ({}, {"dilate": "-1"}, 422, "dilate: Input should be greater than or equal to 0."),
         ({}, {"strategy": "best"}, 422, "strategy: Input should be 'auto', 'original', 'resize'"),
         ({}, {"model": "../tiny"}, 422, "model: Input should be 'tiny', 'same' or 'guided'."),

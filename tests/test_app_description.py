@@ -49,6 +49,7 @@ def test_response_headers_say_how_the_image_was_filled(client):
     names = ("model", "strategy", "scale")
     assert [answer.headers[f"deepfill-{name}"] for name in names] == ["same", "resize", "1"]
     assert 0 < float(answer.headers["deepfill-seconds"]) < 600
+    assert float(answer.headers["deepfill-megapixels"]) == pytest.approx(mask.size / 1e6, abs=1e-3)
     model = make_model("official")
     small = Service(
         {"wälder": weights.Model(model.variant, model.generator, None, {"image_size": 16})}

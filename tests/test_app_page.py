@@ -263,14 +263,15 @@ def test_start_over_removes_image_and_result(uploaded, called, folder):
     called("leave", session="over")
 
 
-def test_status_says_size_scale_and_time():
+def test_status_says_size_scale_work_and_time():
     words = {
-        ("resize", 256 / 1500): "resize, filled at 256 px and enlarged 5.9 times, in 3.2 s.",
-        ("crop", 0.5): "crop, filled at 256 px and enlarged up to 2.0 times, in 3.2 s.",
-        ("original", 1.0): "original, filled at full size, in 3.2 s.",
+        ("resize", 256 / 1500): "resize, filled at 256 px and enlarged 5.9 times, ",
+        ("crop", 0.5): "crop, filled at 256 px and enlarged up to 2.0 times, ",
+        ("original", 1.0): "original, filled at full size, ",
     }
     for (strategy, scale), expected in words.items():
-        summary = Summary("1500x1000", strategy, scale, 3.21)
+        summary = Summary("1500x1000", strategy, scale, 4.567, 3.21)
+        expected += "4.57 megapixels processed in 3.2 s."
         assert layout.summary(summary, 256) == f"1500x1000 pixels, {expected}"
 
 
@@ -281,6 +282,7 @@ def test_options_are_in_plain_words(client):
         "Grow the hole (dilate)",
         "Soften the border (feather)",
         "Image size",
+        "Work for thin holes",
         "Copy detail",
         "Match colors at the border",
     } <= labels

@@ -42,8 +42,8 @@ def named(folder, suffix=".png"):
 def test_unprintable_characters_are_escaped():
     shown = ["caf\\xe9", "two\\nlines", "\\x1b[31mred", "\\u202egnp.exe", *NAMES[4:]]
     assert list(map(printable, NAMES)) == shown
-    done = batch.Done(Job(Path(NAMES[0]), None, Path(NAMES[1])), "5x7", 0.5, "crop", 0.0)
-    assert str(done) == "caf\\xe9 -> two\\nlines: 5x7, 50 % hole, crop, 0.0 s"
+    done = batch.Done(Job(Path(NAMES[0]), None, Path(NAMES[1])), "5x7", 0.5, "crop", 1.0, 0.07, 0.0)
+    assert str(done).startswith("caf\\xe9 -> two\\nlines: 5x7, 50 % hole, crop, scale 1, ")
     assert str(Failure(NAMES[1])) == "failed: two\\nlines"
 
 
@@ -58,7 +58,7 @@ from deepfill_jax.inpaint import __main__ as inpaint
 import numpy as np
 def fill(picture, mask, sketch):
     pixels = getattr(picture, "pixels", picture)
-    return np.where(mask, 255 - pixels, pixels), "crop"
+    return np.where(mask, 255 - pixels, pixels), "crop", 1.0, 0.0
 inpaint._filler = lambda options: (fill, ())
 inpaint.main(sys.argv[1:])
 """

@@ -252,7 +252,7 @@ def load(job):
 
 
 def fill(picture, mask, sketch):
-    return picture.pixels + 100, "crop"
+    return picture.pixels + 100, "crop", 0.25, 1.5
 
 
 def complete(jobs, load=load, fill=fill, write=None):
@@ -283,9 +283,9 @@ def test_results_do_not_depend_on_timing():
     assert results == {job.result: 100 + i for i, job in enumerate(JOBS)}
     assert [end.job for end in ended] == JOBS
     assert sorted(end.job for end in reported) == sorted(JOBS)
-    done = Done(JOBS[5], "3x2", 0.253, "crop", 1.24, ("look at it.",))
+    done = Done(JOBS[5], "3x2", 0.253, "crop", 0.25, 1.5, 1.24, ("look at it.",))
     assert ended[5]._replace(seconds=1.24, hole=0.253) == done._replace(warnings=())
-    line = "5.png -> out/5.png: 3x2, 25.3 % hole, crop, 1.2 s"
+    line = "5.png -> out/5.png: 3x2, 25.3 % hole, crop, scale 0.25, 1.5 MP processed, 1.2 s"
     assert f"{done}" == f"{line}\nwarning: look at it."
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from deepfill_jax.inpaint import windows
 from deepfill_jax.inpaint.boxes import Box, hole_boxes, pooled
+from deepfill_jax.inpaint.classical import Classical
 from deepfill_jax.inpaint.mask_edges import dilate, feather
 from deepfill_jax.inpaint.windows import STRATEGIES, Window, plan_windows
 
@@ -158,15 +158,38 @@ def test_auto_reads_small_images_whole_and_large_images_in_windows():
     assert plan.strategy == "crop" and plan.stages[-1][0].scale == 1.0
 
 
-def test_auto_limits_the_work(monkeypatch):
+def test_auto_chooses_the_largest_scale_within_the_budget():
     mask = np.zeros((1000, 1000, 1), bool)
     mask[::15] = True
     sharp = plan_windows(mask, "crop", WORKING)
-    monkeypatch.setattr(windows, "MAX_WORK", 200)
-    plan = plan_windows(mask, "auto", WORKING)
-    assert sum(map(len, sharp.stages)) > 200 >= sum(map(len, plan.stages)) > 50
-    assert sharp.scale == 1.0 and plan.scale == 0.5
-    assert_fills_once(mask, plan)
+    assert sharp.scale == 1.0 and sharp.megapixels > 1
+    whole = WORKING**2 / 1e6  # The whole image in one window.
+    for budget, scale in ((32, 1), (1, 0.5), (0.3, 0.25), (0.1, 0.125), (whole, WORKING / 1000)):
+        plan = plan_windows(mask, "auto", WORKING, budget)
+        assert plan.scale == pytest.approx(scale) and plan.megapixels <= budget
+        assert_fills_once(mask, plan)
+    assert plan_windows(mask, "crop", WORKING, budget=0.1).megapixels == sharp.megapixels
+
+
+def test_megapixels_are_those_of_the_scaled_windows():
+    mask = with_holes(100, 400, (10, 10, 8, 8))
+    assert plan_windows(mask, "original", WORKING).megapixels == 100 * 400 / 1e6
+    assert plan_windows(mask, "resize", WORKING).megapixels == 16 * 64 / 1e6
+    assert plan_windows(np.zeros_like(mask), "auto", WORKING).megapixels == 0
+
+
+def test_classical_methods_see_the_whole_image_whatever_the_budget():
+    mask = with_holes(300, 500, (9, 9, 5, 5), (200, 400, 50, 50))
+    plan = plan_windows(mask, "auto", Classical.metadata["image_size"], 0.01)
+    ((window,),) = plan.stages
+    assert window.view == Box(0, 0, 300, 500) and plan.scale == 1.0
+
+
+def test_budget_below_a_single_window_leaves_one():
+    for side in (2 * WORKING, 500):
+        plan = plan_windows(with_holes(side, side, (9, 9, 5, 5), (90, 9, 5, 5)), "auto", 64, 1e-6)
+        ((window,),) = plan.stages
+        assert plan.strategy == "crop" and max(window.height, window.width) == WORKING
 
 
 @pytest.mark.parametrize("radius", [0, 1, 2, 5])

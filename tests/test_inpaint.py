@@ -47,7 +47,7 @@ def filled(monkeypatch):
 
 def invert(picture, mask, sketch=None):
     pixels = getattr(picture, "pixels", picture)
-    return np.where(mask, 255 - pixels, pixels), "crop"
+    return np.where(mask, 255 - pixels, pixels), "crop", 1.0, 0.0
 
 
 def expected(stem):
@@ -225,7 +225,7 @@ def test_network_options_reach_the_inpainter(here, monkeypatch, capsys):
         def complete(self, picture, mask, sketch, **options):
             assert mask.shape == (7, 5, 1) and sketch is None
             calls.append(options)
-            return picture.pixels, "resize"
+            return picture.pixels, "auto", 0.5, 7.25
 
     def load(model, *, working_size):
         calls.append((model, working_size))
@@ -235,12 +235,14 @@ def test_network_options_reach_the_inpainter(here, monkeypatch, capsys):
     read = types.SimpleNamespace(model=model, files=())
     monkeypatch.setattr(sources, "read", {"places": read}.__getitem__)
     monkeypatch.setattr("deepfill_jax.inpaint.inpainter.Inpainter", load)
-    flags = "--working-size 256 --no-detail --no-seamless --dilate 3 --feather 2".split()
+    flags = "--working-size 256 --budget 8 --no-detail --no-seamless --dilate 3 --feather 2".split()
     assert command(*flags, images="images/a.bmp", model="places") == 0
-    chosen = {"strategy": "auto", "detail": False, "seamless": False}
+    chosen = {"strategy": "auto", "budget": 8.0, "detail": False, "seamless": False}
     chosen |= {"dilate": 3, "feather": 2, "mask_orientation": "upright", "check_mask": True}
     assert calls == [(model, 256), chosen]
-    assert "images/a.bmp -> out/a.png: 5x7, 20 % hole, resize, " in capsys.readouterr().out
+    assert "images/a.bmp -> out/a.png: 5x7, 20 % hole, auto, scale 0.5, 7.25 MP processed, " in (
+        capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
@@ -264,6 +266,11 @@ def test_network_options_reach_the_inpainter(here, monkeypatch, capsys):
         (
             ["--output", "x.png"],
             "x.png has the suffix of a file, but images is a folder; name a folder",
+        ),
+        (["--budget", "0"], "argument --budget: 0 is not from 1e-06 to 1e+06"),
+        (
+            ["--budget", "5", "--strategy", "crop"],
+            "--budget has no effect with --strategy crop; only auto has one",
         ),
         (["--strategy", "best"], "argument --strategy: invalid choice: 'best'"),
         (
@@ -334,7 +341,7 @@ from deepfill_jax.inpaint import __main__ as inpaint
 
 def slow(picture, mask, sketch):
     time.sleep(0.1)
-    return np.where(mask, 255 - picture.pixels, picture.pixels), "crop"
+    return np.where(mask, 255 - picture.pixels, picture.pixels), "crop", 1.0, 0.0
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # Background jobs ignore it.
 inpaint._filler = lambda options: (slow, [])

@@ -94,6 +94,11 @@ def test_unusable_inputs_raise_clear_errors(inpainter, tmp_path):
         inpainter([picture, picture], [mask])
     with pytest.raises(UsageError, match="strategy='croop' must be one of auto, original"):
         inpainter(picture, mask, strategy="croop")
+    for budget in (0, -1.0, float("inf"), float("nan"), "8"):
+        with pytest.raises(UsageError, match=f"budget={budget!r} must be a positive number of meg"):
+            inpainter(picture, mask, budget=budget)
+    with pytest.raises(UsageError, match="budget=8 has no effect with strategy='crop'; only auto"):
+        inpainter(picture, mask, strategy="crop", budget=8)
     for name, value in (("dilate", 2.5), ("dilate", "3"), ("feather", 1.0)):
         with pytest.raises(UsageError, match=f"{name}={value!r} must be a whole number of pixels"):
             inpainter(picture, mask, **{name: value})

@@ -20,7 +20,7 @@ from deepfill_jax.app.sessions import Session, Sessions
 from deepfill_jax.app.waiting import waiting
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint.inputs import Inputs
-from deepfill_jax.inpaint.windows import Strategy
+from deepfill_jax.inpaint.windows import BUDGET, Strategy
 from deepfill_jax.pictures import WRITABLE, MaskOptions, Orientation
 
 
@@ -122,6 +122,7 @@ class Actions:
         files: EditorFiles,
         model: str,
         strategy: Strategy,
+        budget: float,
         detail: bool,
         seamless: bool,
         dilate: float,
@@ -137,7 +138,8 @@ class Actions:
         extension = Sides(*(int(side or 0) for side in sides))
         edges = int(dilate), int(feather)
         options = Options(
-            *(model, strategy, *edges, extension, mask_options), detail=detail, seamless=seamless
+            *(model, strategy, *edges, extension, mask_options, detail, seamless),
+            budget=budget if strategy == "auto" else BUDGET,  # The slider is for "auto" alone.
         )
 
         def work(stop: threading.Event) -> tuple[Result, Summary, bool]:

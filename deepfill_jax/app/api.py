@@ -23,6 +23,7 @@ from deepfill_jax.app.reading import Format, plain_name
 from deepfill_jax.app.service import Service
 from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint.inpainter import UNGUIDED
+from deepfill_jax.inpaint.windows import BUDGET
 from deepfill_jax.pictures import Encoded, MaskOptions
 
 Result = TypeVar("Result")
@@ -115,6 +116,7 @@ def _inpaint_route(service: Service) -> Callable[..., Awaitable[Response]]:
         sketch: fields.SketchFile = None,  # type: ignore[assignment]
         model: Annotated[Model, Form(description="Name of a model, see /api/models.")] = first,
         strategy: fields.ResizeStrategy = "auto",
+        budget: fields.Budget = BUDGET,
         detail: fields.Detail = True,
         seamless: fields.Seamless = True,
         dilate: fields.Dilation = 0,
@@ -123,7 +125,8 @@ def _inpaint_route(service: Service) -> Callable[..., Awaitable[Response]]:
     ) -> Response:
         """Inpaints an image. Known pixels stay unchanged, bit for bit in all formats but JPEG."""
         options = Options(
-            model.value, strategy, dilate, feather, sides, mask_options, detail, seamless
+            *(model.value, strategy, dilate, feather, sides, mask_options),
+            *(detail, seamless, budget),
         )
         if sketch is not None and not service.guided(options.model):
             raise UsageError(UNGUIDED)

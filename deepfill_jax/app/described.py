@@ -67,6 +67,10 @@ HEADERS = {
         "Smallest factor by which the image or a part of it was scaled down before it was filled; "
         "1 if it was filled at full size.",
     ),
+    "Deepfill-Megapixels": (
+        "number",
+        "Millions of pixels that the network processed, which `budget` limits.",
+    ),
     "Deepfill-Seconds": ("number", "Seconds that inpainting took, without waiting."),
 }
 

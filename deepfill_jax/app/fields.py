@@ -40,6 +40,15 @@ SketchFile = Annotated[
     ),
 ]
 ResizeStrategy = Annotated[Strategy, Form(description="How large images are processed.")]
+Budget = Annotated[
+    float,
+    Form(
+        gt=0,
+        le=1e6,
+        description="Megapixels that the network processes at most with the strategy auto. With "
+        "less, thin holes of large images are filled faster, at a smaller scale.",
+    ),
+]
 Detail = Annotated[
     bool,
     Form(

@@ -15,8 +15,8 @@ from deepfill_jax.errors import UsageError
 from deepfill_jax.inpaint.canvas import extend
 from deepfill_jax.inpaint.classical import Method
 from deepfill_jax.inpaint.inpainter import Inpainter
-from deepfill_jax.inpaint.options import check_edges
-from deepfill_jax.inpaint.windows import Strategy
+from deepfill_jax.inpaint.options import check_budget, check_edges
+from deepfill_jax.inpaint.windows import BUDGET, Strategy
 from deepfill_jax.models import Prediction
 from deepfill_jax.pictures import MaskOptions, Picture, check_hole
 
@@ -42,9 +42,11 @@ class Options:
     mask: MaskOptions = MaskOptions()
     detail: bool = True
     seamless: bool = True
+    budget: float = BUDGET
 
     def __post_init__(self) -> None:
         check_edges(self.dilate, self.feather)
+        check_budget(self.budget, self.strategy)
 
 
 class Summary(NamedTuple):
@@ -53,6 +55,7 @@ class Summary(NamedTuple):
     size: str  # Such as "640x480".
     strategy: Strategy  # The strategy used, which is never "auto".
     scale: float  # See `Completed`.
+    megapixels: float
     seconds: float
 
 
@@ -105,11 +108,12 @@ class Filler:
             )
         check_hole(hole, options.mask, name="The mask")
         self._check_strategy(picture, options.strategy)
-        pixels, strategy, scale = self._inpainters[options.model].complete(
+        pixels, strategy, scale, megapixels = self._inpainters[options.model].complete(
             picture,
             hole,
             sketch,
             strategy=options.strategy,
+            budget=options.budget,
             dilate=options.dilate,
             feather=options.feather,
             detail=options.detail,
@@ -118,7 +122,7 @@ class Filler:
             check_mask=options.mask.check,
         )
         seconds = time.monotonic() - began
-        summary = Summary(pictures.size(pixels), strategy, scale, seconds)
+        summary = Summary(pictures.size(pixels), strategy, scale, megapixels, seconds)
         return Filled(picture, hole, pixels, summary)
 
     def _check_strategy(self, picture: Picture, strategy: Strategy) -> None:

@@ -10,6 +10,7 @@ from deepfill_jax.app.painting import LINE
 from deepfill_jax.app.restricted import Editor
 from deepfill_jax.app.service import Service
 from deepfill_jax.inpaint.classical import Classical
+from deepfill_jax.inpaint.windows import BUDGET
 from deepfill_jax.pictures.preview import HOLE, OPACITY
 
 EXAMPLES = ("astronaut", "chelsea", "coffee")  # Photographs of scikit-image, if it is installed.
@@ -128,6 +129,13 @@ class Layout:
             label="Image size",
             info="What the network sees of a large image; scaling down loses details.",
         )
+        self.budget = gr.Slider(
+            *(1, 128, BUDGET),
+            step=1,
+            label="Work for thin holes",
+            info="Megapixels that the network processes at most for a large image (automatic "
+            "only); with less, many thin holes are filled faster, but softer.",
+        )
         self.detail = gr.Checkbox(
             True,
             label="Copy detail",
@@ -205,7 +213,8 @@ def summary(filled: Summary, working_size: int | None) -> str:
     if filled.scale < 1:
         several = "up to " if filled.strategy == "crop" else ""
         scale = f"filled at {working_size} px and enlarged {several}{1 / filled.scale:.1f} times"
-    return f"{filled.size} pixels, {filled.strategy}, {scale}, in {filled.seconds:.1f} s."
+    work = f"{filled.megapixels:.3g} megapixels processed in {filled.seconds:.1f} s"
+    return f"{filled.size} pixels, {filled.strategy}, {scale}, {work}."
 
 
 def examples() -> list[Path]:

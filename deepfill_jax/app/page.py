@@ -81,8 +81,8 @@ def _connect_filling(parts: Layout, actions: Actions) -> None:
         parts.run.click,
         actions.fill,
         [
-            *(parts.editor, parts.model, parts.strategy, parts.detail, parts.seamless),
-            *(parts.dilate, parts.feather, *parts.sides),
+            *(parts.editor, parts.model, parts.strategy, parts.budget, parts.detail),
+            *(parts.seamless, parts.dilate, parts.feather, *parts.sides),
         ],
         [
             *(parts.cancel, parts.hole),

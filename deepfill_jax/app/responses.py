@@ -103,7 +103,8 @@ def completed_image(model: str, completed: CompletedFile) -> Response:
     name, content, summary, warnings = completed
     file = tempfile.SpooledTemporaryFile(MEMORY_BYTES)  # Is deleted when it is closed.
     file.write(content)
-    values = (quote(model), summary.strategy, f"{summary.scale:.4g}", f"{summary.seconds:.3f}")
+    _, strategy, scale, megapixels, seconds = summary
+    values = quote(model), strategy, f"{scale:.4g}", f"{megapixels:.3f}", f"{seconds:.3f}"
     headers = dict(zip(described.HEADERS, values, strict=True))
     headers["Content-Disposition"] = f"attachment; filename*=utf-8''{quote(name)}"
     headers["Content-Length"] = str(len(content))

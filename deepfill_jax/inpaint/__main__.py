@@ -143,6 +143,7 @@ def _filler(options: argparse.Namespace) -> tuple[batch.Fill, Sequence[Path]]:
     fill = functools.partial(
         inpainter.complete,
         strategy=options.strategy,
+        budget=options.budget,
         detail=options.detail,
         seamless=options.seamless,
         dilate=options.dilate,

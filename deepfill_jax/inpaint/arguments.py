@@ -10,7 +10,7 @@ from deepfill_jax.cli import number
 from deepfill_jax.convert import MODEL_HELP
 from deepfill_jax.inpaint import batch
 from deepfill_jax.inpaint.plan import Shard
-from deepfill_jax.inpaint.windows import STRATEGIES
+from deepfill_jax.inpaint.windows import BUDGET, STRATEGIES
 from deepfill_jax.pictures import ORIENTATIONS
 
 _MORE = """\
@@ -102,6 +102,15 @@ def _add_completion(parser: argparse.ArgumentParser) -> None:
         choices=STRATEGIES,
         default="auto",
         help="how to process images larger than the working size (default: %(default)s)",
+    )
+    add(
+        "--budget",
+        type=number(float, 1e-6, 1e6),
+        default=BUDGET,
+        metavar="MP",
+        help="megapixels that the network processes at most for an image with --strategy auto; "
+        "with less, thin holes of large images are filled faster, at a smaller scale (default: "
+        "%(default)g)",
     )
     add(
         "--working-size",
@@ -203,6 +212,10 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
                 parser.error(f"--{name.replace('_', '-')} needs --masks")
     if options.mask_threshold == 1:
         parser.error("--mask-threshold 1 leaves no hole; choose a value below 1")
+    if options.budget != BUDGET and options.strategy != "auto":
+        parser.error(
+            f"--budget has no effect with --strategy {options.strategy}; only auto has one"
+        )
     if options.feather > options.dilate:
         parser.error(
             f"--feather {options.feather} blends within the rim that --dilate adds to the hole; "

@@ -25,8 +25,8 @@ WRITE_BEHIND = 4  # Images being written.
 IN_MEMORY = READ_AHEAD + WRITE_BEHIND - 1  # The image being completed has no writer yet.
 
 Made = TypeVar("Made")
-# Maps image, mask and sketch (or None) to the completed pixels, the strategy used and the scale.
-Fill = Callable[[Picture, np.ndarray, np.ndarray | None], tuple[np.ndarray, str, float]]
+# Maps image, mask and sketch (or None) to the fields of `work.Completed`.
+Fill = Callable[[Picture, np.ndarray, np.ndarray | None], tuple[np.ndarray, str, float, float]]
 
 
 class Done(NamedTuple):
@@ -36,14 +36,18 @@ class Done(NamedTuple):
     size: str  # Width x height.
     hole: float  # Share of the image.
     strategy: str
+    scale: float  # See `work.Completed`.
+    megapixels: float
     seconds: float  # Time in `fill`; reading and writing run concurrently.
     warnings: tuple[str, ...] = ()  # See `Inputs`.
     left_out: Sequence[str] = ()  # Metadata that the result does not contain.
 
     def __str__(self) -> str:
         image, _, result, _ = self.job
-        share = f"{100 * self.hole:.3g} % hole"
-        line = f"{image} -> {result}: {self.size}, {share}, {self.strategy}, {self.seconds:.1f} s"
+        line = (
+            f"{image} -> {result}: {self.size}, {100 * self.hole:.3g} % hole, {self.strategy}, "
+            f"scale {self.scale:.3g}, {self.megapixels:.3g} MP processed, {self.seconds:.1f} s"
+        )
         if self.left_out:
             line += f"; left out: {', '.join(self.left_out)}"
         warnings = (f"warning: {warning}" for warning in self.warnings)
@@ -107,9 +111,10 @@ def complete(
         picture, hole, sketch, warnings = inputs
         assert fill is not None and hole is not None  # `load` refuses an image without a hole.
         began = time.monotonic()
-        pixels, strategy, *_ = fill(picture, hole, sketch)
+        pixels, strategy, scale, megapixels = fill(picture, hole, sketch)
         seconds = time.monotonic() - began
-        done = Done(job, size(pixels), float(hole.mean()), strategy, seconds, warnings)
+        share = float(hole.mean())
+        done = Done(job, size(pixels), share, strategy, scale, megapixels, seconds, warnings)
         return job, picture, pixels, done
 
     @_stage

@@ -155,8 +155,9 @@ class Inpainter:
                 white on black, or one color on transparency, read like a mask. Only lines in the
                 hole count. None: no lines.
             options: See `options.Settings`. strategy="auto": how large images are processed, or
-                "original", "resize" or "crop", see `windows.plan_windows`. detail=True: copy detail
-                from the known pixels into holes that are completed at a smaller scale.
+                "original", "resize" or "crop", see `windows.plan_windows`. budget=32: megapixels
+                that the network processes at most for an image with "auto". detail=True: copy
+                detail from the known pixels into holes that are completed at a smaller scale.
                 seamless=True: match the colors of the completion to the image at the border of the
                 hole. dilate=0: pixels by which the hole is dilated. feather=0: pixels, at most
                 `dilate`, over which the completion blends with the image in the dilated rim.
@@ -202,7 +203,7 @@ class Inpainter:
         sketch: ImageInput | None = None,
         **options: Unpack[Options],
     ) -> Completed:
-        """Inpaints one image like `__call__`; also returns the strategy and the scale used."""
+        """Inpaints one image like `__call__`; also returns strategy, scale and megapixels."""
         return self._complete([(image, mask, sketch)], Settings(**options))[0]
 
     def _complete(self, asked: Sequence[_Asked], settings: Settings) -> list[Completed]:

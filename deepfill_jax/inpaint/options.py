@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from deepfill_jax.errors import UsageError
-from deepfill_jax.inpaint.windows import STRATEGIES, Strategy
+from deepfill_jax.inpaint.windows import BUDGET, STRATEGIES, Strategy
 from deepfill_jax.pictures import ORIENTATIONS, MaskOptions, Orientation
 
 
@@ -14,6 +14,7 @@ class Options(TypedDict, total=False):
     """Keyword arguments of `Inpainter.__call__` and `Inpainter.complete`; see `Settings`."""
 
     strategy: Strategy
+    budget: float
     detail: bool
     seamless: bool
     dilate: int
@@ -30,6 +31,8 @@ class Settings:
 
     Attributes:
         strategy: How large images are processed, see `windows.plan_windows`.
+        budget: Limit in megapixels of what the network processes for an image, for the strategy
+            "auto" only: with less, thin holes of large images are filled at a smaller scale.
         detail: Whether holes that are completed at a smaller scale get detail from the image, see
             `detail.add_detail`.
         seamless: Whether the completion meets the border of the hole without a step in color, see
@@ -49,6 +52,7 @@ class Settings:
     """
 
     strategy: Strategy = "auto"
+    budget: float = BUDGET
     detail: bool = True
     seamless: bool = True
     dilate: int = 0
@@ -60,6 +64,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_edges(self.dilate, self.feather)
+        check_budget(self.budget, self.strategy)
         for name, value, known in (
             ("strategy", self.strategy, STRATEGIES),
             ("mask_orientation", self.mask_orientation, ORIENTATIONS),
@@ -99,6 +104,20 @@ def check_edges(dilate: int, feather: int) -> None:
         raise UsageError(
             f"feather={feather} must be from 0 to dilate={dilate}: it blends within the "
             "rim that dilate adds to the hole."
+        )
+
+
+def check_budget(budget: float, strategy: Strategy) -> None:
+    """Checks the budget of the strategy "auto".
+
+    Raises:
+        UsageError: It is not a positive, finite number, or is set for another strategy.
+    """
+    if not isinstance(budget, numbers.Real) or not 0 < budget < math.inf:
+        raise UsageError(f"budget={budget!r} must be a positive number of megapixels.")
+    if budget != BUDGET and strategy != "auto":
+        raise UsageError(
+            f"budget={budget:g} has no effect with strategy={strategy!r}; only auto has a budget."
         )
 
 

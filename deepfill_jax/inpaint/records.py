@@ -22,8 +22,8 @@ from deepfill_jax.inpaint.plan import Failure, Job
 from deepfill_jax.pictures import Picture
 
 OPTIONS = (
-    *("strategy", "detail", "seamless", "working_size", "dilate", "feather", "mask_threshold"),
-    *("invert_mask", "resize_mask", "mask_orientation"),
+    *("strategy", "budget", "detail", "seamless", "working_size", "dilate", "feather"),
+    *("mask_threshold", "invert_mask", "resize_mask", "mask_orientation"),
 )
 
 

@@ -32,7 +32,7 @@ CELLS = 8  # Grid cells per window side. Holes in the same or adjacent cells are
 FINENESS = 16  # Cells per thickness in the grid on which thickness is measured.
 # Pixels up to this distance from the axis of a thick part, relative to its thickness, belong to it.
 NEAR = 0.75
-MAX_WORK = 512  # Windows of the working size that "auto" takes for one image.
+BUDGET = 32.0  # Megapixels that "auto" processes for one image, unless the user sets a limit.
 
 
 class Window(NamedTuple):
@@ -70,8 +70,15 @@ class Plan(NamedTuple):
         """Smallest scale of a window; 1.0 if none is scaled down."""
         return min((window.scale for stage in self.stages for window in stage), default=1.0)
 
+    @property
+    def megapixels(self) -> float:
+        """Millions of pixels that the network processes: the sum of all windows, as scaled down."""
+        return sum(window.height * window.width for stage in self.stages for window in stage) / 1e6
 
-def plan_windows(mask: np.ndarray, strategy: Strategy, working_size: int) -> Plan:
+
+def plan_windows(
+    mask: np.ndarray, strategy: Strategy, working_size: int, budget: float = BUDGET
+) -> Plan:
     """Returns the windows that fill the hole; no stage if there is no hole.
 
     Args:
@@ -80,12 +87,14 @@ def plan_windows(mask: np.ndarray, strategy: Strategy, working_size: int) -> Pla
             working size. "crop": windows of the working size over the hole, each scaled down until
             its side is `CONTEXT` times the thickness of the hole. "auto": "original" up to twice
             the working size, since networks tolerate images somewhat larger than their training
-            images. Above, "crop"; if this took more than `MAX_WORK` windows, the scale of the thin
-            holes is halved until it does not.
+            images. Above, "crop". If this exceeds the budget, the scale of the thin holes is halved
+            until it does not, at most until a single window of the working size is left.
         working_size: Side in pixels of the images that the network works best on.
+        budget: Limit of `Plan.megapixels` for the strategy "auto".
     """
     shape = mask.shape[:2]
-    if strategy == "auto" and max(shape) <= 2 * working_size:
+    is_small = max(shape) <= 2 * working_size and mask.size <= 1e6 * budget
+    if strategy == "auto" and is_small:
         strategy = "original"
     if strategy in ("original", "resize") or not mask.any():
         whole = Box(0, 0, *shape)
@@ -95,7 +104,7 @@ def plan_windows(mask: np.ndarray, strategy: Strategy, working_size: int) -> Pla
     levels, thickest = measure_levels(mask, working_size)
     lowest = 1
     plan = _cropped(levels, thickest, lowest, working_size)
-    while strategy == "auto" and sum(map(len, plan.stages)) > MAX_WORK:
+    while strategy == "auto" and plan.megapixels > budget and sum(map(len, plan.stages)) > 1:
         lowest += 1
         np.maximum(levels, lowest, out=levels, where=mask)
         plan = _cropped(levels, thickest, lowest, working_size)

@@ -13,7 +13,7 @@ from deepfill_jax.inpaint.canvas import Canvas, blend
 from deepfill_jax.inpaint.inputs import ImageInput, read_inputs
 from deepfill_jax.inpaint.network import compiled_side
 from deepfill_jax.inpaint.options import Settings
-from deepfill_jax.inpaint.windows import Strategy, Window, plan_windows
+from deepfill_jax.inpaint.windows import Plan, Strategy, Window, plan_windows
 from deepfill_jax.models import Prediction
 from deepfill_jax.pictures import Picture, Source, check_hole
 
@@ -26,6 +26,7 @@ class Completed(NamedTuple):
     pixels: np.ndarray  # As returned by `Inpainter.__call__`.
     strategy: Strategy  # The strategy used; never "auto".
     scale: float  # Smallest scale of a window, in (0, 1]; 1.0 if none was scaled down.
+    megapixels: float  # Processed in all windows, as scaled down; see `windows.Plan`.
 
 
 class Work(NamedTuple):
@@ -34,9 +35,8 @@ class Work(NamedTuple):
     picture: Picture
     hole: np.ndarray
     dilated: np.ndarray
-    strategy: Strategy
+    plan: Plan
     canvas: Canvas
-    scale: float
     is_flat: bool  # Whether the input was an array [H, W].
     has_alpha: bool  # Whether the result has an alpha channel.
     settings: Settings
@@ -52,7 +52,9 @@ class Work(NamedTuple):
         pixels = value_range.from_unit(pixels, original, self.dilated, settings.value_range)
         if self.has_alpha:
             pixels = np.concatenate([pixels, self.picture.alpha], axis=2)
-        return Completed(pixels[..., 0] if self.is_flat else pixels, self.strategy, self.scale)
+        if self.is_flat:
+            pixels = pixels[..., 0]
+        return Completed(pixels, self.plan.strategy, self.plan.scale, self.plan.megapixels)
 
     def _share_of_fill(self) -> np.ndarray | None:
         """Returns the weight of the completion, float32 [H, W, 1]; None: 1 in the whole hole."""
@@ -110,22 +112,11 @@ def begin(
             f"Dilation by {settings.dilate} pixels makes the whole image the hole, which leaves "
             "nothing to fill it from; dilate by fewer pixels."
         )
-    plan = plan_windows(dilated, settings.strategy, working_size)
+    plan = plan_windows(dilated, settings.strategy, working_size, settings.budget)
     unknown = None if picture.alpha is None else (picture.alpha == 0) & ~dilated
     canvas = Canvas(unit, plan.levels, plan.stages, lines, unknown, detail=settings.detail)
     is_flat = not isinstance(image, Source | Picture) and np.ndim(image) == 2
-    return Work(
-        picture,
-        hole,
-        dilated,
-        plan.strategy,
-        canvas,
-        plan.scale,
-        is_flat,
-        has_alpha,
-        settings,
-        warnings,
-    )
+    return Work(picture, hole, dilated, plan, canvas, is_flat, has_alpha, settings, warnings)
 
 
 def batch_shapes(
