@@ -5,7 +5,7 @@
 
 FOLDER holds the images `faces/val` and `scenes/val`, and the mask files `masks`. A method is a
 classical baseline or a model, given by name or file. Every method gets the same 256 px crops and
-the same fixed masks:
+the same fixed masks; a model completes them as `deepfill inpaint` does:
 
     irregular  MMagic's masks, 15 to 65 % of the image, as in the published tables
     box        the paper's rectangles
@@ -27,18 +27,19 @@ import runpy
 from pathlib import Path
 
 import distances
+import numpy as np
 import score_tables
 
-from deepfill_jax import trained
+from deepfill_jax import Inpainter, trained
 from deepfill_jax.errors import run_command
-from deepfill_jax.evaluate import evaluate, metrics
+from deepfill_jax.evaluate import evaluate, methods, metrics
 from deepfill_jax.inpaint import classical
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "quality"
 PLACES = HERE.parent / "configs" / "places.py"
 SIZE = 256  # Image side in pixels.
-SEAMLESS = 3  # Edition of inpaint/seamless.py; to be increased when it computes something else.
+EDITION = 4  # Of the completion by `Inpainter`; to be increased when its results change.
 CROPS = {"faces": 178, "scenes": 384}  # Side of the crops of each data set, in pixels.
 MASKS = {"irregular": "irregular", "box": "box", "strokes": "strokes", "files": "folder"}
 
@@ -50,7 +51,6 @@ def make_config(photos, pictures, masks, number):
     config.data.val_source = f"folder:{photos / pictures / 'val'}"
     config.data.crop_size = CROPS[pictures]
     config.eval.num_examples = number
-    config.eval.seamless = True  # As `deepfill inpaint` completes images.
     config.masks.folder = str(photos / "masks")
     for kind in config.masks.weights:
         config.masks.weights[kind] = float(kind == MASKS[masks])
@@ -65,8 +65,7 @@ def conditions(method, config, number):
     conditions = {"model": version, "seed": config.eval.seed, "asked": number}
     # Earlier versions evaluated the first images instead.
     conditions |= {"selection": "evenly spaced"} if number else {}
-    # A classical method starts from the border's colors in any case.
-    return conditions | ({"seamless": config.eval.seamless and SEAMLESS} if version else {})
+    return conditions | ({"edition": EDITION} if version else {})
 
 
 def measure(completed, image, mask):
@@ -76,7 +75,16 @@ def measure(completed, image, mask):
 
 def report(method, config, measure=metrics.measure):
     """Evaluates a method on a config's validation set."""
+    if method not in classical.BASELINES:
+        inpainter = Inpainter.load(method)
+        method = methods.Method(method, lambda batch: {"completed": complete(inpainter, batch)})
     return evaluate(config, method, measure=measure)
+
+
+def complete(inpainter, batch):
+    """Completes a batch of the data pipeline; padding, whose mask is empty, stays as it is."""
+    pairs = zip(batch["image"], batch["mask"], strict=True)
+    return np.stack([inpainter(image, mask, check_mask=False) for image, mask in pairs])
 
 
 def score(method, config):

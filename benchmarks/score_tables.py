@@ -15,7 +15,7 @@ The images are held-out photographs, cropped to {crops} and resized to {size} px
 Crops and masks are fixed, so all methods of a table complete the same images.
 The methods are [models](../README.md#pretrained-models) and [classical baselines](../deepfill_jax/inpaint/classical.py); "mean" fills the hole with the mean colour of the known pixels.
 
-The completions of `scenes` have the colors of the image at the border of the hole, as `deepfill inpaint` makes them; those of `faces`, which were scored earlier, have the network's own colors.
+The completions of models are those of `deepfill inpaint` with its default options, with the colors and the detail of the known pixels.
 
 Figures are means over images ± their standard error.
 Hole L1 and hole PSNR are computed over the hole, the other metrics over the whole image.
@@ -41,7 +41,8 @@ def section(pictures, masks, results):
     yield from _commands(pictures, masks, results)
     yield from _table("", results, _columns(results))
     for name in BY_AREA:
-        yield from _table(METRICS[name].title, results, _area_columns(results, name))
+        if columns := _area_columns(results, name):
+            yield from _table(METRICS[name].title, results, columns)
 
 
 def _commands(pictures, masks, results):

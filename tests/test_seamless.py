@@ -202,9 +202,10 @@ def test_without_it_the_colors_are_those_of_the_network(scenes):
     photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     mask = mask_of("box")
     predicted = scenes.predict(photo[np.newaxis] / np.float32(127.5) - 1, mask).completed[0]
-    plain = scenes(photo, mask[0] > 0, strategy="original", seamless=False)
+    options = {"strategy": "original", "detail": False}
+    plain = scenes(photo, mask[0] > 0, **options, seamless=False)
     np.testing.assert_allclose(plain, (predicted + 1) * 127.5, atol=0.51)
-    assert (scenes(photo, mask[0] > 0, strategy="original") != plain).any()
+    assert (scenes(photo, mask[0] > 0, **options) != plain).any()
 
 
 @pytest.mark.parametrize("strategy", ["original", "resize", "crop"])

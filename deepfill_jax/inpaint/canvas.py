@@ -21,7 +21,7 @@ class Canvas:
         stages: The windows that are not filled yet.
         sketch: bool [H, W, 1], the lines that guide the completion, or None.
         unknown: bool [H, W, 1], pixels without a color that are not filled, or None.
-        detail: Whether windows that are scaled down get detail, see `detail.add_detail`.
+        detail: Whether completions get detail of the known pixels, see `detail.add_detail`.
     """
 
     def __init__(
@@ -59,12 +59,10 @@ class Canvas:
 
     def paste(self, window: Window, filled: np.ndarray) -> None:
         """Copies the pixels of the window's level from its output, float32 [h, w, 3] in [-1, 1]."""
-        _, _, height, width = window.view
-        if filled.shape[:2] != (height, width):
-            if self.detail:
-                filled = add_detail(*self._read(window), filled)
-            else:
-                filled = np.clip(resize(filled, height, width), -1.0, 1.0)
+        if self.detail:
+            filled = add_detail(*self._read(window), filled)
+        else:
+            filled = np.clip(resize(filled, *window.view[2:]), -1.0, 1.0)
         if self.pixels.shape[2] == 1:
             filled = filled.mean(axis=2, keepdims=True)
         view, levels = self.pixels[window.view.slices], self.levels[window.view.slices]

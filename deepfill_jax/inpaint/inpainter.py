@@ -6,6 +6,7 @@ completed = Inpainter.load("model.safetensors")("photo.jpg", "mask.png")
 import functools
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar, Unpack, overload
 
@@ -209,6 +210,8 @@ class Inpainter:
     def _complete(self, asked: Sequence[_Asked], settings: Settings) -> list[Completed]:
         if not self.guided and any(sketch is not None for _, _, sketch in asked):
             raise UsageError(UNGUIDED)
+        if isinstance(self._network, Classical):  # It copies the detail of the image itself.
+            settings = replace(settings, detail=False)
         size, guided = self.working_size, self.guided
         works = [begin(*one, settings, working_size=size, guided=guided) for one in asked]
         for message in dict.fromkeys(message for work in works for message in work.warnings):

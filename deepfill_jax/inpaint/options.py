@@ -33,7 +33,7 @@ class Settings:
         strategy: How large images are processed, see `windows.plan_windows`.
         budget: Limit in megapixels of what the network processes for an image, for the strategy
             "auto" only: with less, thin holes of large images are filled at a smaller scale.
-        detail: Whether holes that are completed at a smaller scale get detail from the image, see
+        detail: Whether the completions of a network get detail from the known pixels, see
             `detail.add_detail`.
         seamless: Whether the completion meets the border of the hole without a step in color, see
             `seamless.match_border`; otherwise it has the colors that the network predicts.
