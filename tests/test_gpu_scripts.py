@@ -30,11 +30,13 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_speed_writes_its_results(tmp_path):
-    ran = run_all(tmp_path / "out", "--steps", "speed")
+def test_speed_writes_its_results_for_both_forms_of_the_convolutions(tmp_path):
+    ran = run_all(tmp_path / "out", "--steps", "speed forms")
     assert ran.returncode == 0, ran.stderr
-    (speed,) = lines(tmp_path / "out" / "speed.jsonl")
-    assert speed["case"] == "attention-32-1" and speed["images_per_second"] > 0
+    for step, form in (("speed", "by device"), ("forms", "cpu")):
+        (speed,) = lines(tmp_path / "out" / f"{step}.jsonl")
+        assert speed["case"] == "attention-32-1" and speed["images_per_second"] > 0
+        assert speed["form"] == form
 
 
 @pytest.mark.slow
