@@ -1,5 +1,6 @@
 """Tests of the plan of a training step for GPUs, which needs JAX's CUDA plugin but no GPU."""
 
+import importlib
 import importlib.metadata
 import json
 import os
@@ -16,6 +17,31 @@ PLUGINS = {f"jax-cuda{version}-plugin" for version in (12, 13)}
 HAS_PLUGIN = any(d.name in PLUGINS for d in importlib.metadata.distributions())
 MAX_GB = 5.5  # 16 images per device; most of it are feature maps in bfloat16.
 MAX_MB_BETWEEN_DEVICES = 70  # The gradients have 41; those of two passes are sent apart.
+
+sys.path.append(str(SCRIPT.parent))
+scaling = importlib.import_module("scaling")
+
+
+def test_scaling_names_what_limits_a_step():
+    # 3.35 GB, so 1 ms, for any batch; 1 ms and 0.5 ms of arithmetic per image; 0.25 ms for 64 MB.
+    constants = scaling.Constants(3.35e9, 3.35e9, 989e9 / 2, 64e6, 2)
+    one = scaling.estimate(constants, gpus=1, batch=9)
+    assert one.gpu == pytest.approx(10e-3) and one.exchange == 0 and one.limit == "GPU"
+    eight = scaling.estimate(constants, gpus=8, batch=9)
+    expected = 2 * 7 / 8 * 64e6 / 450e9 + 2 * 2 * 3 * 10e-6
+    assert eight.exchange == pytest.approx(expected) and eight.limit == "GPU"
+    many = scaling.estimate(constants, gpus=256, batch=9)
+    assert many.limit == "exchange" and many.seconds == many.gpu + many.exchange
+    assert scaling.estimate(constants, gpus=8, batch=9, per_process=8).limit == "host"
+    least = scaling.busy_batch(constants, gpus=256)
+    assert scaling.estimate(constants, gpus=256, batch=least - 8).limit == "exchange"
+
+
+def test_scaling_reads_the_plans():
+    constants = scaling.Constants.read(scaling.PLANS)
+    plan = json.loads(scaling.PLANS.read_text().splitlines()[0])
+    assert plan["plan"] == "1:16:bfloat16"
+    assert constants.gpu_seconds(16, "h100") == pytest.approx(plan["seconds"]["memory"])
 
 
 def test_plan_counts_the_bytes_that_a_compiled_program_moves():

@@ -1,8 +1,8 @@
 """Compiles the training step for GPUs on a machine without a GPU, and reports XLA's plan.
 
     pip install '.[train,cuda]'
-    python benchmarks/gpu/plan.py --output plan.jsonl [--gpu h200] [--plans 1:16:bfloat16 ...]
-        [--form cpu]
+    PYTHONPATH=benchmarks python benchmarks/gpu/plan.py --output plans.jsonl [--gpu h200]
+        [--plans 1:16:bfloat16 ...] [--form cpu]
 
 A plan is DEVICES:BATCH:PRECISION, with the global batch. The script appends a line of JSON per
 plan, and prints a table: memory per device, operations between devices and their bytes, transfers
