@@ -23,7 +23,7 @@ from orbax.checkpoint import multihost
 SIGTERM_KEY = "RECEIVED_PREEMPTION_NOTICE"
 DECISION_KEY = "deepfill_jax/start"
 RUN, STOP = "run", "stop"
-POLL_SECONDS = 0.2
+POLL_SECONDS = 1.0  # Of each process; one coordinator answers them all.
 # Time for all processes to notice the decision, and for the others to leave process 0.
 NOTICE_SECONDS, LEAVE_SECONDS = 10, 1.0
 
