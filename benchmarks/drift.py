@@ -8,34 +8,16 @@ from weights one float32 rounding larger, which shows how much the steps amplify
 prints the largest relative differences of the losses from those of the second run.
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import numpy as np
 import programs
 
-from deepfill_jax import image, sharding
-from deepfill_jax.models import Discriminator, Generator, cpu_convolution, layers, make_variant
+from deepfill_jax import compiler, sharding
+from deepfill_jax.models import Discriminator, Generator, make_variant
 from deepfill_jax.models.variants import UNIT_VARIANCE
 from deepfill_jax.train.step import make_train_step
-
-
-@contextlib.contextmanager
-def plain() -> Iterator[None]:
-    """Uses the plain form of every convolution that is traced inside the block."""
-    fast = layers.convolve_upsampled2x
-
-    def convolve_upsampled2x(x, kernel, bias, *, pointwise, **options):
-        return pointwise(layers.convolve(image.upsample2x(x), kernel, bias, **options))
-
-    layers.convolve_upsampled2x = convolve_upsampled2x
-    try:
-        with cpu_convolution.plain():
-            yield
-    finally:
-        layers.convolve_upsampled2x = fast
 
 
 def train(networks, batches, nudge=1.0):
@@ -70,7 +52,7 @@ def main() -> None:
         {"image": np.roll(picture, step, axis=2), "mask": mask} for step in range(options.steps)
     ]
     runs = {"fast": list(train(networks, batches))}
-    with plain():
+    with compiler.use_form("default"):
         expected = list(train(networks, batches))
         runs["nudged"] = list(train(networks, batches, nudge=1 + np.finfo(np.float32).eps))
     for name, history in runs.items():

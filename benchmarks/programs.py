@@ -188,6 +188,15 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_form(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument that replaces the choice of `compiler.by_device`."""
+    parser.add_argument(
+        "--form",
+        choices=("cpu", "default"),
+        help="form of the convolutions on every device (default: chosen by device)",
+    )
+
+
 def case_arguments(description: str, cases: Sequence[str]) -> argparse.ArgumentParser:
     """Makes a parser with the arguments common to scripts that time cases."""
     parser = arguments(description)

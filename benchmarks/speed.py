@@ -1,7 +1,7 @@
 """Measures time and memory of this project's programs on this machine's CPU or GPU: `make bench`.
 
     python benchmarks/speed.py [--cases inference-256-1 ...] [--precisions float32 tf32 bfloat16]
-        [--architecture mmagic] [--width 24] [--rounds 5] [--output FILE]
+        [--architecture mmagic] [--width 24] [--form cpu] [--rounds 5] [--output FILE]
 
 A case is PROGRAM-SIZE-BATCH and runs in a separate process. The peak memory of the process includes
 Python, JAX and the compiler; the memory that XLA plans for the program and the peak on a GPU are
@@ -22,6 +22,8 @@ import jax
 import programs
 from peers.protocol import Case, peak_gigabytes
 
+from deepfill_jax import compiler
+
 CASES = (
     *("inference-256-1", "inference-256-4", "inference-512-1", "inference-1024-1"),
     *("training-256-2", "attention-256-1", "attention-512-1", "attention-1024-1"),
@@ -30,7 +32,8 @@ CASES = (
 
 def measure(case: Case, precision: str, options: argparse.Namespace) -> dict[str, Any]:
     """Compiles and times one case in this process."""
-    program = programs.make_program(case, options.architecture, options.width, precision)
+    with compiler.use_form(options.form):
+        program = programs.make_program(case, options.architecture, options.width, precision)
     jax.block_until_ready(program.call())
     # The peak is read before the matrix product of `matmul_rate`, which takes memory too.
     memory = {"peak_gb": peak_gigabytes(), "program_gb": planned_bytes(program.compiled) / 1e9}
@@ -41,6 +44,7 @@ def measure(case: Case, precision: str, options: argparse.Namespace) -> dict[str
     return {
         "case": str(case),
         "precision": precision,
+        "form": options.form or "by device",
         "architecture": options.architecture,
         "width": options.width,
         "seconds": seconds,
@@ -79,6 +83,7 @@ def main() -> None:
     """Runs the command."""
     parser = programs.case_arguments(__doc__, CASES)
     parser.add_argument("--architecture", default="mmagic")
+    programs.add_form(parser)
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:

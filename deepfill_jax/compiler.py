@@ -1,6 +1,17 @@
-"""Backend-specific settings of XLA: compiler options, loop unrolling."""
+"""What depends on the kind of device: XLA's options, and the forms of computations."""
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypeVar
 
 import jax
+from jax import lax
+
+T = TypeVar("T")
+Form = Literal["cpu", "default"]
+_FORM: contextvars.ContextVar[Form | None] = contextvars.ContextVar("_FORM", default=None)
 
 
 def options(*, training: bool = False, deterministic: bool = False) -> dict[str, str | bool]:
@@ -32,10 +43,49 @@ def options(*, training: bool = False, deterministic: bool = False) -> dict[str,
     return options
 
 
-def unrolled(length: int) -> int:
-    """Returns the number of iterations to unroll in a loop around convolutions.
+@contextlib.contextmanager
+def use_form(form: Form | None) -> Iterator[None]:
+    """Uses one form of each computation on all devices, in functions traced in the context.
 
-    On CPUs all of them are unrolled, because XLA takes ten times as long for a convolution inside a
-    loop.
+    Functions that are compiled already are not affected.
+
+    Args:
+        form: "cpu": the forms that are fast on CPUs; "default": those for the other devices; None:
+            chosen by device, see `by_device`.
     """
-    return length if jax.default_backend() == "cpu" else 1
+    token = _FORM.set(form)
+    try:
+        yield
+    finally:
+        _FORM.reset(token)
+
+
+def by_device(*, cpu: Callable[..., T], default: Callable[..., T]) -> Callable[..., T]:
+    """Returns a function that is `cpu` in programs for CPUs, and `default` in programs for others.
+
+    The two compute the same, up to rounding. The choice is made when a program is lowered, not by
+    the devices of this machine. A program for one kind of device contains one form only; a file
+    exported for several kinds contains both.
+    """
+    form = _FORM.get()
+    if form is None:
+        return functools.partial(lax.platform_dependent, cpu=cpu, default=default)
+    return cpu if form == "cpu" else default
+
+
+def scan(body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, inputs: Any) -> tuple[Any, Any]:
+    """Runs `lax.scan`, unrolled on CPUs: XLA takes ten times as long for a convolution in a loop.
+
+    Args:
+        body: Maps the carry and the inputs of an iteration to the next carry and the results.
+        carry: The first carry.
+        inputs: Arrays whose first axis is the iteration.
+
+    Returns:
+        The last carry, and the stacked results.
+    """
+    run = by_device(
+        cpu=functools.partial(lax.scan, body, unroll=True),
+        default=functools.partial(lax.scan, body),
+    )
+    return run(carry, inputs)

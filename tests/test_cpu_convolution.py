@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import export
 
+from deepfill_jax import compiler
 from deepfill_jax.models import cpu_convolution
 from deepfill_jax.models.layers import convolve
 
@@ -29,7 +30,7 @@ def matches_and_uses(monkeypatch, algorithm, x, kernel, **options):
 
     results = jax.jit(run)(x, kernel)
     count = len(calls)
-    with cpu_convolution.plain():
+    with compiler.use_form("default"):
         # The lambda is a new function, so `run` is traced and compiled again.
         expected = jax.jit(lambda *a: run(*a))(x, kernel)
     assert len(calls) == count
@@ -45,6 +46,17 @@ def test_strided_convolution_of_a_small_map_uses_patches(monkeypatch, padding, h
     x, kernel = draw(2, height, width, 3), draw(5, 5, 3, 4)
     algorithm = "_convolve_patches"
     assert matches_and_uses(monkeypatch, algorithm, x, kernel, stride=2, padding=padding)
+
+
+def test_patches_in_half_precision_are_rounded_once():
+    x, kernel, bias = draw(2, 8, 8, 3), draw(5, 5, 3, 4), jnp.zeros(4)
+    options = {"stride": 2, "dtype": jnp.bfloat16}
+    results = [jax.jit(lambda *a: convolve(*a, **options))(x, kernel, bias)]
+    with compiler.use_form("default"):
+        results.append(jax.jit(lambda *a: convolve(*a, **options))(x, kernel, bias))
+    result, plain = (np.float32(y) for y in results)
+    assert results[0].dtype == jnp.bfloat16
+    np.testing.assert_allclose(result, plain, rtol=2**-7, atol=1e-5)  # The last of eight digits.
 
 
 @pytest.mark.parametrize("padding", ["SAME", "REFLECT"])
@@ -81,8 +93,8 @@ def test_half_precision_and_symbolic_sizes_use_xla(monkeypatch):
     options = {"stride": 1, "dilation": 1, "padding": "SAME"}
     x, kernel = draw(1, 8, 8, 24), draw(3, 3, 24, 48)
     half = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
-    assert cpu_convolution.convolve(*half, **options) is None
-    assert cpu_convolution.convolve(half[0], half[1][..., :3], **options) is None
+    assert cpu_convolution.algorithm(*half, **options) is None
+    assert cpu_convolution.algorithm(half[0], half[1][..., :3], **options) is None
     sides = export.symbolic_shape("h, w")
     unknown = jax.ShapeDtypeStruct((1, *sides, 24), jnp.float32)
-    assert cpu_convolution.convolve(unknown, kernel, **options) is None
+    assert cpu_convolution.algorithm(unknown, kernel, **options) is None

@@ -13,12 +13,11 @@ import safetensors.numpy
 from jax import export
 from made import make_model
 
-from deepfill_jax import weights
+from deepfill_jax import compiler, weights
 from deepfill_jax.errors import UsageError
 from deepfill_jax.export import __main__ as command
 from deepfill_jax.export import onnx, onnx_stepwise, smallest_side, stablehlo
 from deepfill_jax.inpaint.inpainter import Inpainter
-from deepfill_jax.models import cpu_convolution
 from deepfill_jax.models.variants import VARIANTS
 from deepfill_jax.tensors import flatten
 
@@ -76,7 +75,7 @@ def assert_completes(complete, name, *, shape=SHAPE, atol=1e-5):
     image, mask = make_batch(*shape)
     completed = np.asarray(complete(image, mask))
     assert completed.dtype == np.float32 and completed.shape == image.shape
-    with cpu_convolution.plain():
+    with compiler.use_form("default"):
         expected = inpainter(name).predict(image, mask).completed
     hole = np.isnan(image)
     assert (

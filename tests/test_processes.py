@@ -65,6 +65,27 @@ restore, handler.restore = handler.restore, stale
 faults.WAITS = (0.1, 0.1)
 """
 
+# Run before RECORDER, it keeps the processes {0} in a compilation of the training step.
+COMPILING = """
+import hashlib, jax
+from deepfill_jax.train import build
+
+make_train_step = build.make_train_step
+
+def make_endless_step(*args, **kwargs):
+    step = make_train_step(*args, **kwargs)
+
+    def compile(*state_and_batch):
+        print("compiling", flush=True)
+        if jax.process_index() in {0}:
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+        return step(*state_and_batch)
+
+    return compile
+
+build.make_train_step = make_endless_step
+"""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -193,6 +214,21 @@ def test_two_processes_stop_together_and_one_resumes(folder, alone, tmp_path):
     one = Run(folder, tmp_path / "half").done()
     same(one.losses(), alone.losses())
     assert pair.seen() + one.seen() == alone.seen()
+
+
+@pytest.mark.parametrize("compiling, preempted", [((0, 1), 1), ((1,), 0)])
+def test_processes_stop_together_during_a_compilation(folder, tmp_path, compiling, preempted):
+    prelude = COMPILING.replace("{0}", f"{compiling}")
+    pair = Run(folder, tmp_path, processes=2, prelude=prelude)
+    pair.wait_for("compiling")
+    time.sleep(1)  # The other process may be a little later.
+    pair.processes[preempted].send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    codes, outputs = pair.end()
+    assert codes == [75, 75], "\n".join(outputs)
+    print(f"{time.monotonic() - sent:.1f} s from SIGTERM to the end of both")
+    assert time.monotonic() - sent < 15
+    assert all("Stopped on request before the first step" in lines for lines in outputs)
 
 
 def test_killed_process_ends_the_others_with_an_error_line(folder, tmp_path):

@@ -5,6 +5,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 from deepfill_jax import checkpoint, sharding
 from deepfill_jax.errors import PreemptedError
-from deepfill_jax.train import build, loop, stop
+from deepfill_jax.train import build, loop, stop, stop_together
 
 ROOT = Path(__file__).parents[1]
 # A compilation holds the main thread in the same way: no Python handler runs meanwhile.
@@ -121,6 +122,64 @@ def test_processes_ask_equally_often_and_remember_the_answer(monkeypatch):
     with stop.StopSignal() as requests:
         assert [requests.requested() for _ in range(5)] == [False, False, True, True, True]
     assert asked == [1, 2, 3]
+
+
+class Store:
+    """The key-value store of a run whose other processes do as this one."""
+
+    def __init__(self):
+        self.values = {}
+
+    def key_value_set(self, key, value):
+        if key in self.values:
+            raise jax.errors.JaxRuntimeError("ALREADY_EXISTS")
+        self.values[key] = value
+
+    def key_value_try_get(self, key):
+        if key not in self.values:
+            raise jax.errors.JaxRuntimeError("NOT_FOUND")
+        return self.values[key]
+
+    def blocking_key_value_get(self, key, timeout_in_ms):
+        return self.values[key]
+
+    def wait_at_barrier(self, name, timeout_in_ms):
+        pass
+
+
+@pytest.fixture
+def store(monkeypatch):
+    store = Store()
+    monkeypatch.setattr(stop_together.multihost, "get_jax_distributed_client", lambda: store)
+    monkeypatch.setattr(stop_together, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(stop_together, "LEAVE_SECONDS", 0.0)
+    return store
+
+
+def test_processes_end_together_before_the_first_step(store):
+    ended = []
+    with stop_together.leaving(lambda: ended.append(1)):
+        store.key_value_set(stop_together.DECISION_KEY, stop_together.STOP)  # By another process.
+        store.key_value_set(stop_together.SIGTERM_KEY, "now")
+    assert ended  # The context waited for it.
+
+
+def test_process_that_has_decided_to_run_is_not_ended(store):
+    ended = []
+    with stop_together.leaving(lambda: ended.append(1)):
+        store.key_value_set(stop_together.DECISION_KEY, stop_together.RUN)  # By another process.
+        store.key_value_set(stop_together.SIGTERM_KEY, "now")
+        time.sleep(0.2)
+    assert not ended
+
+
+def test_error_by_the_end_of_another_process_is_not_reported(store):
+    ended = threading.Event()
+    with pytest.raises(RuntimeError), stop_together.leaving(ended.set):
+        store.key_value_set(stop_together.SIGTERM_KEY, "now")
+        time.sleep(0.2)
+        raise RuntimeError("Connection closed by peer")
+    assert ended.is_set()  # This thread continues only because `end` returns here.
 
 
 def make_config(folder, **changes):

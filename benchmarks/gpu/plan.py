@@ -1,7 +1,8 @@
 """Compiles the training step for GPUs on a machine without a GPU, and reports XLA's plan.
 
     pip install '.[train,cuda]'
-    python benchmarks/gpu/plan.py --output plan.jsonl [--gpu h200] [--plans 1:16:bfloat16 ...]
+    PYTHONPATH=benchmarks python benchmarks/gpu/plan.py --output plans.jsonl [--gpu h200]
+        [--plans 1:16:bfloat16 ...] [--form cpu]
 
 A plan is DEVICES:BATCH:PRECISION, with the global batch. The script appends a line of JSON per
 plan, and prints a table: memory per device, operations between devices and their bytes, transfers
@@ -19,7 +20,6 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 # JAX reads these when it is imported; the check of the CUDA versions needs a driver.
 os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"}
@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import programs
 from jax.experimental import topologies
 
-from deepfill_jax import sharding
+from deepfill_jax import compiler, sharding
 from deepfill_jax.train.step import make_train_step
 
 SIDE = 256
@@ -124,10 +124,9 @@ class Instruction(NamedTuple):
 
 def compile_step(plan: Plan, gpu: Gpu, width: int) -> tuple[jax.stages.Compiled, float]:
     """Compiles the training step; returns it and its FLOP per step, on all devices together."""
-    # The package chooses algorithms by JAX's default backend, which is the CPU here.
-    with mock.patch("jax.default_backend", return_value="gpu"):
-        compiled = lower(plan, gpu.devices(plan.devices), width).compile()
-        # JAX counts operations only for devices that exist.
+    compiled = lower(plan, gpu.devices(plan.devices), width).compile()
+    # JAX counts operations only for devices that exist.
+    with compiler.use_form("default"):
         flops = lower(plan, jax.devices("cpu")[:1], width).cost_analysis()["flops"]
     return compiled, flops
 
@@ -232,12 +231,15 @@ def table(results: Sequence[dict[str, Any]]) -> Iterator[str]:
 def main() -> None:
     """Runs the command."""
     parser = programs.arguments(__doc__)
+    programs.add_form(parser)
     parser.add_argument("--gpu", choices=GPUS, default="h100")
     parser.add_argument("--plans", type=Plan.parse, nargs="+", default=list(map(Plan.parse, PLANS)))
     options = parser.parse_args()
     gpu, results = GPUS[options.gpu], []
     for plan in options.plans:
-        results.append(report(plan, gpu, *compile_step(plan, gpu, options.width)))
+        with compiler.use_form(options.form):
+            compiled, flops = compile_step(plan, gpu, options.width)
+        results.append(report(plan, gpu, compiled, flops))
         print(json.dumps(results[-1]), flush=True)
         if options.output:
             with Path(options.output).open("a") as file:

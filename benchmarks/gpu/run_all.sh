@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests, times, profiles and trains on this machine's accelerator; see benchmarks/README.md.
 #
-#   benchmarks/gpu/run_all.sh OUT [--steps "goldens speed torch_peer operations train"]
+#   benchmarks/gpu/run_all.sh OUT [--steps "goldens speed forms torch_peer operations train"]
 #       [--photos FOLDER] [--minutes 8] [--tiny] [-- OPTIONS OF train.py]
 #
 # A step is a script, which appends its results to OUT/STEP.jsonl as they arrive. If a step fails,
@@ -22,7 +22,7 @@ while (($#)); do
   esac
   shift
 done
-: "${steps:=goldens speed torch_peer operations ${photos:+train}}"
+: "${steps:=goldens speed forms torch_peer operations ${photos:+train}}"
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 work=$out.work
@@ -33,12 +33,16 @@ export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$work/compiled}
 goldens=()
 speed=(--precisions bfloat16 tf32 float32 --rounds 7)
 speed+=(--cases training-256-{16,32,64} inference-256-16 inference-{256,512,1024,2048}-1)
+# `speed` times the forms of convolutions for GPUs, and this step those for CPUs.
+forms=(--form cpu --precisions bfloat16 tf32 --rounds 7)
+forms+=(--cases training-256-16 inference-{256,512}-1)
 torch_peer=("${speed[@]}")
 operations=(--case training-256-16 --precision bfloat16)
 train=()
 if [[ $tiny ]]; then
   goldens=(--tests gated_convolution_matches_mmagic --goldens)
   speed=(--width 2 --rounds 2 --cases attention-32-1)
+  forms=(--form cpu "${speed[@]}")
   torch_peer=(--width 2 --rounds 2 --cases training-72-1 inference-72-1)
   operations=(--width 2 --case training-32-2)
   train=(--width 2 --phases 32:2:0.5:0 40:2:0.5:0)
@@ -50,6 +54,7 @@ failed=()
 for step in $steps; do
   case $step in
     speed | operations) script=$root/benchmarks/$step.py ;;
+    forms) script=$root/benchmarks/speed.py ;;
     goldens | torch_peer | train) script=$root/benchmarks/gpu/$step.py ;;
     *) echo "Unknown step $step." >&2; exit 2 ;;
   esac

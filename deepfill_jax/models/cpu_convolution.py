@@ -1,17 +1,15 @@
 """Faster algorithms for some convolutions on CPUs.
 
 XLA's convolution for CPUs is as fast as its matrix product only for wide maps with many channels.
-`layers.convolve` calls this module first, for the cases where an algorithm needs fewer operations
-or larger matrices. The results equal XLA's up to rounding (tests/test_cpu_convolution.py);
-benchmarks/README.md lists the speed-ups. GPUs do not need this: cuDNN chooses among its own
-algorithms.
+`layers` uses this module for the cases where an algorithm needs fewer operations or larger
+matrices. The results equal XLA's up to rounding (tests/test_cpu_convolution.py);
+benchmarks/README.md lists the speed-ups. Programs for other devices contain XLA's convolutions: on
+GPUs, cuDNN chooses among its own algorithms.
 """
 
-import contextlib
-import contextvars
 import functools
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -31,27 +29,15 @@ MAX_TILED_ROWS = 1.25  # Limit of the rows that `_convolve_tiles` computes, per 
 # Points at which the polynomials of rows and kernel are evaluated. Rounding errors are twice those
 # of XLA's convolution; with the usual 0, 1, -1, 2, -2 they are three times as large.
 EVALUATION_POINTS = np.array([0, 2 / 3, -2 / 3, 3 / 2, -3 / 2])
-
-_IS_PLAIN = contextvars.ContextVar("_IS_PLAIN", default=False)
-
-
-@contextlib.contextmanager
-def plain() -> Iterator[None]:
-    """Disables this module, so that networks traced in the context use XLA's convolutions only.
-
-    Functions that are compiled already are not affected.
-    """
-    token = _IS_PLAIN.set(True)
-    try:
-        yield
-    finally:
-        _IS_PLAIN.reset(token)
+# After 2x nearest upsampling, the kernel's three rows cover input rows (-1, 0, 0) at even output
+# rows and (0, 0, 1) at odd ones: [parity, input row, kernel row].
+UPSAMPLED_TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
 
 
-def convolve(
+def algorithm(
     x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int, padding: str
-) -> jax.Array | None:
-    """Convolves like `layers.convolve`, without bias, if there is an algorithm faster than XLA's.
+) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+    """Returns an algorithm for this convolution that is faster than XLA's on CPUs, if there is one.
 
     Args:
         x: [B, H, W, I].
@@ -61,28 +47,75 @@ def convolve(
         padding: "SAME" or "VALID".
 
     Returns:
-        The convolved map, or None if XLA's convolution is the fastest.
+        A function of `x` and `kernel` that convolves like `layers.convolve`, without bias; None if
+        XLA's convolution is the fastest.
     """
     size, _, channels, features = kernel.shape
     height, width = x.shape[1:3]
     # When a network is exported for all sizes, the sides are symbols, not integers.
-    if _IS_PLAIN.get() or not (isinstance(height, int) and isinstance(width, int)):
+    if not (isinstance(height, int) and isinstance(width, int)):
         return None
     reach = dilation * (size - 1) + 1
-    margins = lax.padtype_to_pads((height, width), (reach, reach), (stride, stride), padding)
+    pads = lax.padtype_to_pads((height, width), (reach, reach), (stride, stride), padding)
+    margins = pads[0], pads[1]
     if stride > 1 and max(height, width) <= MAX_PATCHES_SIDE:
-        return _convolve_patches(x, kernel, stride, margins)
+        return lambda x, kernel: _convolve_patches(x, kernel, stride, margins)
     # The other algorithms add partial sums, which would be rounded to half precision.
     if stride > 1 or x.dtype != jnp.float32:
         return None
     if dilation == 1 and features <= MAX_NARROW_FEATURES:
-        return _convolve_to_few(x, kernel, margins)
+        return lambda x, kernel: _convolve_to_few(x, kernel, margins)
     rows_out = height + sum(margins[0]) - 2 * dilation
     rows_computed = _tiles(rows_out, dilation) * TILE_ROWS * dilation
     wide = channels * features >= MIN_TILED_CHANNELS
     if size == 3 and wide and rows_computed <= MAX_TILED_ROWS * rows_out:
-        return _convolve_tiles(x, kernel, dilation, (margins[0], margins[1]))
+        return lambda x, kernel: _convolve_tiles(x, kernel, dilation, margins)
     return None
+
+
+def convolve_upsampled2x(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    *,
+    padding: str,
+    dtype: jnp.dtype,
+    pointwise: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """Computes `layers.convolve_upsampled2x` with four ninths of its multiplications.
+
+    The kernel's three rows cover only two rows of `x`, so each of the four output pixels per input
+    pixel is a convolution with 2x2 taps, which are sums of kernel taps.
+    """
+    batch, height, width, _ = x.shape
+    taps = jnp.einsum("aiy,bjx,yxcd->abijcd", UPSAMPLED_TAPS, UPSAMPLED_TAPS, kernel).astype(dtype)
+    x = x.astype(dtype)
+    # Reflecting the upsampled map by one pixel equals repeating the edge of the map before
+    # upsampling. Zero padding likewise can be applied before upsampling.
+    if padding == "REFLECT":
+        # jnp.pad is not used here, because XLA's partitioner would send the gradients of its edges
+        # between devices.
+        x = jnp.concatenate([x[:, :1], x, x[:, -1:]], axis=1)
+        x = jnp.concatenate([x[:, :, :1], x, x[:, :, -1:]], axis=2)
+    else:
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+    def pixels(down: int, right: int) -> jax.Array:
+        """Computes the output pixels of one parity in each direction: [B, H, W, O]."""
+        window = x[:, down : down + height + 1, right : right + width + 1]
+        y = lax.conv_general_dilated(
+            window,
+            taps[down, right],
+            window_strides=(1, 1),
+            padding="VALID",
+            dimension_numbers=DIMENSIONS,
+        )
+        # `pointwise` comes before the interleaving below, because a gate halves the channels.
+        return pointwise((y + bias).astype(dtype))
+
+    rows = [jnp.stack([pixels(down, right) for right in (0, 1)], axis=3) for down in (0, 1)]
+    y = jnp.stack(rows, axis=2)  # [B, H, 2, W, 2, O]
+    return y.reshape(batch, 2 * height, 2 * width, -1)
 
 
 def _tiles(rows: int, dilation: int) -> int:
@@ -103,8 +136,9 @@ def _convolve_patches(
         for j in range(size)
     ]
     patches = jnp.concatenate(shifted, axis=-1)
-    # XLA's convolution accumulates bfloat16 in float32 too.
-    return jnp.matmul(patches, kernel.reshape(-1, features), preferred_element_type=jnp.float32)
+    # Like XLA's convolution, this adds in float32 and rounds the sum to bfloat16.
+    y = jnp.matmul(patches, kernel.reshape(-1, features), preferred_element_type=jnp.float32)
+    return y.astype(x.dtype)
 
 
 def _convolve_to_few(x: jax.Array, kernel: jax.Array, margins: Sequence[Padding]) -> jax.Array:

@@ -10,15 +10,11 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
+from deepfill_jax import compiler, image
 from deepfill_jax.models import cpu_convolution
 from deepfill_jax.models.cpu_convolution import DIMENSIONS
-
-# After 2x nearest upsampling, the kernel's three rows cover input rows (-1, 0, 0) at even output
-# rows and (0, 0, 1) at odd ones: [parity, input row, kernel row].
-UPSAMPLED_TAPS = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
 
 # A function of a map that acts on each of its values alone.
 Activation = Callable[[jax.Array], jax.Array]
@@ -63,18 +59,16 @@ def convolve(
         x = jax.vmap(partial(jnp.pad, pad_width=margins, mode=mode))(x)
         padding = "VALID"
     x, kernel = x.astype(dtype), kernel.astype(dtype)
-    y = None
-    if jax.default_backend() == "cpu":
-        y = cpu_convolution.convolve(x, kernel, stride=stride, dilation=dilation, padding=padding)
-    if y is None:
-        y = lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(stride, stride),
-            padding=padding,
-            rhs_dilation=(dilation, dilation),
-            dimension_numbers=DIMENSIONS,
-        )
+    plain = partial(
+        lax.conv_general_dilated,
+        window_strides=(stride, stride),
+        padding=padding,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=DIMENSIONS,
+    )
+    fast = cpu_convolution.algorithm(x, kernel, stride=stride, dilation=dilation, padding=padding)
+    convolved = compiler.by_device(cpu=fast, default=plain) if fast else plain
+    y = convolved(x, kernel)
     # The bias is added in float32, because its gradient is a sum over all pixels, for which
     # bfloat16 has too few digits.
     return (y + bias).astype(dtype)
@@ -91,9 +85,7 @@ def convolve_upsampled2x(
 ) -> jax.Array:
     """Upsamples a map 2x by repeating pixels, and convolves it with a 3x3 kernel.
 
-    The result equals `pointwise(convolve(image.upsample2x(x), ...))` and needs four ninths of its
-    multiplications. The kernel's three rows cover only two rows of `x`, so each of the four output
-    pixels per input pixel is a convolution with 2x2 taps, which are sums of kernel taps.
+    On CPUs, `cpu_convolution.convolve_upsampled2x` needs four ninths of the multiplications.
 
     Args:
         x: Feature map [B, H, W, I].
@@ -107,35 +99,17 @@ def convolve_upsampled2x(
     Returns:
         [B, 2H, 2W, O].
     """
-    batch, height, width, _ = x.shape
-    taps = jnp.einsum("aiy,bjx,yxcd->abijcd", UPSAMPLED_TAPS, UPSAMPLED_TAPS, kernel).astype(dtype)
-    x = x.astype(dtype)
-    # Reflecting the upsampled map by one pixel equals repeating the edge of the map before
-    # upsampling. Zero padding likewise can be applied before upsampling.
-    if padding == "REFLECT":
-        # jnp.pad is not used here, because XLA's partitioner would send the gradients of its edges
-        # between devices.
-        x = jnp.concatenate([x[:, :1], x, x[:, -1:]], axis=1)
-        x = jnp.concatenate([x[:, :, :1], x, x[:, :, -1:]], axis=2)
-    else:
-        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    fast = partial(
+        cpu_convolution.convolve_upsampled2x, padding=padding, dtype=dtype, pointwise=pointwise
+    )
 
-    def pixels(down: int, right: int) -> jax.Array:
-        """Computes the output pixels of one parity in each direction: [B, H, W, O]."""
-        window = x[:, down : down + height + 1, right : right + width + 1]
-        y = lax.conv_general_dilated(
-            window,
-            taps[down, right],
-            window_strides=(1, 1),
-            padding="VALID",
-            dimension_numbers=DIMENSIONS,
-        )
-        # `pointwise` comes before the interleaving below, because a gate halves the channels.
-        return pointwise((y + bias).astype(dtype))
+    def plain(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        with compiler.use_form("default"):  # The algorithms for CPUs would be traced in vain.
+            return pointwise(
+                convolve(image.upsample2x(x), kernel, bias, padding=padding, dtype=dtype)
+            )
 
-    rows = [jnp.stack([pixels(down, right) for right in (0, 1)], axis=3) for down in (0, 1)]
-    y = jnp.stack(rows, axis=2)  # [B, H, 2, W, 2, O]
-    return y.reshape(batch, 2 * height, 2 * width, -1)
+    return compiler.by_device(cpu=fast, default=plain)(x, kernel, bias)
 
 
 class Conv(nn.Module):

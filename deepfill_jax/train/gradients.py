@@ -5,7 +5,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from deepfill_jax import compiler
 from deepfill_jax.train.objectives import Batch, PyTree, Scalars
@@ -46,7 +45,6 @@ def accumulate(
     parts = jax.tree.map(
         lambda x: x.reshape(-1, grad_accum_steps, *x.shape[1:]).swapaxes(0, 1), dict(batch)
     )
-    unroll = compiler.unrolled(grad_accum_steps)
-    spectral, stacked = lax.scan(run_part, spectral, parts, unroll=unroll)
+    spectral, stacked = compiler.scan(run_part, spectral, parts)
     gradients, scalars = jax.tree.map(lambda x: jnp.mean(x, axis=0), stacked)
     return gradients, spectral, scalars

@@ -82,8 +82,8 @@ def _train(
     """Trains until the last step; raises PreemptedError after a stop."""
     with contextlib.ExitStack() as starting:
         # Until the first step is done, nothing can be lost.
-        stopped = "Stopped on request before the first step: nothing was lost."
-        starting.enter_context(stop.leaving(0.0, lambda: stopped))
+        message = "Stopped on request before the first step: nothing was lost."
+        starting.enter_context(stop.before_first_step(message))
         sources = {"training": streams.open_source(config)}
         if config.eval.every:
             sources["validation"] = streams.open_source(config, validation=True)
@@ -102,11 +102,11 @@ def _train(
         run = _Run(config, workdir, checkpoints, writer, ScalarLog(config, writer, first), stop)
         sharded = (sharding.shard_batch(batch, mesh) for batch in start_training_batches(first))
         profile = build.profiler(config, workdir)
-        if stop.requested():  # Of several processes; JAX has kept the signal.
-            raise PreemptedError(stopped)
         steps = _run_steps(train_step, start, sharded, run.log, config)
         for done, state in enumerate(steps, first + 1):
-            starting.close()
+            if done == first + 1:
+                jax.block_until_ready(state)  # So that no other process is still compiling.
+                starting.close()
             profile(done)
             if run.act_after_step(done, state, validate):
                 raise PreemptedError(run.close(done))

@@ -19,6 +19,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from deepfill_jax.errors import EXIT_CODES, PreemptedError, report
+from deepfill_jax.train import stop_together
 
 POLL_SECONDS = 0.1
 # In a validation, the main thread checks for a stop after each batch; if it takes longer than this,
@@ -31,7 +32,7 @@ class StopSignal:
 
     In a single process, Ctrl-C (SIGINT) counts too. At the end of the context, the previous signal
     handlers are restored. Several processes agree on the stop through JAX, which handles SIGTERM
-    itself.
+    itself; see `stop_together` for a stop before the first step.
     """
 
     def __init__(self) -> None:
@@ -93,6 +94,16 @@ class StopSignal:
         finally:
             with self._turn:  # If the process is being ended, this waits forever.
                 self._leave = None
+
+    def before_first_step(self, message: str) -> contextlib.AbstractContextManager[None]:
+        """Ends the process, or all processes of the run, if SIGTERM arrives before the body ends.
+
+        Args:
+            message: The message to print.
+        """
+        if jax.distributed.is_initialized():
+            return stop_together.leaving(lambda: _exit(lambda: message))
+        return self.leaving(0.0, lambda: message)
 
     def _watch(self, read_end: int) -> None:
         """Waits for SIGTERM, and from then on for a reason to end the process."""
