@@ -1,7 +1,7 @@
 """Blind comparison of methods: sheets without names, and the table of the choices made on them.
 
     pip install '.[train]'
-    python benchmarks/blind_look.py make PHOTOS SHEETS [--methods scenes,patchmatch,...]
+    python benchmarks/blind_look.py make PHOTOS SHEETS [--methods scenes,patchmatch,...] [--seed 0]
     python benchmarks/blind_look.py count SHEETS CHOICES
 
 `make` takes 24 photographs of the folder PHOTOS, evenly spaced, and makes a hole in each: in turn a
@@ -69,12 +69,12 @@ def around(mask):
     return (corner[1], corner[0], corner[1] + side, corner[0] + side)
 
 
-def make(photos, sheets, methods):
+def make(photos, sheets, methods, seed):
     """Writes the sheets and the orders of the methods."""
     paths = sorted(path for path in photos.iterdir() if path.suffix in (".jpg", ".png"))
     paths = [paths[index] for index in np.linspace(0, len(paths) - 1, PHOTOS).astype(int)]
     inpainters = {name: Inpainter.load(name) for name in methods}
-    rng, chance = np.random.default_rng(0), np.random.default_rng()
+    rng, chance = np.random.default_rng(seed), np.random.default_rng()
     rows, orders = [], []
     for index, path in enumerate(paths):
         image = np.asarray(Image.open(path).convert("RGB"))
@@ -132,12 +132,13 @@ def main(arguments=None):
     maker.add_argument("photos", type=Path)
     maker.add_argument("sheets", type=Path)
     maker.add_argument("--methods", default=",".join(METHODS), help="comma-separated names")
+    maker.add_argument("--seed", type=int, default=0, help="of the holes (default: %(default)s)")
     counter = commands.add_parser("count")
     counter.add_argument("sheets", type=Path)
     counter.add_argument("choices", type=Path)
     options = parser.parse_args(arguments)
     if options.command == "make":
-        make(options.photos, options.sheets, options.methods.split(","))
+        make(options.photos, options.sheets, options.methods.split(","), options.seed)
         return
     result = count(options.sheets, options.choices)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")

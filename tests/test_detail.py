@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.ndimage
+from made import make_model
 
 from deepfill_jax.inpaint import detail
 from deepfill_jax.inpaint.canvas import Canvas
@@ -207,10 +208,12 @@ def test_few_sources_are_enough(number):
     assert np.isfinite(filled).all()
 
 
-def test_classical_methods_keep_their_own_detail():
+@pytest.mark.parametrize("kind", ["classical", "guided"])
+def test_classical_methods_and_guided_networks_keep_their_own_detail(kind):
+    method = make_model("official", guided=True) if kind == "guided" else Classical("telea")
     pixels = ((textured(128, 128) + 1) * 127.5).round().astype(np.uint8)
     hole = box(40, 40, 40, 40, (128, 128))
-    inpainter = Inpainter(Classical("telea"))
+    inpainter = Inpainter(method)
     with_detail, without = (inpainter(pixels, hole, detail=detail) for detail in (True, False))
     np.testing.assert_array_equal(with_detail, without)
 

@@ -210,7 +210,8 @@ class Inpainter:
     def _complete(self, asked: Sequence[_Asked], settings: Settings) -> list[Completed]:
         if not self.guided and any(sketch is not None for _, _, sketch in asked):
             raise UsageError(UNGUIDED)
-        if isinstance(self._network, Classical):  # It copies the detail of the image itself.
+        # A classical method copies detail itself, and a guided network's detail follows the sketch.
+        if isinstance(self._network, Classical) or self.guided:
             settings = replace(settings, detail=False)
         size, guided = self.working_size, self.guided
         works = [begin(*one, settings, working_size=size, guided=guided) for one in asked]

@@ -33,8 +33,8 @@ class Settings:
         strategy: How large images are processed, see `windows.plan_windows`.
         budget: Limit in megapixels of what the network processes for an image, for the strategy
             "auto" only: with less, thin holes of large images are filled at a smaller scale.
-        detail: Whether the completions of a network get detail from the known pixels, see
-            `detail.add_detail`.
+        detail: Whether the completions of an unguided network get detail from the known pixels,
+            see `detail.add_detail`.
         seamless: Whether the completion meets the border of the hole without a step in color, see
             `seamless.match_border`; otherwise it has the colors that the network predicts.
         dilate: Pixels by which the hole is dilated, 0 or more.
