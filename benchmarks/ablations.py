@@ -1,15 +1,17 @@
-"""Ablations of configs/best.py: runs of equal training time with one choice changed in each.
+"""Ablations of configs/best.py and sharp.py: runs of equal time with one choice changed in each.
 
     python benchmarks/ablations.py --photos FOLDER --workdir RUNS [--rows ROW ...] [--seeds 0 1]
         [--seconds 180] [--tables FILE]
 
 FOLDER holds `train` and `val`. A row is a recipe: "published" is the recipe of the paper's authors,
 "base" is configs/best.py before its choices were measured, and "best" is configs/best.py with the
-choices that scored best. Every other row is "base" or "best" with one change. Every row trains at
-64 px for as many steps as it completes in `--seconds` on this machine when idle: a wider network or
-a larger batch gets fewer steps. The time of a step is measured first, for each network and batch
-size, and stored, so that runs may share the machine with other work. Scores are means over the
-seeds and the first 200 images of `val`, with MMagic's irregular masks.
+choices that scored best. Every other row is "base" or "best" with one change, except the "tuned"
+rows: they train a finished run of "best" for as long again, with the losses of configs/sharp.py or
+some of them. Every row trains at 64 px for as many steps as it completes in `--seconds` on this
+machine when idle: a wider network or a larger batch gets fewer steps. The time of a step is
+measured first, for each network, batch size and loss, and stored, so that runs may share the
+machine with other work. Scores are means over the seeds and 200 images of `val`, with MMagic's
+irregular masks.
 
 Results are stored in `results/ablations`, and stored rows are not trained again. RUNS receives the
 workdirs of the runs, which resume after an interruption. When a recipe changes, delete its row in
@@ -24,12 +26,14 @@ import statistics
 import time
 from pathlib import Path
 
+import ablation_table
+import distances
 import jax
 from absl import logging
 
 from deepfill_jax import compile_cache, sharding
 from deepfill_jax.data import streams
-from deepfill_jax.evaluate import evaluate
+from deepfill_jax.evaluate import evaluate, metrics
 from deepfill_jax.train import build, loop
 
 HERE = Path(__file__).parent
@@ -73,29 +77,22 @@ ROWS = {
 ROWS_OF_BEST = {
     "best at full width": {"model.width": 24, "optimizer.learning_rate": 1e-3},
 }
-
-HEADER = f"""# Ablations
-
-`python benchmarks/ablations.py --tables docs/ablations.md` generates this page.
-With `--photos FOLDER --workdir RUNS`, the command first trains the rows that have no stored result.
-
-"base" is an initial guess of a recipe for a few hours on two CPU cores at 64 px; each other row changes one choice.
-[`configs/best.py`](../configs/best.py), "best", is "base" with the batch size, L1 terms and learning rate that scored best.
-"published" is the complete recipe of the paper's authors.
-The data set is CelebA's aligned faces.
-Rows with the same number of seconds on two CPU cores have the same cost, but not the same number of steps.
-All runs are short: they show what makes training fast, and say little about the result after weeks of training.
-A discriminator, for instance, does not aim at a lower L1.
-Scores are means over the seeds and {PICTURES} held-out faces with MMagic's irregular masks.
-Differences between two seeds of a row are chance; a row with one seed does not show how large they are.
-
-"""  # noqa: E501
+# The changes of each row from configs/sharp.py, which fine-tunes a run of "best".
+ROWS_OF_SHARP = {
+    "tuned, L1 alone": {"loss.perceptual": 0.0, "loss.adversarial": 0.0},
+    "tuned, L1 and LPIPS": {"loss.adversarial": 0.0},
+    "tuned, L1 and discriminator": {"loss.perceptual": 0.0},
+    "tuned, L1, LPIPS and discriminator": {},
+}
 
 
 def make_config(row, photos, seed):
     """Returns the config of a row; `set_steps` sets its number of steps."""
     if row == "published":
         config = runpy.run_path(str(CONFIGS / "places.py"))["get_config"]("official")
+    elif row in ROWS_OF_SHARP:
+        config = runpy.run_path(str(CONFIGS / "sharp.py"))["get_config"]("faces")
+        config.update_from_flattened_dict(ROWS_OF_SHARP[row])
     else:
         config = runpy.run_path(str(CONFIGS / "best.py"))["get_config"]("64")
         changes = BASE | ROWS[row] if row in ROWS else ROWS_OF_BEST.get(row, {})
@@ -129,8 +126,10 @@ def seconds_per_step(config):
 
 def program(config):
     """Describes the properties that determine a step's time; rows that share them share a time."""
-    adversarial = config.loss.adversarial > 0
-    return f"width {config.model.width}, batch {config.batch_size}" + ", GAN" * adversarial
+    name = f"width {config.model.width}, batch {config.batch_size}"
+    if config.loss.adversarial:
+        name += f", GAN of width {config.model.discriminator_width}"
+    return name + ", LPIPS" * (config.loss.perceptual > 0)
 
 
 def measure_costs(rows, photos):
@@ -165,54 +164,51 @@ def score(config, workdir):
     config.eval.num_examples = PICTURES
     for kind in config.masks.weights:
         config.masks.weights[kind] = float(kind == "irregular")
-    summary = evaluate(config, workdir).summary()
+    summary = evaluate(config, workdir, measure=measure).summary()
     return {name: figures["mean"] for name, figures in summary.items()}
+
+
+def measure(completed, image, mask):
+    """Measures all metrics of a batch; LPIPS with AlexNet, since VGG16 is in the loss."""
+    lpips = distances.load()(completed, image)["lpips"]
+    return metrics.measure(completed, image, mask) | {"lpips": lpips}
+
+
+def train(row, options, costs, seed):
+    """Trains a row, after the run that it continues; returns its config and workdir."""
+    config = make_config(row, options.photos, seed)
+    set_steps(config, round(options.seconds / costs[row]))
+    if row in ROWS_OF_SHARP:
+        config.init_from = str(train("best", options, costs, seed)[1])
+    workdir = options.workdir / file_name(row, options.seconds, seed)
+    loop.train(config, workdir)
+    return config, workdir
+
+
+def file_name(row, seconds, seed):
+    """Returns the name of a run and of its result."""
+    return f"{row.replace(' ', '_').replace(',', '')}-{seconds}-{seed}"
 
 
 def update(options):
     """Trains and scores the rows that have no stored result."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    costs = measure_costs(options.rows, options.photos)
+    costs = measure_costs([*options.rows, "best"], options.photos)
     for seed in options.seeds:
         for row in options.rows:
-            name = f"{row.replace(' ', '_').replace(',', '')}-{options.seconds}-{seed}"
-            path = RESULTS / f"{name}.json"
+            path = RESULTS / f"{file_name(row, options.seconds, seed)}.json"
             if path.is_file():
                 continue
-            config = make_config(row, options.photos, seed)
-            set_steps(config, round(options.seconds / costs[row]))
-            loop.train(config, options.workdir / name)
+            config, workdir = train(row, options, costs, seed)
             result = {
                 "row": row,
                 "seconds": options.seconds,
                 "seed": seed,
                 "steps": config.num_steps,
+                "metrics": score(config, workdir),
             }
-            result["metrics"] = score(config, options.workdir / name)
             path.write_text(json.dumps(result, indent=1) + "\n")
-            print(f"{name}: {result['metrics']['l1_hole']:.3f}", flush=True)
-
-
-def table():
-    """Yields a Markdown table: means over the seeds, best first, and the hole L1 of each seed."""
-    kept = {}
-    for path in sorted(RESULTS.glob("*-*.json")):
-        result = json.loads(path.read_text())
-        kept.setdefault((result["seconds"], result["row"]), []).append(result)
-
-    def mean(results, metric):
-        return statistics.mean(result["metrics"][metric] for result in results)
-
-    yield "| recipe | seconds | steps | hole L1 | of each seed | PSNR | SSIM |"
-    yield "|---|---|---|---|---|---|---|"
-    best_first = sorted(kept, key=lambda key: (key[0], mean(kept[key], "l1_hole")))
-    for seconds, row in best_first:
-        results = kept[seconds, row]
-        seeds = ", ".join(f"{result['metrics']['l1_hole']:.2f}" for result in results)
-        yield (
-            f"| {row} | {seconds} | {results[0]['steps']} | {mean(results, 'l1_hole'):.2f} "
-            f"| {seeds} | {mean(results, 'psnr'):.2f} | {mean(results, 'ssim'):.4f} |"
-        )
+            print(f"{path.stem}: {result['metrics']['l1_hole']:.3f}", flush=True)
 
 
 def main(arguments=None):
@@ -220,7 +216,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    rows = ["published", "best", *ROWS, *ROWS_OF_BEST]
+    rows = ["published", "best", *ROWS, *ROWS_OF_BEST, *ROWS_OF_SHARP]
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--workdir", type=Path, help="folder of the runs")
     parser.add_argument("--rows", nargs="+", choices=rows, default=rows)
@@ -235,9 +231,11 @@ def main(arguments=None):
         # Each row compiles several times: to measure its cost, and for each seed.
         compile_cache.enable()
         update(options)
-    lines = "\n".join(table())
+    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*-*.json"))]
+    lines = "\n".join(ablation_table.table(results))
     if options.tables:
-        options.tables.write_text(f"{HEADER}{lines}\n")
+        header = ablation_table.HEADER.format(pictures=PICTURES)
+        options.tables.write_text(f"{header}{lines}\n")
     print(lines)
 
 

@@ -1,5 +1,6 @@
 """Tests of the ablations of configs/best.py."""
 
+import argparse
 import importlib
 import json
 import runpy
@@ -83,13 +84,30 @@ def test_table_lists_means_over_seeds_best_first(results):
     results.mkdir()
     for row, seed, l1 in (("a", 0, 9.0), ("a", 1, 10.0), ("b", 0, 8.0)):
         metrics = {"l1_hole": l1, "psnr": 20.0, "ssim": 0.5}
+        metrics |= {"lpips": 0.1} if row == "b" else {}
         result = {"row": row, "seconds": 9, "seed": seed, "steps": 7, "metrics": metrics}
         (results / f"{row}-9-{seed}.json").write_text(json.dumps(result))
     ablations.main([f"--tables={results / 'page.md'}"])
     assert (results / "page.md").read_text().splitlines()[-2:] == [
-        "| b | 9 | 7 | 8.00 | 8.00 | 20.00 | 0.5000 |",
-        "| a | 9 | 7 | 9.50 | 9.00, 10.00 | 20.00 | 0.5000 |",
+        "| b | 9 | 7 | 8.00 | 8.00 | 20.00 | 0.5000 | 0.100 |",
+        "| a | 9 | 7 | 9.50 | 9.00, 10.00 | 20.00 | 0.5000 | – |",
     ]
+
+
+def test_tuned_rows_continue_the_run_of_best_with_their_seed(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(
+        ablations.loop, "train", lambda config, workdir: trained.append((config, workdir.name))
+    )
+    options = argparse.Namespace(photos=tmp_path, workdir=tmp_path, seconds=60)
+    row = "tuned, L1 and LPIPS"
+    config, _ = ablations.train(row, options, {"best": 1.0, row: 2.0}, seed=1)
+    (first, best), (second, tuned) = trained
+    assert (best, tuned) == ("best-60-1", "tuned_L1_and_LPIPS-60-1")
+    assert (first.num_steps, second.num_steps) == (60, 30)
+    assert second is config and config.init_from == str(tmp_path / best)
+    assert (config.loss.adversarial, config.loss.perceptual) == (0, 2)
+    assert config.model.width == first.model.width and config.image_size == 64
 
 
 @pytest.mark.slow
