@@ -155,18 +155,10 @@ class Inpainter:
             sketch: Lines that guide the completion (guided models only, section 3.3 of the paper):
                 white on black, or one color on transparency, read like a mask. Only lines in the
                 hole count. None: no lines.
-            options: See `options.Settings`. strategy="auto": how large images are processed, or
-                "original", "resize" or "crop", see `windows.plan_windows`. budget=32: megapixels
-                that the network processes at most for an image with "auto". detail=True: copy
-                detail from the known pixels into holes that are completed at a smaller scale.
-                seamless=True: match the colors of the completion to the image at the border of the
-                hole. dilate=0: pixels by which the hole is dilated. feather=0: pixels, at most
-                `dilate`, over which the completion blends with the image in the dilated rim.
-                mask_threshold=0.5: fraction of the mask's value scale above which a value is hole;
-                0 for masks of class or instance numbers. mask_orientation="auto", "upright" or
-                "stored": the pixels on which the mask of an image with an EXIF orientation was
-                drawn. check_mask=True: reject masks that are empty, cover the whole image or store
-                class numbers. value_range=None: black and white of images of floats; None: (-1, 1).
+            options: Keyword arguments, which `options.Settings` explains: how large images are
+                processed (strategy, budget), the completion (detail, seamless) and its edge
+                (dilate, feather), how masks are read (mask_threshold, mask_orientation,
+                check_mask), and black and white of images of floats (value_range).
 
         Returns:
             [H, W, 3] for a file or PIL image. For a `Picture`, pixels like its own, for

@@ -30,7 +30,8 @@ class Settings:
     """The options with their defaults.
 
     Attributes:
-        strategy: How large images are processed, see `windows.plan_windows`.
+        strategy: How large images are processed: "auto", "original", "resize" or "crop", see
+            `windows.plan_windows`.
         budget: Limit in megapixels of what the network processes for an image, for the strategy
             "auto" only: with less, thin holes of large images are filled at a smaller scale.
         detail: Whether the completions of an unguided network get detail from the known pixels,
@@ -40,8 +41,9 @@ class Settings:
         dilate: Pixels by which the hole is dilated, 0 or more.
         feather: Width in pixels, at most `dilate`, of the blended border.
         mask_threshold: Fraction of the mask's value scale above which a value is hole, from 0 to
-            below 1, see `pictures.hole_of_values`.
-        mask_orientation: See `pictures.MaskOptions`.
+            below 1; 0 for masks of class or instance numbers. See `pictures.hole_of_values`.
+        mask_orientation: The pixels on which the mask of an image with an EXIF orientation was
+            drawn: "auto", "upright" or "stored", see `pictures.MaskOptions`.
         check_mask: Whether masks that are empty, cover the whole image, or store class numbers are
             rejected.
         value_range: Black and white of images of floats; None: (-1, 1), with a warning for images
