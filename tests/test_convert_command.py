@@ -124,6 +124,16 @@ def test_generator_only_flag_drops_the_discriminator(tmp_path, capsys):
     jax.tree.map(np.testing.assert_array_equal, kept.generator, model.generator)
 
 
+def test_replace_detail_flag_is_kept_by_later_conversions(tmp_path):
+    weights.save(tmp_path / "a.safetensors", references.mmagic_model())
+    for source, target, *flags in (("a", "b", "--replace-detail"), ("b", "c"), ("a", "d")):
+        output = tmp_path / f"{target}.safetensors"
+        assert run(tmp_path / f"{source}.safetensors", "--output", output, *flags) == 0
+    found = {name: weights.load(tmp_path / f"{name}.safetensors").metadata for name in "bcd"}
+    assert found["b"]["replace_detail"] is found["c"]["replace_detail"] is True
+    assert "replace_detail" not in found["d"]
+
+
 @pytest.mark.torch
 def test_optimizer_state_flag_keeps_adam_moments(tmp_path, capsys):
     torch = pytest.importorskip("torch")

@@ -1,5 +1,6 @@
 """Detail that is copied into completions from the known pixels."""
 
+import dataclasses
 import logging
 
 import jax
@@ -8,9 +9,9 @@ import pytest
 import scipy.ndimage
 from made import make_model
 
+from deepfill_jax import weights
 from deepfill_jax.inpaint import detail
 from deepfill_jax.inpaint.canvas import Canvas
-from deepfill_jax.inpaint.classical import Classical
 from deepfill_jax.inpaint.inpainter import Inpainter
 from deepfill_jax.inpaint.resize import resize
 from deepfill_jax.inpaint.windows import plan_windows
@@ -172,14 +173,19 @@ def test_artifacts_at_full_size_are_replaced_by_the_texture_of_the_image():
     assert 0.7 < deviation(filled, hole) / deviation(image, hole) < 1.3
 
 
+@pytest.mark.parametrize("asked", [False, True])
 @pytest.mark.parametrize(
     ("thickness", "is_thick"), [(8, False), (detail.THICK - 4, False), (detail.THICK + 4, True)]
 )
-def test_at_full_size_only_thick_holes_get_detail(thickness, is_thick):
+def test_at_full_size_only_thick_holes_get_detail_if_the_model_asks(thickness, is_thick, asked):
     image, hole = textured(), box(100, 20, thickness, 200)
+    plan = plan_windows(hole, "original", 256)
+    canvas = Canvas(image, plan.levels, plan.stages, detail=True, replace_detail=asked)
+    ((window,),) = canvas.stages
     completed = crosshatched(image, hole)
-    changed = (detail.add_detail(image, hole, completed) != completed).any()
-    assert changed == is_thick == detail.is_thick(hole)
+    canvas.paste(window, completed)
+    assert detail.is_thick(hole) == is_thick
+    assert (canvas.pixels != completed).any() == (is_thick and asked)
 
 
 def test_large_completions_are_compared_at_a_smaller_scale(monkeypatch):
@@ -208,14 +214,17 @@ def test_few_sources_are_enough(number):
     assert np.isfinite(filled).all()
 
 
-@pytest.mark.parametrize("kind", ["classical", "guided"])
-def test_classical_methods_and_guided_networks_keep_their_own_detail(kind):
-    method = make_model("official", guided=True) if kind == "guided" else Classical("telea")
+@pytest.mark.parametrize("asks", [None, False, True])
+def test_metadata_of_a_model_ask_for_detail_at_full_size(asks, tmp_path):
+    path = tmp_path / "a.safetensors"
+    model = make_model("official")
+    metadata = {} if asks is None else {"replace_detail": asks}
+    weights.save(path, dataclasses.replace(model, metadata=metadata))
     pixels = ((textured(128, 128) + 1) * 127.5).round().astype(np.uint8)
     hole = box(40, 40, 40, 40, (128, 128))
-    inpainter = Inpainter(method)
+    inpainter = Inpainter.load(path)
     with_detail, without = (inpainter(pixels, hole, detail=detail) for detail in (True, False))
-    np.testing.assert_array_equal(with_detail, without)
+    assert (with_detail != without).any() == bool(asks)
 
 
 def test_nothing_is_compiled_for_images_of_many_sizes(caplog):

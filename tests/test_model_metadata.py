@@ -53,6 +53,7 @@ def test_metadata_that_is_not_an_object_is_refused(rewrite, text):
         "discriminator_width": ["x", 0, None, 1.5],
         "guided": ["no", 1, []],
         "image_size": ["64", 0, -8, 100, 64.5, True, [256]],
+        "replace_detail": ["yes", 1],
         "license": [5, ["MIT"]],
         "parent": [5],
     }.items(),

@@ -52,8 +52,8 @@ Budget = Annotated[
 Detail = Annotated[
     bool,
     Form(
-        description="Whether the network's finest detail in thick holes is replaced by that of "
-        "the known pixels."
+        description="Whether detail is copied from the known pixels into holes that are completed "
+        "at a smaller scale, and for some models into thick holes at full size."
     ),
 ]
 Seamless = Annotated[

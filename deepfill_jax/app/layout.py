@@ -139,7 +139,7 @@ class Layout:
         self.detail = gr.Checkbox(
             True,
             label="Copy detail",
-            info="Holes get their finest detail from the photograph, not from the network.",
+            info="Large holes are filled at a smaller scale, and get detail from the photograph.",
         )
         self.seamless = gr.Checkbox(
             True,

@@ -27,6 +27,7 @@ def convert(
     dtype: str,
     moments: bool,
     generator_only: bool,
+    replace_detail: bool,
     license: str | None,
     report_to: str | None,
     overwrite: bool,
@@ -40,6 +41,8 @@ def convert(
         dtype: "float32" or "float16", the dtype of the networks in a model file.
         moments: Keep Adam's moments, if the source has them; only a model file can contain them.
         generator_only: Omit the discriminator and all moments, which inference does not need.
+        replace_detail: Write into the model file that inpainting replaces the network's finest
+            detail, see `inpaint.detail`; otherwise the source's metadata decide.
         license: License of the weights, written into the model file; None keeps the source's.
         report_to: File for a table with a line per tensor; "-" prints it, None omits it.
         overwrite: Replace `output` if it exists.
@@ -57,6 +60,8 @@ def convert(
     known = metadata.get("license")
     if license:
         metadata["license"] = license
+    if replace_detail:
+        metadata["replace_detail"] = True
     model = dataclasses.replace(
         read.model,
         discriminator=None if generator_only else read.model.discriminator,
@@ -111,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             dtype=options.dtype,
             moments=options.optimizer_state,
             generator_only=options.generator_only,
+            replace_detail=options.replace_detail,
             license=options.license,
             report_to=options.report,
             overwrite=options.overwrite,
@@ -143,6 +149,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--generator-only",
         action="store_true",
         help="omit the discriminator, which inference does not need",
+    )
+    parser.add_argument(
+        "--replace-detail",
+        action="store_true",
+        help="let inpainting copy the finest detail of thick holes from the known pixels; for "
+        "models that predict it badly, as after a short training",
     )
     parser.add_argument(
         "--license",

@@ -123,8 +123,8 @@ def _add_completion(parser: argparse.ArgumentParser) -> None:
         "--no-detail",
         action="store_false",
         dest="detail",
-        help="leave the finest detail of thick holes as the network predicts it, instead of "
-        "copying detail from the known pixels; large holes stay soft",
+        help="copy no detail from the known pixels: completions that were computed at a smaller "
+        "scale stay soft",
     )
     add(
         "--no-seamless",

@@ -6,7 +6,7 @@ import numpy as np
 
 from deepfill_jax.errors import UsageError
 from deepfill_jax.image import to_float, to_integers
-from deepfill_jax.inpaint.detail import add_detail
+from deepfill_jax.inpaint.detail import add_detail, is_thick
 from deepfill_jax.inpaint.resize import resize
 from deepfill_jax.inpaint.windows import Window
 
@@ -21,7 +21,9 @@ class Canvas:
         stages: The windows that are not filled yet.
         sketch: bool [H, W, 1], the lines that guide the completion, or None.
         unknown: bool [H, W, 1], pixels without a color that are not filled, or None.
-        detail: Whether completions get detail of the known pixels, see `detail.add_detail`.
+        detail: Whether windows that are scaled down get detail, see `detail.add_detail`.
+        replace_detail: Whether thick holes get it in windows at full size too, in the place of the
+            network's own.
     """
 
     def __init__(
@@ -33,9 +35,11 @@ class Canvas:
         unknown: np.ndarray | None = None,
         *,
         detail: bool = False,
+        replace_detail: bool = False,
     ):
         self.pixels, self.levels, self.stages = pixels.copy(), levels.copy(), list(stages)
-        self.sketch, self.unknown, self.detail = sketch, unknown, detail
+        self.sketch, self.unknown = sketch, unknown
+        self.detail, self.replace_detail = detail, replace_detail
 
     def pop_stage(self) -> Sequence[Window]:
         """Removes and returns the windows of the next stage; an empty list after the last one."""
@@ -59,10 +63,15 @@ class Canvas:
 
     def paste(self, window: Window, filled: np.ndarray) -> None:
         """Copies the pixels of the window's level from its output, float32 [h, w, 3] in [-1, 1]."""
-        if self.detail:
-            filled = add_detail(*self._read(window), filled)
+        image, hole = self._read(window)
+        if filled.shape == image.shape:
+            needs_detail = self.replace_detail and is_thick(hole)
         else:
-            filled = np.clip(resize(filled, *window.view[2:]), -1.0, 1.0)
+            needs_detail = self.detail
+        if needs_detail:
+            filled = add_detail(image, hole, filled)
+        else:
+            filled = np.clip(resize(filled, *image.shape[:2]), -1.0, 1.0)
         if self.pixels.shape[2] == 1:
             filled = filled.mean(axis=2, keepdims=True)
         view, levels = self.pixels[window.view.slices], self.levels[window.view.slices]

@@ -1,7 +1,7 @@
 """Detail of completions, copied from the known pixels.
 
-A network's finest structures are its weakest: they are blurred, or form regular patterns. A window
-that is scaled down by a factor f is even completed without any structure smaller than f pixels.
+A window that is scaled down by a factor f is completed without structures smaller than f pixels. At
+full size, a network that was trained briefly predicts them badly: blurred, or in regular patterns.
 These structures are the residual: the difference between the image and its smooth version, enlarged
 to the image's size. It is copied from the known place whose smooth version is most similar, as in
 contextual residual aggregation (Yi et al., CVPR 2020, section 3.2,
@@ -25,9 +25,7 @@ import scipy  # Loads scipy.ndimage when it is first used.
 from deepfill_jax.inpaint.boxes import distance_transform, pooled
 from deepfill_jax.inpaint.resize import resize
 
-# At the image's own size, a hole gets detail if it is as thick as this somewhere. In thinner ones,
-# the completion follows the border, and copied detail raises hole L1 (by 5 % at 12 px).
-THICK = 24
+THICK = 24  # See `is_thick`.
 BLUR = 1.5  # Standard deviation. Finer structures are copied, coarser ones are the network's.
 LARGEST = 512  # Larger completions are scaled down: time grows with the square of their area.
 CELL = 4  # Side of a cell.
@@ -55,12 +53,9 @@ def add_detail(image: np.ndarray, hole: np.ndarray, completed: np.ndarray) -> np
 
     Returns:
         Float32 [H, W, 3] in [-1, 1]; without detail if nothing is known that it could be copied
-        from, or if the completion is not smaller than the image and the hole is thin. Only its
-        pixels in the hole are meaningful.
+        from. Only its pixels in the hole are meaningful.
     """
     height, width = image.shape[:2]
-    if completed.shape == image.shape and not is_thick(hole):
-        return completed
     scale = min(LARGEST / max(completed.shape), 1.0)
     h, w = (max(round(scale * side), 1) for side in completed.shape[:2])
     # The blur mixes pixels of the hole into its border.
@@ -78,7 +73,11 @@ def add_detail(image: np.ndarray, hole: np.ndarray, completed: np.ndarray) -> np
 
 
 def is_thick(hole: np.ndarray) -> bool:
-    """Returns whether a disc with a diameter of `THICK` fits into the hole, bool [H, W, 1]."""
+    """Returns whether a disc with a diameter of `THICK` fits into the hole, bool [H, W, 1].
+
+    In thinner holes, a completion at full size follows the border, and copied detail raises hole L1
+    (`scenes`, by 5 % at 12 px).
+    """
     return bool(hole.all() or 2 * distance_transform(hole[..., 0]).max() >= THICK)
 
 

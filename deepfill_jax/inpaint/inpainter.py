@@ -6,7 +6,6 @@ completed = Inpainter.load("model.safetensors")("photo.jpg", "mask.png")
 import functools
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar, Unpack, overload
 
@@ -70,6 +69,7 @@ class Inpainter:
             else model
         )
         self.guided = model.guided
+        self._replace_detail = model.metadata.get("replace_detail", False)
 
     @classmethod
     def load(
@@ -202,11 +202,14 @@ class Inpainter:
     def _complete(self, asked: Sequence[_Asked], settings: Settings) -> list[Completed]:
         if not self.guided and any(sketch is not None for _, _, sketch in asked):
             raise UsageError(UNGUIDED)
-        # A classical method copies detail itself, and a guided network's detail follows the sketch.
-        if isinstance(self._network, Classical) or self.guided:
-            settings = replace(settings, detail=False)
-        size, guided = self.working_size, self.guided
-        works = [begin(*one, settings, working_size=size, guided=guided) for one in asked]
+        start = functools.partial(
+            begin,
+            settings=settings,
+            working_size=self.working_size,
+            guided=self.guided,
+            replace_detail=self._replace_detail,
+        )
+        works = [start(*one) for one in asked]
         for message in dict.fromkeys(message for work in works for message in work.warnings):
             warnings.warn(message, stacklevel=3)  # Points at the caller of the public method.
         run = functools.partial(self._run, seamless=settings.seamless)

@@ -34,7 +34,8 @@ class Settings:
             `windows.plan_windows`.
         budget: Limit in megapixels of what the network processes for an image, for the strategy
             "auto" only: with less, thin holes of large images are filled at a smaller scale.
-        detail: Whether the completions of an unguided network get detail from the known pixels,
+        detail: Whether detail is copied from the known pixels into holes that are completed at a
+            smaller scale, and if the model's metadata ask for it, into thick holes at full size,
             see `detail.add_detail`.
         seamless: Whether the completion meets the border of the hole without a step in color, see
             `seamless.match_border`; otherwise it has the colors that the network predicts.

@@ -75,6 +75,7 @@ def begin(
     *,
     working_size: int,
     guided: bool,
+    replace_detail: bool,
 ) -> Work:
     """Reads an image, dilates its hole, and finds the windows that fill it.
 
@@ -85,6 +86,7 @@ def begin(
         settings: The options; this function resolves the strategy "auto".
         working_size: See `windows.plan_windows`.
         guided: Whether the network accepts a sketch.
+        replace_detail: Whether the network's own detail is replaced, see `Canvas`.
 
     Raises:
         UsageError: An input cannot be read, sizes differ, no hole is given, or its dilation is the
@@ -114,7 +116,15 @@ def begin(
         )
     plan = plan_windows(dilated, settings.strategy, working_size, settings.budget)
     unknown = None if picture.alpha is None else (picture.alpha == 0) & ~dilated
-    canvas = Canvas(unit, plan.levels, plan.stages, lines, unknown, detail=settings.detail)
+    canvas = Canvas(
+        unit,
+        plan.levels,
+        plan.stages,
+        lines,
+        unknown,
+        detail=settings.detail,
+        replace_detail=replace_detail and settings.detail,
+    )
     is_flat = not isinstance(image, Source | Picture) and np.ndim(image) == 2
     return Work(picture, hole, dilated, plan, canvas, is_flat, has_alpha, settings, warnings)
 
