@@ -12,6 +12,6 @@ one: np.ndarray = inpainter("photo.jpg", "mask.png", strategy="crop", dilate=3)
 array: np.ndarray = inpainter(image, image[..., 0])
 several: list[np.ndarray] = inpainter(["a.jpg", "b.jpg"], ["a.png", "b.png"])
 batch: np.ndarray = inpainter(np.stack([image, image]), [image[..., 0], image[..., 0]])
-pixels, strategy, scale = inpainter.complete(image, image)
+scale: float = inpainter.complete(image, image).scale
 prediction: Prediction[np.ndarray] = inpainter.predict(image[None] / 255.0, image[None, ..., :1])
 side: int = prediction.completed.shape[1]

@@ -7,9 +7,11 @@ from deepfill_jax import weights
 from deepfill_jax.models import Generator, make_variant
 
 
-def make_model(name, *, guided=False):
+def make_model(name, *, guided=False, gain=None):
+    """Returns a model with random weights; `gain` is the factor of their usual deviation."""
     variant = make_variant(name, width=2, discriminator_width=1, guided=guided)
-    gain = 2.3 if guided else 1.0  # With gain 1, a sketch would hardly change the result.
+    if gain is None:
+        gain = 2.3 if guided else 1.0  # With gain 1, a sketch would hardly change the result.
     return weights.Model(variant, random_variables(Generator(variant), gain=gain)["params"])
 
 
