@@ -56,6 +56,11 @@ def test_short_notebook_fills_a_hole(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", [NOTEBOOK, SHORT])
+def test_notebooks_are_valid(path):
+    nbformat.validate(nbformat.read(path, as_version=4))
+
+
+@pytest.mark.parametrize("path", [NOTEBOOK, SHORT])
 def test_notebooks_ask_colab_for_a_gpu(path):
     assert nbformat.read(path, as_version=4).metadata.accelerator == "GPU"
 
