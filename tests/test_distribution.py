@@ -27,7 +27,7 @@ import mkdocs_hooks  # noqa: E402
 
 MODEL_LICENSE = "LicenseRef-deepfill-jax-models-research-only"
 # SHA-256 of everything behind the header: the tensors of version 0.1.
-TENSORS = {"faces": "6c30852ea315a19f", "guided": "181c32bc29a2e3a0"}
+TENSORS = {"guided": "181c32bc29a2e3a0"}
 
 
 @pytest.fixture(scope="module")
