@@ -63,15 +63,16 @@ class Canvas:
 
     def paste(self, window: Window, filled: np.ndarray) -> None:
         """Copies the pixels of the window's level from its output, float32 [h, w, 3] in [-1, 1]."""
-        image, hole = self._read(window)
-        if filled.shape == image.shape:
-            needs_detail = self.replace_detail and is_thick(hole)
-        else:
-            needs_detail = self.detail
-        if needs_detail:
-            filled = add_detail(image, hole, filled)
-        else:
-            filled = np.clip(resize(filled, *image.shape[:2]), -1.0, 1.0)
+        _, _, height, width = window.view
+        if filled.shape[:2] != (height, width):
+            if self.detail:
+                filled = add_detail(*self._read(window), filled)
+            else:
+                filled = np.clip(resize(filled, height, width), -1.0, 1.0)
+        elif self.replace_detail:
+            image, hole = self._read(window)
+            if is_thick(hole):
+                filled = add_detail(image, hole, filled)
         if self.pixels.shape[2] == 1:
             filled = filled.mean(axis=2, keepdims=True)
         view, levels = self.pixels[window.view.slices], self.levels[window.view.slices]

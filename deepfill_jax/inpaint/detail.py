@@ -13,10 +13,11 @@ attention. Here it gets the residual of one source, which stays sharp:
     agree     among these, adjacent cells take adjacent sources where that costs little
     copy      the residuals of the sources, blended where cells meet
 
-All of this is numpy: images of many sizes would need many compiled programs. Lengths are in pixels
-of the completed window, positions in units of `STRIDE` pixels. Letters in shapes: H and W the sides
-of the image's window, h and w those of the completed window, I and J the positions in h and w, Q
-cells, K candidates for the source of a cell, D length of a patch.
+The code uses numpy, because JAX would compile a program for each size of window.
+
+Lengths are in pixels of the completed window, positions in units of `STRIDE` pixels. Letters in
+shapes: H and W the sides of the image's window, h and w those of the completed window, I and J the
+positions in h and w, Q cells, K candidates for the source of a cell, D length of a patch.
 """
 
 import numpy as np
@@ -58,7 +59,7 @@ def add_detail(image: np.ndarray, hole: np.ndarray, completed: np.ndarray) -> np
         from. Only its pixels in the hole are meaningful.
     """
     height, width = image.shape[:2]
-    scale = min(LARGEST / max(completed.shape), 1.0)
+    scale = min(LARGEST / max(completed.shape[:2]), 1.0)
     h, w = (max(round(scale * side), 1) for side in completed.shape[:2])
     # The blur mixes pixels of the hole into its border.
     unknown = scipy.ndimage.maximum_filter(resize(hole.astype(np.float32), h, w)[..., 0] > 0, 3)
