@@ -4,11 +4,11 @@
     python benchmarks/blind_look.py make PHOTOS SHEETS [--methods scenes,patchmatch,...] [--seed 0]
     python benchmarks/blind_look.py count SHEETS CHOICES
 
-`make` takes 24 photographs of the folder PHOTOS, evenly spaced, and makes a hole in each: in turn a
-smooth blob, as of a removed object, and a box, with sides of 15 to 30 % of the image's. Each method
-completes them as `deepfill inpaint` does. A row of a sheet is the hole, then the completions in an
-order of chance, under the letters A, B, C, D. The orders are in SHEETS/orders.json, not to be read
-before the choice.
+`make` takes 24 evenly spaced photographs of the folder PHOTOS and cuts a hole into each:
+alternately a smooth blob, like the outline of an object, and a box, with sides of 15 to 30 % of the
+image's. Each method completes the photographs as `deepfill inpaint` does. A row of a sheet shows
+the hole and the completions in random order, labelled A, B, C, D. SHEETS/orders.json stores the
+orders; do not open it before you have chosen.
 
 CHOICES is a JSON list with one string per row: the letter of the best completion, or of all that
 are level. `count` adds the names, and prints how often each method is first alone or level; it
@@ -34,7 +34,7 @@ GREY = 128
 
 
 def blob(width, height, rng):
-    """Returns a mask, bool [height, width], with a smooth closed curve of 15 to 30 % extent."""
+    """Returns a mask, bool [height, width], with a smooth closed curve, at most 15 to 30 % wide."""
     extent = rng.uniform(0.15, 0.3) * min(width, height) / 2
     x, y = rng.uniform(extent, width - extent), rng.uniform(extent, height - extent)
     angles = np.linspace(0, 2 * np.pi, 200)
